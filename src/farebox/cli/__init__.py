@@ -1,0 +1,1 @@
+"""The doors for people and scripts: one command per file."""

@@ -1,0 +1,1 @@
+"""The data plane: OpenAI-compatible calls, admitted, forwarded, metered and settled."""

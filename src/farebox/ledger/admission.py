@@ -1,0 +1,222 @@
+"""Admission: may this call leave, and with how much held?
+
+Every check and every limit is decided here at once, under the organisation's lock: all or nothing,
+with the refusal naming what stood in the way and its figures (DESIGN.md decision 4).
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Final
+
+from farebox.kit.money import UNITS_PER_PRICE, Nanos, format_amount
+from farebox.ledger.books import Books, limit_figures
+from farebox.ledger.commands import (
+    Admit,
+    Admitted,
+    Done,
+    Extend,
+    Refused,
+    Result,
+    fingerprint,
+    hold_amount,
+)
+from farebox.ledger.holds import Hold
+from farebox.ledger.state import NewHold
+
+QUARTER: Final = 4
+"""A call that names no output limit may hold a quarter of what is available for its output."""
+
+
+def admit(books: Books, command: Admit) -> Result:
+    """Decide one admission."""
+    replay = _admitted_before(books, command)
+    if replay is not None:
+        return replay
+    refusal = _forbidden(books, command)
+    if refusal is not None:
+        return refusal
+    output_tokens = affordable_output(command, books.spendable)
+    amount = hold_amount(command, output_tokens)
+    refusal = unaffordable(books, amount)
+    if refusal is not None:
+        return refusal
+    before, figures = books.available, books.figures()
+    earmarks, unsecured = books.earmark(amount)
+    hold = Hold(
+        call_id=command.call_id,
+        organization_id=command.organization_id,
+        node_id=command.node_id,
+        epoch=command.epoch,
+        amount=amount,
+        unsecured=unsecured,
+        earmarks=tuple(earmarks),
+        raised=books.raise_counters(amount),
+        admitted_at=books.now,
+        latest_end=books.now + command.latest_end_after,
+        dimensions=command.dimensions,
+        fingerprint=fingerprint(command),
+        output_limit=output_tokens,
+    )
+    books.holds[hold.call_id] = hold
+    books.changes.new_holds.append(NewHold(hold, command, before, figures))
+    return _admitted(books, hold)
+
+
+def extend(books: Books, command: Extend) -> Result:
+    """Decide an extension: the same checks of money and limits, no check of the key.
+
+    A running call finishes even if its key was revoked meanwhile (ENGINE.md, "A batch").
+    """
+    hold = books.holds.get(command.call_id)
+    if hold is None:
+        return Refused(code="hold_not_found", message="No open hold of that call.")
+    if books.epochs.get(command.node_id) != command.epoch or hold.epoch != command.epoch:
+        return _stale_epoch()
+    if command.step <= hold.steps:
+        return Done(available=books.available, amount=hold.amount, exists=True)
+    refusal = unaffordable(books, command.amount)
+    if refusal is not None:
+        return refusal
+    enlarge(books, hold, command.amount, step=command.step)
+    return Done(available=books.available, amount=books.holds[command.call_id].amount)
+
+
+def enlarge(books: Books, hold: Hold, amount: Nanos, *, step: int | None = None) -> Hold:
+    """Add an amount that fits to a hold: earmarks, floor and the counters of its own windows."""
+    earmarks, unsecured = books.earmark(amount)
+    larger = copy(hold)
+    larger.amount = Nanos(hold.amount + amount)
+    larger.unsecured = Nanos(hold.unsecured + unsecured)
+    larger.earmarks = (*hold.earmarks, *earmarks)
+    larger.raised = books.raise_further(hold.raised, amount)
+    larger.steps = hold.steps if step is None else step
+    books.change_hold(larger)
+    return larger
+
+
+def affordable_output(command: Admit, spendable: int) -> int:
+    """The output tokens to hold for: what the client named, else a quarter of what is available."""
+    if command.output_min == command.output_max or command.output_price == 0:
+        return command.output_max
+    quarter = max(0, spendable) // QUARTER * UNITS_PER_PRICE // command.output_price
+    return max(command.output_min, min(command.output_max, quarter))
+
+
+def unaffordable(books: Books, amount: Nanos) -> Refused | None:
+    """Why an amount does not fit the balance or a limit; None where it fits everything.
+
+    What posted money could pay, and only open holds block, is marked so: such a call may wait in
+    order. A limit that posted money has reached comes before one that holds block.
+    """
+    blocked: Refused | None = None
+    if amount > books.spendable:
+        refused = _short(books, amount)
+        if not refused.blocked_by_holds:
+            return refused
+        blocked = refused
+    for scope, rule, window in books.hard_limits():
+        if window.used + window.held + amount > rule.maximum:
+            figures = limit_figures(scope, rule, window)
+            by_holds = window.used + amount <= rule.maximum
+            refused = Refused(
+                code="balance_held" if by_holds else f"{scope.kind}_spend_limit_exceeded",
+                message=(
+                    f"The {scope.kind}'s {rule.period} limit is {format_amount(rule.maximum)}: "
+                    f"{format_amount(window.used)} used, {format_amount(window.held)} held by open "
+                    f"calls, and this call needs up to {format_amount(amount)}. It resets at "
+                    f"{window.end.isoformat()}."
+                ),
+                needed=amount,
+                available=books.available,
+                held=window.held,
+                limit=figures,
+                blocked_by_holds=by_holds,
+            )
+            if not by_holds:
+                return refused
+            blocked = blocked or refused
+    return blocked
+
+
+def _short(books: Books, amount: Nanos) -> Refused:
+    """The refusal for lack of money, told apart from money that open calls hold."""
+    returns = sum(grant.reserved for grant in books.grants if grant.is_live(books.now))
+    posted = books.spendable + returns + books.organization.unsecured_held
+    by_holds = amount <= posted
+    available, held = format_amount(books.available), format_amount(books.held)
+    message = (
+        f"This call needs up to {format_amount(amount)}, and {available} is available "
+        f"while open calls hold {held}; try again shortly."
+        if by_holds
+        else f"You have {available} available and this call needs up to {format_amount(amount)}. "
+        "Add credits, or ask for less output."
+    )
+    return Refused(
+        code="balance_held" if by_holds else "credit_balance_exhausted",
+        message=message,
+        needed=amount,
+        available=books.available,
+        held=books.held,
+        blocked_by_holds=by_holds,
+    )
+
+
+def _admitted_before(books: Books, command: Admit) -> Result | None:
+    hold = books.holds.get(command.call_id)
+    closed = books.closed.get(command.call_id)
+    known = hold.fingerprint if hold else closed.admit_fingerprint if closed else None
+    if known is None:
+        return None
+    if known != fingerprint(command):
+        return Refused(
+            code="exists_with_different_fields",
+            message="A call with this id was admitted before, with other fields.",
+        )
+    if hold is None:
+        return Refused(code="hold_closed", message="This call was admitted before and has ended.")
+    return _admitted(books, hold, exists=True)
+
+
+def _admitted(books: Books, hold: Hold, *, exists: bool = False) -> Admitted:
+    return Admitted(
+        held=hold.amount,
+        output_limit=hold.output_limit,
+        available=books.spendable,
+        admitted_at=hold.admitted_at,
+        exists=exists,
+    )
+
+
+def _stale_epoch() -> Refused:
+    return Refused(
+        code="stale_epoch",
+        message="This node was away too long and its holds have lapsed; it must register again.",
+    )
+
+
+def _forbidden(books: Books, command: Admit) -> Refused | None:
+    """Refusals that have nothing to do with money."""
+    key = books.state.keys.get(command.dimensions.key_id)
+    org = books.organization
+    if books.epochs.get(command.node_id) != command.epoch:
+        return _stale_epoch()
+    if books.catalogue_revision != command.catalogue_revision:
+        return Refused(code="stale_catalogue", message="The price book has changed; rate again.")
+    if (
+        key is None
+        or key.organization_id != org.id
+        or key.project_id != command.dimensions.project_id
+    ):
+        return Refused(code="key_not_found", message="There is no such API key.")
+    if key.revoked_at is not None and key.revoked_at <= books.now:
+        return Refused(code="key_revoked", message="This API key has been revoked.")
+    if key.expires_at is not None and key.expires_at <= books.now:
+        return Refused(code="key_expired", message="This API key has expired.")
+    if key.project_archived_at is not None:
+        return Refused(code="project_archived", message="The key's project has been archived.")
+    if not org.active:
+        return Refused(
+            code="organization_suspended", message="This organisation has been suspended."
+        )
+    return None

@@ -1,0 +1,529 @@
+"""The working set of one organisation inside one batch: copies of its rows, and what became of them.
+
+Every change of money passes through these few methods, so that the organisation's totals, its
+grants, its counters and the journal move together or not at all.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from farebox.kit.money import Nanos
+from farebox.kit.periods import hour_start
+from farebox.ledger.burndown import plan_draws, plan_earmarks
+from farebox.ledger.grants import Grant, GrantState, burn_key
+from farebox.ledger.holds import Dimensions, Draw, Earmark, Hold, Raised
+from farebox.ledger.journal import Account, PostingKind, posting
+from farebox.ledger.limits import LimitFigures, Rule, ScopeLimits, Window
+from farebox.ledger.state import (
+    Changes,
+    ClosedCall,
+    Event,
+    OrganizationState,
+    RollupDelta,
+    RollupKey,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from uuid import UUID
+
+    from farebox.ledger.commands import Usage
+    from farebox.ledger.organizations import Organization
+
+
+class Books:
+    """One organisation's money while a batch is being decided."""
+
+    def __init__(
+        self,
+        state: OrganizationState,
+        *,
+        epochs: Mapping[UUID, int],
+        catalogue_revision: int,
+        now: datetime,
+    ) -> None:
+        self.state = state
+        self.epochs = epochs
+        self.catalogue_revision = catalogue_revision
+        self.organization: Organization = copy(state.organization)
+        # Engine time never runs backwards for an organisation, whatever the database's clock does.
+        self.now = max(now, state.organization.last_time)
+        self.organization.last_time = self.now
+        self.grants: list[Grant] = sorted(map(copy, state.grants), key=burn_key)
+        self.grant_by_id: dict[UUID, Grant] = {grant.id: grant for grant in self.grants}
+        self.limits: list[ScopeLimits] = [_copy_limits(scope) for scope in state.limits]
+        self.holds: dict[UUID, Hold] = dict(state.holds)
+        self.closed: dict[UUID, ClosedCall] = dict(state.closed)
+        self.known_commands: set[UUID] = set(state.known_commands)
+        self.changes = Changes()
+        self.touched = False
+        self.calls_journal: dict[Account, int] = {}
+        self.calls_sequences: list[int] = []
+        self.changed_holds: dict[UUID, Hold] = {}
+        self._touched_grants: set[UUID] = set()
+        self._new_grants: set[UUID] = set()
+        self._touched_limits = False
+        self._begin()
+
+    # What the organisation can spend.
+
+    @property
+    def live_unreserved(self) -> int:
+        """Live credit that no call holds."""
+        return sum(grant.unreserved for grant in self.grants if grant.is_live(self.now))
+
+    @property
+    def available(self) -> Nanos:
+        """Live unreserved credit less what is owed and what stands on the floor (ENGINE.md)."""
+        org = self.organization
+        return Nanos(self.live_unreserved - org.owed - org.unsecured_held)
+
+    @property
+    def spendable(self) -> Nanos:
+        """Available plus the floor: what a new hold may take."""
+        return Nanos(self.available + self.organization.floor)
+
+    @property
+    def held(self) -> Nanos:
+        """What open calls hold, on grants and on the floor."""
+        return Nanos(self.organization.reserved + self.organization.unsecured_held)
+
+    # Grants.
+
+    def _begin(self) -> None:
+        """Post what time alone has done: breakage at its instant, repayment by grants now live."""
+        for grant in self.grants:
+            if grant.has_expired(self.now) and grant.unreserved > 0:
+                assert grant.expires_at is not None
+                self.break_off(grant, grant.unreserved, at=grant.expires_at)
+        for grant in self.grants:
+            if grant.repays and grant.is_live(self.now):
+                self.repay_from(grant)
+
+    def add_grant(self, grant: Grant) -> None:
+        """Put a new grant into the books, in burn-down order."""
+        self.grants.append(grant)
+        self.grants.sort(key=burn_key)
+        self.grant_by_id[grant.id] = grant
+        self._new_grants.add(grant.id)
+        self.touched = True
+        self.organization.granted = Nanos(self.organization.granted + grant.amount)
+        self.organization.unreserved = Nanos(self.organization.unreserved + grant.amount)
+
+    def touch(self, grant: Grant) -> None:
+        """Note that a grant's row changed."""
+        self.touched = True
+        if grant.id not in self._new_grants:
+            self._touched_grants.add(grant.id)
+
+    def repay_from(self, grant: Grant) -> Nanos:
+        """A live repaying grant's first draw: what is owed (NEG-04)."""
+        org = self.organization
+        grant.repays = False
+        part = Nanos(min(grant.unreserved, org.owed))
+        grant.remaining = Nanos(grant.remaining - part)
+        grant.repaid = Nanos(grant.repaid + part)
+        org.owed = Nanos(org.owed - part)
+        org.unreserved = Nanos(org.unreserved - part)
+        self.touch(grant)
+        if part:
+            self.post(
+                PostingKind.REPAYMENT,
+                {Account.CUSTOMER_CREDIT: part, Account.RECEIVABLE: -part},
+                grant_id=grant.id,
+            )
+        return part
+
+    def break_off(
+        self, grant: Grant, amount: Nanos, *, at: datetime, call_id: UUID | None = None
+    ) -> None:
+        """Post unreserved money of an ended grant as breakage (CRD-10, CRD-11)."""
+        org = self.organization
+        grant.remaining = Nanos(grant.remaining - amount)
+        grant.expired = Nanos(grant.expired + amount)
+        org.unreserved = Nanos(org.unreserved - amount)
+        org.expired = Nanos(org.expired + amount)
+        self.touch(grant)
+        self.changes.postings.append(
+            posting(
+                org.id,
+                PostingKind.BREAKAGE,
+                at,
+                {Account.CUSTOMER_CREDIT: amount, Account.BREAKAGE: -amount},
+                grant_id=grant.id,
+                call_id=call_id,
+            )
+        )
+
+    def take_back(self, grant: Grant, amount: Nanos) -> None:
+        """Move unreserved money of a grant to the operator: a refund, a lost dispute."""
+        org = self.organization
+        assert amount <= grant.unreserved, (amount, grant)
+        grant.remaining = Nanos(grant.remaining - amount)
+        grant.refunded = Nanos(grant.refunded + amount)
+        org.unreserved = Nanos(org.unreserved - amount)
+        org.refunded = Nanos(org.refunded + amount)
+        self.touch(grant)
+
+    def freeze(self, grant: Grant, amount: int) -> None:
+        """Move unreserved money of a grant into its frozen part, or (negative) back."""
+        org = self.organization
+        grant.frozen = Nanos(grant.frozen + amount)
+        org.frozen = Nanos(org.frozen + amount)
+        org.unreserved = Nanos(org.unreserved - amount)
+        self.touch(grant)
+
+    # Holds.
+
+    def earmark(self, amount: Nanos) -> tuple[list[Earmark], Nanos]:
+        """Reserve live credit for a hold, the rest on the floor."""
+        org = self.organization
+        earmarks, unsecured = plan_earmarks(self.grants, amount, self.now)
+        for mark in earmarks:
+            self._reserve(self.grant_by_id[mark.grant_id], mark.amount)
+        org.unsecured_held = Nanos(org.unsecured_held + unsecured)
+        self.touched = True
+        return earmarks, unsecured
+
+    def _reserve(self, grant: Grant, amount: int) -> None:
+        org = self.organization
+        grant.reserved = Nanos(grant.reserved + amount)
+        org.reserved = Nanos(org.reserved + amount)
+        org.unreserved = Nanos(org.unreserved - amount)
+        self.touch(grant)
+
+    def undo_hold(self, hold: Hold, charge: Nanos) -> tuple[list[Draw], Nanos]:
+        """Close a hold: draw the charge (at most the hold), give every other earmark back.
+
+        Returns:
+            The draws, and the part of the charge that is owed.
+        """
+        assert charge <= hold.amount, (charge, hold.amount)
+        org = self.organization
+        earmarked: dict[UUID, int] = {}
+        for mark in hold.earmarks:
+            earmarked[mark.grant_id] = earmarked.get(mark.grant_id, 0) + mark.amount
+        draws, owed = plan_draws(
+            self.grants,
+            earmarked,
+            charge,
+            unsecured=hold.unsecured,
+            spendable=self.spendable,
+            now=self.now,
+        )
+        for grant_id, amount in earmarked.items():
+            self._reserve(self.grant_by_id[grant_id], -amount)
+        org.unsecured_held = Nanos(org.unsecured_held - hold.unsecured)
+        for drawn in draws:
+            self._draw(self.grant_by_id[drawn.grant_id], drawn.amount)
+        org.owed = Nanos(org.owed + owed)
+        org.spent = Nanos(org.spent + charge)
+        for grant_id in earmarked:
+            self.return_to(self.grant_by_id[grant_id], call_id=hold.call_id)
+        self.lower_counters(hold.raised, charge)
+        self.touched = True
+        return draws, owed
+
+    def _draw(self, grant: Grant, amount: int) -> None:
+        org = self.organization
+        grant.remaining = Nanos(grant.remaining - amount)
+        org.unreserved = Nanos(org.unreserved - amount)
+        assert grant.unreserved >= 0, grant
+        self.touch(grant)
+        if grant.state is GrantState.LOST:
+            # The payment behind it is gone, so what a running call still drew is owed instead.
+            org.owed = Nanos(org.owed + amount)
+            org.refunded = Nanos(org.refunded + amount)
+            self.post(
+                PostingKind.DISPUTE_LOST,
+                {Account.RECEIVABLE: amount, Account.REFUNDS: -amount},
+                grant_id=grant.id,
+            )
+
+    def return_to(self, grant: Grant, *, call_id: UUID) -> None:
+        """Settle what came back to a grant that is no longer live."""
+        back = grant.unreserved
+        if back == 0:
+            return
+        if grant.state is GrantState.FROZEN:
+            self.freeze(grant, back)
+        elif grant.state is GrantState.LOST:
+            self.take_back(grant, back)
+            self.post(
+                PostingKind.DISPUTE_LOST,
+                {Account.CUSTOMER_CREDIT: back, Account.REFUNDS: -back},
+                grant_id=grant.id,
+                call_id=call_id,
+            )
+        elif grant.has_expired(self.now):
+            self.break_off(grant, back, at=self.now, call_id=call_id)
+
+    def change_hold(self, hold: Hold) -> None:
+        """Put a changed open hold in place of the old one."""
+        self.holds[hold.call_id] = hold
+        self.changed_holds[hold.call_id] = hold
+        self.touched = True
+
+    def charge_more(self, amount: Nanos, closed: ClosedCall) -> tuple[list[Draw], Nanos]:
+        """Charge a closed call a further amount that fits: live credit, then the floor."""
+        earmarks, unsecured = self.earmark(amount)
+        passing = Hold(
+            call_id=closed.call_id,
+            organization_id=closed.organization_id,
+            node_id=closed.call_id,
+            epoch=0,
+            amount=amount,
+            unsecured=unsecured,
+            earmarks=tuple(earmarks),
+            raised=(),
+            admitted_at=closed.admitted_at,
+            latest_end=closed.admitted_at,
+            dimensions=closed.dimensions,
+            fingerprint=closed.admit_fingerprint,
+            output_limit=0,
+        )
+        for _, window in self.counters(closed.raised):
+            window.used = Nanos(window.used + amount)
+        return self.undo_hold(passing, amount)
+
+    def give_back(self, amount: Nanos, closed: ClosedCall) -> tuple[tuple[Draw, ...], int, int]:
+        """Reverse a part of a closed call's charge, the last draw first.
+
+        What was owed and is repaid by now, or was drawn from a disputed grant, stays charged.
+
+        Returns:
+            The draws that remain, and the (negative) change of charge and of its owed part.
+        """
+        org = self.organization
+        owed = min(amount, closed.owed, org.owed)
+        org.owed = Nanos(org.owed - owed)
+        rest = amount - owed
+        kept: list[Draw] = []
+        for drawn in reversed(closed.draws):
+            grant = self.grant_by_id[drawn.grant_id]
+            back = min(rest, drawn.amount) if grant.state is GrantState.OPEN else 0
+            rest -= back
+            if back < drawn.amount:
+                kept.insert(0, Draw(drawn.grant_id, Nanos(drawn.amount - back)))
+            if back:
+                grant.remaining = Nanos(grant.remaining + back)
+                org.unreserved = Nanos(org.unreserved + back)
+                self.touch(grant)
+                self.return_to(grant, call_id=closed.call_id)
+        change = rest - amount
+        org.spent = Nanos(org.spent + change)
+        for _, window in self.counters(closed.raised):
+            window.used = Nanos(window.used + change)
+        return tuple(kept), change, -owed
+
+    def charge_debt(self, amount: Nanos, raised: tuple[Raised, ...]) -> None:
+        """Charge usage beyond every hold and limit as debt (``on_overrun: owe``)."""
+        org = self.organization
+        org.owed = Nanos(org.owed + amount)
+        org.spent = Nanos(org.spent + amount)
+        for _, window in self.counters(raised):
+            window.used = Nanos(window.used + amount)
+        self.touched = True
+
+    # Limits.
+
+    def hard_limits(self) -> list[tuple[ScopeLimits, Rule, Window]]:
+        """Every hard limit of the organisation with its window at engine time."""
+        zone = self.organization.zone
+        return [
+            (scope, rule, scope.window_at(period, self.now, zone))
+            for scope in self.limits
+            for period, rule in scope.rules.items()
+        ]
+
+    def raise_counters(self, amount: Nanos) -> tuple[Raised, ...]:
+        """Count a new hold under every limit; the answer undoes exactly that."""
+        raised = []
+        for scope, rule, window in self.hard_limits():
+            window.held = Nanos(window.held + amount)
+            self._touched_limits = True
+            raised.append(Raised(scope.kind, scope.id, rule.period, window.start, amount))
+        return tuple(raised)
+
+    def raise_further(self, raised: tuple[Raised, ...], amount: Nanos) -> tuple[Raised, ...]:
+        """Raise the same counters by a further amount."""
+        standing = {(item.scope_id, item.period): w for item, w in self.counters(raised)}
+        further = []
+        for item in raised:
+            window = standing.get((item.scope_id, item.period))
+            if window is None:  # the limit has been removed meanwhile
+                further.append(item)
+                continue
+            window.held = Nanos(window.held + amount)
+            further.append(structs.replace(item, amount=Nanos(item.amount + amount)))
+        return tuple(further)
+
+    def counters(self, raised: tuple[Raised, ...]) -> list[tuple[Raised, Window]]:
+        """The windows that a hold raised, of limits that still stand."""
+        found = []
+        for item in raised:
+            for scope in self.limits:
+                if scope.kind == item.scope_kind and scope.id == item.scope_id:
+                    for period in scope.rules:
+                        window = scope.window_from(period, item.start)
+                        if period == item.period and window is not None:
+                            found.append((item, window))
+        if found:
+            self._touched_limits = True
+        return found
+
+    def lower_counters(self, raised: tuple[Raised, ...], charge: Nanos) -> None:
+        """Turn what a hold raised into what the call used."""
+        for item, window in self.counters(raised):
+            window.held = Nanos(window.held - item.amount)
+            window.used = Nanos(window.used + charge)
+            assert window.held >= 0, window
+
+    def room_beyond(self, raised: tuple[Raised, ...]) -> int:
+        """How much more a call may take: spendable, and every limit it was admitted under."""
+        room = max(0, self.spendable)
+        for item, window in self.counters(raised):
+            for scope in self.limits:
+                for period, rule in scope.rules.items():
+                    if (scope.id, period) == (item.scope_id, item.period):
+                        room = min(room, rule.maximum - window.used - window.held)
+        return max(0, room)
+
+    def touch_limits(self) -> None:
+        """Note that limits or their counters changed."""
+        self._touched_limits = True
+        self.touched = True
+
+    def figures(self) -> tuple[LimitFigures, ...]:
+        """What each limit shows now."""
+        return tuple(
+            limit_figures(scope, rule, window) for scope, rule, window in self.hard_limits()
+        )
+
+    # Records.
+
+    def know(self, command_id: UUID) -> None:
+        """Remember that a command took effect, so that its replay does not."""
+        self.known_commands.add(command_id)
+        self.changes.commands.append((self.organization.id, command_id))
+        self.touched = True
+
+    def next_sequence(self) -> int:
+        """The next number of this organisation."""
+        self.organization.sequence += 1
+        return self.organization.sequence
+
+    def post(
+        self,
+        kind: PostingKind,
+        entries: dict[Account, int],
+        *,
+        grant_id: UUID | None = None,
+        call_id: UUID | None = None,
+        note: str | None = None,
+    ) -> None:
+        """Add a posting dated at engine time."""
+        self.changes.postings.append(
+            posting(
+                self.organization.id,
+                kind,
+                self.now,
+                entries,
+                grant_id=grant_id,
+                call_id=call_id,
+                note=note,
+            )
+        )
+
+    def roll_up(
+        self,
+        admitted_at: datetime,
+        dimensions: Dimensions,
+        usage: Usage,
+        *,
+        calls: int,
+        charge: int,
+        absorbed: int,
+        cost: int,
+    ) -> None:
+        """Add a call, or a late change of one, to the hour it was admitted in."""
+        key = RollupKey(self.organization.id, hour_start(admitted_at), dimensions)
+        delta = self.changes.rollups.setdefault(key, RollupDelta())
+        delta.calls += calls
+        delta.charge += charge
+        delta.absorbed += absorbed
+        delta.cost += cost
+        delta.input_tokens += usage.input_tokens
+        delta.cached_tokens += usage.cached_tokens
+        delta.cache_write_tokens += usage.cache_write_tokens
+        delta.output_tokens += usage.output_tokens
+        delta.reasoning_tokens += usage.reasoning_tokens
+
+    def tell(self, kind: str, **facts: str) -> None:
+        """Leave word in the outbox."""
+        self.changes.events.append(Event(self.organization.id, kind, self.now, facts))
+        self.touched = True
+
+    def close(self) -> Changes:
+        """End the batch: post its calls as one posting and hand over every changed row."""
+        changes = self.changes
+        if self.calls_sequences:
+            changes.postings.append(
+                posting(
+                    self.organization.id,
+                    PostingKind.CALLS,
+                    self.now,
+                    self.calls_journal,
+                    sequences=(self.calls_sequences[0], self.calls_sequences[-1]),
+                )
+            )
+        self._assert_sound()
+        if self.touched:
+            changes.organizations.append(self.organization)
+        changes.holds.extend(self.changed_holds.values())
+        changes.grants.extend(self.grant_by_id[grant_id] for grant_id in self._touched_grants)
+        changes.new_grants.extend(self.grant_by_id[grant_id] for grant_id in self._new_grants)
+        if self._touched_limits:
+            changes.limits.extend(self.limits)
+        return changes
+
+    def _assert_sound(self) -> None:
+        """The invariants that no batch may break, checked in production too."""
+        org = self.organization
+        assert org.is_balanced(), org
+        assert min(org.owed, org.unsecured_held, org.absorbed, org.spent) >= 0, org
+        unreserved = reserved = frozen = 0
+        for grant in self.grants:
+            assert 0 <= grant.reserved + grant.frozen <= grant.remaining <= grant.amount, grant
+            assert min(grant.reserved, grant.frozen, grant.drawn) >= 0, grant
+            unreserved += grant.unreserved
+            reserved += grant.reserved
+            frozen += grant.frozen
+        assert (unreserved, reserved, frozen) == (org.unreserved, org.reserved, org.frozen), org
+
+
+def limit_figures(scope: ScopeLimits, rule: Rule, window: Window) -> LimitFigures:
+    """What a limit shows, for a refusal or a record."""
+    return LimitFigures(
+        scope_kind=scope.kind,
+        scope_id=scope.id,
+        period=rule.period,
+        maximum=rule.maximum,
+        used=window.used,
+        held=window.held,
+        resets_at=window.end,
+    )
+
+
+def _copy_limits(scope: ScopeLimits) -> ScopeLimits:
+    return ScopeLimits(
+        kind=scope.kind,
+        id=scope.id,
+        rules=dict(scope.rules),
+        windows={period: [copy(w) for w in kept] for period, kept in scope.windows.items()},
+    )

@@ -1,0 +1,1 @@
+"""The use cases, one verb per file, written against ports."""

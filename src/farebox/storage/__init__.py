@@ -1,0 +1,1 @@
+"""PostgreSQL: migrations, queries and the stores behind the ports."""

@@ -1,0 +1,1 @@
+"""The outside world in one room: clock, chance, processes, logs and metrics."""

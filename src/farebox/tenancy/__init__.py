@@ -1,0 +1,1 @@
+"""Who is asking: organisations, projects, keys and members, as plain facts."""

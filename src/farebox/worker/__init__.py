@@ -1,0 +1,1 @@
+"""The clockwork: sweeps, expiry, recharge, alerts and rollups, each one step(now)."""
