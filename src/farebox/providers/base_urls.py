@@ -6,8 +6,7 @@ The result is safe to put a path behind: no credentials, query or fragment, one 
 from __future__ import annotations
 
 import re
-from typing import Final
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from farebox.kit.errors import InvalidInputError

@@ -8,8 +8,10 @@ credential, no cookie, no organisation of a tenant and nothing of Farebox's own 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -64,7 +66,7 @@ def upstream_headers(client: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
         ValueError: A name or a value cannot stand in an HTTP header; the message names it.
     """
     kept = []
-    for name, value in client:
+    for name, value in ((name.lower(), value) for name, value in client):
         if name in NEVER_UPSTREAM or name.startswith(NEVER_UPSTREAM_PREFIXES):
             continue
         if not _NAME.fullmatch(name) or _CONTROL.search(value):

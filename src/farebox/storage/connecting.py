@@ -1,0 +1,105 @@
+"""Connections to PostgreSQL: how they are made, and what kind of server is refused.
+
+A server that may lose a commit it has acknowledged is refused (ENGINE.md, "The server it stands
+on"); so is one that is older than 15.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.types.json import set_json_loads
+
+from farebox.kit.errors import IncompatibleError
+
+SERVER_VERSION_MIN: Final = 150000
+
+_SETTINGS: Final = (
+    "SELECT set_config('idle_in_transaction_session_timeout', '2s', false),"
+    " set_config('lock_timeout', '5s', false), set_config('statement_timeout', '60s', false),"
+    " set_config('timezone', 'UTC', false), set_config('jit', 'off', false),"
+    " set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
+    " WHEN 'remote_apply' THEN 'remote_apply' WHEN 'remote_write' THEN 'remote_write'"
+    " ELSE 'on' END, false)"
+)
+
+_DURABILITY: Final = (
+    "SELECT current_setting('fsync'), current_setting('full_page_writes'),"
+    " current_setting('data_sync_retry'), current_setting('server_version_num')::int,"
+    " current_setting('wal_level')"
+)
+
+
+class Connector:
+    """Makes connections to one database, all set up the same way."""
+
+    def __init__(self, dsn: str, *, name: str, durable: bool = True) -> None:
+        """Remember where and how.
+
+        Args:
+            dsn: A libpq connection string or URL.
+            name: Shown by the server as the application's name.
+            durable: Refuse a server that may lose commits; only tests say no.
+        """
+        self.dsn = dsn
+        self._name = name
+        self._durable = durable
+        self._checked = False
+
+    async def connect(self) -> AsyncConnection[tuple[Any, ...]]:
+        """A new connection in autocommit mode.
+
+        Raises:
+            psycopg.OperationalError: The server cannot be reached.
+            IncompatibleError: It must not be used.
+        """
+        connection = await AsyncConnection.connect(
+            self.dsn,
+            autocommit=True,
+            connect_timeout=5,
+            application_name=f"farebox {self._name}",
+            keepalives=1,
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+            tcp_user_timeout=10_000,
+        )
+        try:
+            set_json_loads(msgspec.json.decode, connection)
+            await connection.execute(_SETTINGS)
+            if not self._checked:
+                await self._check(connection)
+                self._checked = True
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _check(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
+        row = await (await connection.execute(_DURABILITY)).fetchone()
+        assert row is not None
+        fsync, full_page_writes, data_sync_retry, version, _ = row
+        if version < SERVER_VERSION_MIN:
+            raise IncompatibleError(
+                f"PostgreSQL {version // 10000} is too old; Farebox needs 15 or newer."
+            )
+        if not self._durable:
+            return
+        for setting, value, wanted in (
+            ("fsync", fsync, "on"),
+            ("full_page_writes", full_page_writes, "on"),
+            ("data_sync_retry", data_sync_retry, "off"),
+        ):
+            if value != wanted:
+                raise IncompatibleError(
+                    f"The database server has {setting} = {value}: it may lose money that it has "
+                    f"acknowledged. Set {setting} = {wanted} and restart it."
+                )
+
+
+def is_gone(error: psycopg.Error) -> bool:
+    """Tell whether the error means that the connection, not the statement, failed."""
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)

@@ -1,0 +1,245 @@
+-- What a batch of the money engine reads and writes. Arrays come as text literals and are cast here,
+-- so that a batch of any size is one statement each.
+
+-- name: lock_organizations
+-- The only lock; taken in the order of ids, before anything else is read.
+SELECT id, currency, zone, active, floor_nanos, on_overrun, on_lapse, last_time, sequence,
+       granted_nanos, owed_nanos, spent_nanos, reserved_nanos, unreserved_nanos, frozen_nanos,
+       expired_nanos, refunded_nanos, unsecured_held_nanos, absorbed_nanos
+FROM organization WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE
+
+-- name: read_time
+-- A later statement than the lock, so that its time is later too.
+SELECT farebox_now(), c.revision, n.id, n.epoch
+FROM catalogue c LEFT JOIN node n ON n.id = ANY(%s::uuid[])
+
+-- name: read_grants
+SELECT id, organization_id, sequence, source, amount_nanos, remaining_nanos, reserved_nanos,
+       frozen_nanos, repaid_nanos, expired_nanos, refunded_nanos, effective_at, expires_at, state,
+       repays, reference
+FROM credit_grant WHERE organization_id = ANY(%s::uuid[]) AND has_money
+
+-- name: read_named_grants
+SELECT id, organization_id, sequence, source, amount_nanos, remaining_nanos, reserved_nanos,
+       frozen_nanos, repaid_nanos, expired_nanos, refunded_nanos, effective_at, expires_at, state,
+       repays, reference
+FROM credit_grant WHERE id = ANY(%s::uuid[]) AND NOT has_money
+
+-- name: read_limits
+SELECT organization_id, scope_kind, scope_id, rules, windows
+FROM scope_limit WHERE organization_id = ANY(%s::uuid[])
+
+-- name: read_keys
+SELECT k.id, k.organization_id, k.project_id, k.expires_at, k.revoked_at, p.archived_at
+FROM api_key k JOIN project p ON p.id = k.project_id WHERE k.id = ANY(%s::uuid[])
+
+-- name: read_holds
+SELECT call_id, organization_id, node_id, epoch, amount_nanos, unsecured_nanos, earmark_grants,
+       earmark_nanos, raised, admitted_at, latest_end, project_id, key_id, feature, environment,
+       model, lane, endpoint, fingerprint, output_limit, steps, progress
+FROM hold WHERE call_id = ANY(%s::uuid[])
+
+-- name: read_holds_of
+SELECT call_id, organization_id, node_id, epoch, amount_nanos, unsecured_nanos, earmark_grants,
+       earmark_nanos, raised, admitted_at, latest_end, project_id, key_id, feature, environment,
+       model, lane, endpoint, fingerprint, output_limit, steps, progress
+FROM hold WHERE organization_id = ANY(%s::uuid[])
+
+-- name: read_closed
+SELECT id, organization_id, sequence, state, held_nanos, charge_nanos, absorbed_nanos, owed_nanos,
+       cost_nanos, late_charge_nanos, late_absorbed_nanos, draw_grants, draw_nanos, raised,
+       admitted_at, project_id, key_id, feature, environment, model, lane, endpoint, input_tokens,
+       cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, admit_fingerprint,
+       settle_fingerprint
+FROM call WHERE id = ANY(%s::uuid[])
+
+-- name: read_money_commands
+SELECT id FROM money_command WHERE id = ANY(%s::uuid[])
+
+-- name: read_charged_since
+-- What calls admitted since an instant have been charged: whole hours from the rollup, and the
+-- calls of the first hour where the window begins inside one (zones with half hours).
+SELECT (SELECT coalesce(sum(charge_nanos), 0) FROM rollup_hour
+        WHERE organization_id = %(organization_id)s AND hour >= %(first_hour)s)::bigint
+     + (SELECT coalesce(sum(charge_nanos), 0) FROM call
+        WHERE organization_id = %(organization_id)s
+          AND admitted_at >= %(start)s AND admitted_at < %(first_hour)s
+          AND ended_at >= %(start)s)::bigint
+
+-- name: write_organizations
+UPDATE organization o SET
+    active = t.active, floor_nanos = t.floor_nanos, last_time = t.last_time, sequence = t.sequence,
+    granted_nanos = t.granted, owed_nanos = t.owed, spent_nanos = t.spent,
+    reserved_nanos = t.reserved, unreserved_nanos = t.unreserved, frozen_nanos = t.frozen,
+    expired_nanos = t.expired, refunded_nanos = t.refunded, unsecured_held_nanos = t.unsecured,
+    absorbed_nanos = t.absorbed
+FROM unnest(%s::uuid[], %s::boolean[], %s::bigint[], %s::timestamptz[], %s::bigint[], %s::bigint[],
+            %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
+            %s::bigint[], %s::bigint[], %s::bigint[])
+    AS t (id, active, floor_nanos, last_time, sequence, granted, owed, spent, reserved, unreserved,
+          frozen, expired, refunded, unsecured, absorbed)
+WHERE o.id = t.id
+
+-- name: write_grants
+UPDATE credit_grant g SET
+    remaining_nanos = t.remaining, reserved_nanos = t.reserved, frozen_nanos = t.frozen,
+    repaid_nanos = t.repaid, expired_nanos = t.expired, refunded_nanos = t.refunded,
+    state = t.state, repays = t.repays, has_money = t.remaining > 0
+FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
+            %s::bigint[], %s::text[], %s::boolean[])
+    AS t (id, remaining, reserved, frozen, repaid, expired, refunded, state, repays)
+WHERE g.id = t.id
+
+-- name: insert_grants
+INSERT INTO credit_grant (id, organization_id, sequence, source, amount_nanos, remaining_nanos,
+    reserved_nanos, frozen_nanos, repaid_nanos, expired_nanos, refunded_nanos, effective_at,
+    expires_at, state, repays, reference, has_money)
+SELECT t.*, t.remaining > 0
+FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[],
+            %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
+            %s::timestamptz[], %s::timestamptz[], %s::text[], %s::boolean[], %s::text[])
+    AS t (id, organization_id, sequence, source, amount, remaining, reserved, frozen, repaid,
+          expired, refunded, effective_at, expires_at, state, repays, reference)
+
+-- name: write_limits
+INSERT INTO scope_limit (organization_id, scope_kind, scope_id, rules, windows)
+SELECT t.organization_id, t.kind, t.id, t.rules::jsonb, t.windows::jsonb
+FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::text[], %s::text[])
+    AS t (organization_id, kind, id, rules, windows)
+ON CONFLICT (organization_id, scope_kind, scope_id)
+DO UPDATE SET rules = excluded.rules, windows = excluded.windows
+
+-- name: insert_holds
+INSERT INTO hold (call_id, organization_id, node_id, epoch, amount_nanos, unsecured_nanos,
+    earmark_grants, earmark_nanos, raised, admitted_at, latest_end, project_id, key_id, feature,
+    environment, model, lane, endpoint, fingerprint, output_limit, user_ref, run_ref, priority,
+    tags, client_request_id, retry_count, streamed, price_id, upstream_account_id, ceiling,
+    available_before_nanos, limit_figures)
+SELECT t.call_id, t.organization_id, t.node_id, t.epoch, t.amount, t.unsecured,
+    t.earmark_grants::uuid[], t.earmark_nanos::bigint[], t.raised::jsonb, t.admitted_at,
+    t.latest_end, t.project_id, t.key_id, t.feature, t.environment, t.model, t.lane, t.endpoint,
+    decode(t.fingerprint, 'hex'), t.output_limit, t.user_ref, t.run_ref, t.priority, t.tags::jsonb,
+    t.client_request_id, t.retry_count, t.streamed, t.price_id, t.upstream_account_id,
+    t.ceiling::bigint[], t.available_before, t.limit_figures::jsonb
+FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::int[], %s::bigint[], %s::bigint[], %s::text[],
+            %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::uuid[], %s::uuid[],
+            %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
+            %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::boolean[],
+            %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::text[])
+    AS t (call_id, organization_id, node_id, epoch, amount, unsecured, earmark_grants,
+          earmark_nanos, raised, admitted_at, latest_end, project_id, key_id, feature, environment,
+          model, lane, endpoint, fingerprint, output_limit, user_ref, run_ref, priority, tags,
+          client_request_id, retry_count, streamed, price_id, upstream_account_id, ceiling,
+          available_before, limit_figures)
+
+-- name: write_holds
+UPDATE hold h SET
+    amount_nanos = t.amount, unsecured_nanos = t.unsecured,
+    earmark_grants = t.earmark_grants::uuid[], earmark_nanos = t.earmark_nanos::bigint[],
+    raised = t.raised::jsonb, steps = t.steps, progress = t.progress::bigint[]
+FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::int[],
+            %s::text[])
+    AS t (call_id, amount, unsecured, earmark_grants, earmark_nanos, raised, steps, progress)
+WHERE h.call_id = t.call_id
+
+-- name: close_holds
+-- An open hold becomes a call in one statement; what admission recorded never leaves the server.
+WITH closing AS (
+    SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::timestamptz[],
+            %s::bigint[], %s::int[], %s::text[], %s::boolean[], %s::bigint[], %s::bigint[],
+            %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[],
+            %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[],
+            %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+    AS t (call_id, sequence, state, lane, ended_at, latency_ms, http_status, reason, estimated,
+          held, charge, absorbed, owed, cost, price_id, input_tokens, cached_tokens,
+          cache_write_tokens, output_tokens, reasoning_tokens, line_units, line_quantities,
+          line_prices, line_nanos, draw_grants, draw_nanos, fingerprint, raised)
+), ended AS (
+    DELETE FROM hold h USING closing c WHERE h.call_id = c.call_id RETURNING h.*
+)
+INSERT INTO call (id, organization_id, project_id, key_id, sequence, state, feature, environment,
+    user_ref, run_ref, priority, tags, client_request_id, retry_count, model, lane, endpoint,
+    streamed, admitted_at, ended_at, latency_ms, http_status, reason, estimated, held_nanos,
+    charge_nanos, absorbed_nanos, owed_nanos, cost_nanos, upstream_account_id, price_id,
+    input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, line_units,
+    line_quantities, line_prices, line_nanos, draw_grants, draw_nanos, raised, output_limit,
+    ceiling, available_before_nanos, limit_figures, admit_fingerprint, settle_fingerprint)
+SELECT h.call_id, h.organization_id, h.project_id, h.key_id, c.sequence, c.state, h.feature,
+    h.environment, h.user_ref, h.run_ref, h.priority, h.tags, h.client_request_id, h.retry_count,
+    h.model, c.lane, h.endpoint, h.streamed, h.admitted_at, c.ended_at,
+    c.latency_ms, c.http_status, c.reason, c.estimated, c.held, c.charge, c.absorbed, c.owed,
+    c.cost, h.upstream_account_id, coalesce(c.price_id::uuid, h.price_id), c.input_tokens,
+    c.cached_tokens, c.cache_write_tokens, c.output_tokens, c.reasoning_tokens,
+    c.line_units::text[], c.line_quantities::bigint[], c.line_prices::bigint[],
+    c.line_nanos::bigint[], c.draw_grants::uuid[], c.draw_nanos::bigint[], c.raised::jsonb,
+    h.output_limit, h.ceiling, h.available_before_nanos, h.limit_figures, h.fingerprint,
+    decode(c.fingerprint, 'hex')
+FROM ended h JOIN closing c ON c.call_id = h.call_id
+
+-- name: write_late
+UPDATE call c SET
+    state = t.state, charge_nanos = t.charge, absorbed_nanos = t.absorbed, owed_nanos = t.owed,
+    cost_nanos = t.cost, late_charge_nanos = t.late_charge, late_absorbed_nanos = t.late_absorbed,
+    estimated = t.estimated, reason = t.reason, input_tokens = t.input_tokens,
+    cached_tokens = t.cached_tokens, cache_write_tokens = t.cache_write_tokens,
+    output_tokens = t.output_tokens, reasoning_tokens = t.reasoning_tokens,
+    line_units = t.line_units::text[], line_quantities = t.line_quantities::bigint[],
+    line_prices = t.line_prices::bigint[], line_nanos = t.line_nanos::bigint[],
+    draw_grants = t.draw_grants::uuid[], draw_nanos = t.draw_nanos::bigint[],
+    settle_fingerprint = decode(t.fingerprint, 'hex')
+FROM unnest(%s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
+            %s::bigint[], %s::bigint[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[],
+            %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[],
+            %s::text[], %s::text[], %s::text[], %s::text[])
+    AS t (id, state, charge, absorbed, owed, cost, late_charge, late_absorbed, estimated, reason,
+          input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+          line_units, line_quantities, line_prices, line_nanos, draw_grants, draw_nanos,
+          fingerprint)
+WHERE c.id = t.id
+
+-- name: add_rollups
+INSERT INTO rollup_hour AS r (organization_id, hour, bucket, project_id, key_id, feature,
+    environment, model, lane, endpoint, calls, charge_nanos, absorbed_nanos, cost_nanos,
+    input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens)
+SELECT * FROM unnest(%s::uuid[], %s::timestamptz[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[],
+            %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],
+            %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
+            %s::bigint[])
+ON CONFLICT (organization_id, hour, bucket) DO UPDATE SET
+    calls = r.calls + excluded.calls,
+    charge_nanos = r.charge_nanos + excluded.charge_nanos,
+    absorbed_nanos = r.absorbed_nanos + excluded.absorbed_nanos,
+    cost_nanos = r.cost_nanos + excluded.cost_nanos,
+    input_tokens = r.input_tokens + excluded.input_tokens,
+    cached_tokens = r.cached_tokens + excluded.cached_tokens,
+    cache_write_tokens = r.cache_write_tokens + excluded.cache_write_tokens,
+    output_tokens = r.output_tokens + excluded.output_tokens,
+    reasoning_tokens = r.reasoning_tokens + excluded.reasoning_tokens
+
+-- name: insert_postings
+INSERT INTO posting (organization_id, kind, at, accounts, amounts_nanos, grant_id, call_id,
+    first_sequence, last_sequence, note)
+SELECT t.organization_id, t.kind, t.at, t.accounts::text[], t.amounts::bigint[], t.grant_id,
+    t.call_id, t.first_sequence, t.last_sequence, t.note
+FROM unnest(%s::uuid[], %s::text[], %s::timestamptz[], %s::text[], %s::text[], %s::uuid[],
+            %s::uuid[], %s::bigint[], %s::bigint[], %s::text[])
+    AS t (organization_id, kind, at, accounts, amounts, grant_id, call_id, first_sequence,
+          last_sequence, note)
+
+-- name: insert_events
+INSERT INTO outbox (organization_id, kind, at, facts)
+SELECT t.organization_id, t.kind, t.at, t.facts::jsonb
+FROM unnest(%s::uuid[], %s::text[], %s::timestamptz[], %s::text[])
+    AS t (organization_id, kind, at, facts)
+
+-- name: insert_money_commands
+INSERT INTO money_command (id, organization_id)
+SELECT * FROM unnest(%s::uuid[], %s::uuid[])
+
+-- name: insert_quarantine
+INSERT INTO quarantine (organization_id, command_kind, command, error)
+VALUES (%(organization_id)s, %(kind)s, %(command)s::jsonb, %(error)s)
+
+-- name: insert_quarantine_event
+INSERT INTO outbox (organization_id, kind, at, facts)
+VALUES (%(organization_id)s, 'quarantined', farebox_now(), %(facts)s::jsonb)

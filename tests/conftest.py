@@ -1,0 +1,23 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.databases import TestServer, running_test_server
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestServer]:
+    """One PostgreSQL per test process."""
+    with running_test_server(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture
+def dsn(postgres: TestServer) -> Iterator[str]:
+    """A fresh, migrated sandbox database."""
+    with postgres.database() as dsn:
+        yield dsn
