@@ -198,7 +198,7 @@ class ModelOrg:
         return rules[type(command)](command, world)
 
     def done(self, amount: int = 0, *, exists: bool = False) -> Answer:
-        return {"available": self.spendable(), "amount": amount, "exists": exists}
+        return {"available": self.spendable() - self.floor, "amount": amount, "exists": exists}
 
     def earmark(self, call: Call, amount: int) -> None:
         call.held += amount
@@ -209,21 +209,19 @@ class ModelOrg:
                 amount -= part
         call.floor_part += amount
 
-    def lacks(self, at: datetime, amount: int) -> str | None:
+    def lacks(self, at: datetime, amount: int, own: int = 0) -> str | None:
         """Why a hold cannot be had; what waiting cannot mend comes before what it can."""
+        waits = None
+        if amount > self.spendable():
+            if own + amount > self.posted():
+                return "credit_balance_exhausted"
+            waits = "balance_held"
         room = self.limit_room(at)
-        final = waits = None
         if room is not None and amount > room:
-            if amount > room + self.held(self.month(at)):
-                final = "organization_spend_limit_exceeded"
-            else:
-                waits = "balance_held"
-        if final is None and amount > self.spendable():
-            if amount > self.posted():
-                final = "credit_balance_exhausted"
-            else:
-                waits = "balance_held"
-        return final or waits
+            if own + amount > room + self.held(self.month(at)):
+                return "organization_spend_limit_exceeded"
+            waits = "balance_held"
+        return waits
 
     def admit(self, c: Admit, world: World) -> Answer:
         known = self.calls.get(c.call_id)
@@ -235,7 +233,7 @@ class ModelOrg:
             return {
                 "held": known.held,
                 "output_limit": known.output_limit,
-                "available": self.spendable(),
+                "available": self.spendable() - self.floor,
                 "admitted_at": known.at,
                 "exists": True,
             }
@@ -245,10 +243,9 @@ class ModelOrg:
         if self.maximum is not None:
             self.counted_months.add(self.month(self.now))
         tokens = c.output_max
-        if c.output_price:
-            room = self.limit_room(self.now)
-            have = self.spendable() if room is None else min(room, self.spendable())
-            tokens = min(tokens, max(0, have // 4) * 1_000_000 // c.output_price)
+        if c.output_price and c.output_min < c.output_max:
+            quarter = max(0, self.spendable()) // 4
+            tokens = min(tokens, quarter * 1_000_000 // c.output_price)
         tokens = max(tokens, c.output_min)
         amount = c.fixed - (-tokens * c.output_price // 1_000_000)
         lacks = self.lacks(self.now, amount)
@@ -260,7 +257,7 @@ class ModelOrg:
         return {
             "held": amount,
             "output_limit": tokens,
-            "available": self.spendable(),
+            "available": self.spendable() - self.floor,
             "admitted_at": self.now,
             "exists": False,
         }
@@ -274,45 +271,72 @@ class ModelOrg:
         if world.epochs.get(c.node_id) != c.epoch:
             return {"refused": "stale_epoch"}
         if c.step <= call.steps:
-            return self.done(exists=True)
-        lacks = self.lacks(call.at, c.amount)
+            return self.done(call.held, exists=True)
+        lacks = self.lacks(call.at, c.amount, call.held)
         if lacks:
             return {"refused": lacks}
         self.earmark(call, c.amount)
         call.steps = c.step
-        return self.done(c.amount)
+        return self.done(call.held)
 
     def fits(self, call: Call, amount: int) -> int:
-        """How much of an amount beyond the hold is charged; the rest is absorbed."""
-        if self.on_overrun == "owe":
-            return amount
+        """How much of an amount beyond the hold credit, floor and limits can take."""
         room = self.limit_room(call.at)
         have = self.spendable() if room is None else min(room, self.spendable())
         return max(0, min(amount, have))
 
     def draw(self, call: Call, amount: int, own: dict[UUID, int]) -> None:
-        for lot in sorted(self.lots.values(), key=Lot.order):
-            can = own.get(lot.id, 0) + (self.unheld(lot) if self.is_live(lot) else 0)
-            part = min(amount, can)
-            if part > 0:
-                lot.drawn[call.asked.call_id] = lot.drawn.get(call.asked.call_id, 0) + part
-                amount -= part
+        """Draw in burn-down order from own earmarks and credit that nobody holds.
+
+        Where the organisation is in debt, what live credit cannot carry comes from own earmarks on
+        ended grants first: else a settle would spend credit that others, or the debt, stand on.
+        """
+        lots = sorted(self.lots.values(), key=Lot.order)
+        live_own = sum(own.get(lot.id, 0) for lot in lots if self.is_live(lot))
+        must = amount - live_own - call.floor_part - max(0, self.spendable())
+        parts = dict.fromkeys(self.lots, 0)
+        for lot in lots:
+            if not self.is_live(lot):
+                parts[lot.id] = max(0, min(must, own.get(lot.id, 0)))
+                must -= parts[lot.id]
+        rest = amount - sum(parts.values())
+        for lot in lots:
+            can = own.get(lot.id, 0) - parts[lot.id]
+            can += self.unheld(lot) if self.is_live(lot) else 0
+            part = min(rest, can)
+            parts[lot.id] += part
+            rest -= part
+        call.earmarks = {}
+        call.floor_part = 0
+        for lot in lots:
+            if parts[lot.id]:
+                lot.drawn[call.asked.call_id] = (
+                    lot.drawn.get(call.asked.call_id, 0) + parts[lot.id]
+                )
                 if lot.state == "lost":
-                    self.owed += part
-                    self.owed_and_taken += part
-            taken = min(part, own.get(lot.id, 0))
-            if taken:
-                call.earmarks[lot.id] -= taken
-        call.owed += amount
-        self.owed += amount
+                    self.owed += parts[lot.id]
+                    self.owed_and_taken += parts[lot.id]
+        call.owed += rest
+        self.owed += rest
+
+    def charge_beyond(self, call: Call, amount: int) -> int:
+        """What neither credit nor floor nor limits can take: owed, or absorbed."""
+        if self.on_overrun == "owe":
+            call.charge += amount
+            call.owed += amount
+            self.owed += amount
+            return 0
+        return amount
 
     def close(self, call: Call, state: str, metered: int) -> Answer:
         beyond = self.fits(call, max(0, metered - call.held))
-        call.charge = min(metered, call.held) + beyond
-        call.absorbed = metered - call.charge
-        self.draw(call, call.charge, dict(call.earmarks))
+        charge = min(metered, call.held) + beyond
+        own = dict(call.earmarks)
+        self.draw(call, charge, own)
+        call.charge = charge
         call.state = state
-        for lot_id in call.earmarks:
+        call.absorbed = self.charge_beyond(call, metered - charge)
+        for lot_id in own:
             self.put_away(self.lots[lot_id], call.asked.call_id)
         return self.closed(call)
 
@@ -322,7 +346,7 @@ class ModelOrg:
             "charge": call.charge,
             "absorbed": call.absorbed,
             "owed": call.owed,
-            "available": self.spendable(),
+            "available": self.spendable() - self.floor,
             "exists": exists,
         }
 
@@ -342,19 +366,18 @@ class ModelOrg:
 
     def late(self, call: Call, metered: int) -> Answer:
         call.state = "late"
-        before = call.charge + call.absorbed
-        if metered >= before:
-            more = self.fits(call, metered - before)
-            call.charge += more
-            call.absorbed += metered - before - more
+        if metered >= call.charge:
+            more = self.fits(call, metered - call.charge)
             self.draw(call, more, {})
+            call.charge += more
+            call.absorbed = self.charge_beyond(call, metered - call.charge)
             return self.closed(call)
-        back = max(0, call.charge - metered)
-        call.charge -= back
-        call.absorbed = metered - call.charge
-        forgiven = min(back, call.owed, self.owed)
+        back = call.charge - metered
+        call.charge = metered
+        call.absorbed = 0
+        forgiven = min(back, call.owed)
         call.owed -= forgiven
-        self.owed -= forgiven
+        self.forgive(forgiven, call)
         back -= forgiven
         for lot in sorted(self.lots.values(), key=Lot.order, reverse=True):
             part = min(back, lot.drawn.get(call.asked.call_id, 0))
@@ -362,7 +385,21 @@ class ModelOrg:
                 lot.drawn[call.asked.call_id] -= part
                 back -= part
                 self.put_away(lot, call.asked.call_id)
+                if lot.state == "lost":
+                    self.forgive(part, call)
+                    self.owed_and_taken -= part
         return self.closed(call)
+
+    def forgive(self, amount: int, call: Call) -> None:
+        """Owe less; what was repaid meanwhile returns to who repaid it, the newest grant first."""
+        for lot in sorted(self.lots.values(), key=lambda lot: -lot.number):
+            part = min(max(0, amount - self.owed), lot.repaid)
+            if part and lot.state != "lost":
+                lot.repaid -= part
+                self.owed += part
+                self.put_away(lot, call.asked.call_id)
+        assert amount <= self.owed
+        self.owed -= amount
 
     def release(self, c: Release, world: World) -> Answer:
         call = self.calls.get(c.call_id)
@@ -372,9 +409,7 @@ class ModelOrg:
             return self.close(call, "released", 0)
         if call.state == "lapsed":
             return self.late(call, 0)
-        if call.state == "released":
-            return self.closed(call, exists=True)
-        return {"refused": "exists_with_different_fields"}
+        return self.closed(call, exists=True)
 
     def lapse(self, c: Lapse, world: World) -> Answer:
         call = self.calls.get(c.call_id)
@@ -400,7 +435,7 @@ class ModelOrg:
             return {"refused": "hold_not_found"}
         if call.progress is None or c.metered >= call.progress.metered:
             call.progress = c
-        return self.done()
+        return self.done(call.held)
 
     def grant(self, c: GrantCredit, world: World) -> Answer:
         lot = self.lots.get(c.grant_id)
@@ -430,7 +465,7 @@ class ModelOrg:
             "amount": lot.asked.amount,
             "repaid": lot.repaid,
             "expires_at": None if lot.end == FAR else lot.end,
-            "available": self.spendable(),
+            "available": self.spendable() - self.floor,
             "exists": exists,
         }
 
@@ -440,7 +475,7 @@ class ModelOrg:
         lot = self.lots.get(c.grant_id)
         if lot is None:
             return {"refused": "grant_not_found"}
-        if lot.state != "open" or c.amount > self.unheld(lot):
+        if lot.state == "frozen" or c.amount > self.unheld(lot):
             return {"refused": "not_refundable"}
         self.commands[c.command_id] = c.amount
         lot.taken += c.amount
@@ -466,7 +501,7 @@ class ModelOrg:
 
     def correct(self, c: Correct, world: World) -> Answer:
         if c.command_id in self.commands:
-            return self.done(self.commands[c.command_id], exists=True)
+            return self.done(c.amount, exists=True)
         self.commands[c.command_id] = c.amount
         rest = c.amount
         for lot in self.live():
@@ -481,13 +516,14 @@ class ModelOrg:
         was, self.maximum = self.maximum, c.maximum
         if c.maximum is None:
             self.counted_months.clear()
-        elif was is None:
+            return self.done(exists=was is None)
+        if was is None:
             self.counted_months = {self.month(self.now)}
-        return self.done(exists=was == c.maximum)
+        return self.done(c.maximum)
 
     def set_floor(self, c: SetFloor, world: World) -> Answer:
-        was, self.floor = self.floor, c.floor
-        return self.done(exists=was == c.floor)
+        self.floor = c.floor
+        return self.done(c.floor)
 
 
 class World:
@@ -523,7 +559,8 @@ class World:
             return "stale_epoch"
         if c.catalogue_revision != self.revision:
             return "stale_catalogue"
-        if key is None or key.organization_id != org.id:
+        project_id = c.dimensions.project_id
+        if key is None or (key.organization_id, key.project_id) != (org.id, project_id):
             return "key_not_found"
         if key.revoked_at is not None and key.revoked_at <= org.now:
             return "key_revoked"

@@ -1,9 +1,9 @@
 """The simulated provider behind real HTTP, so that tests can send bytes over a socket.
 
 ``with running_mock_upstream() as base_url`` is enough for a client that sends ``X-Sandbox-*``
-headers. ``with mock_upstream() as mock`` also gives what arrived (``mock.requests``), what was billed
-(``mock.billed``) and ``mock.ordering({...})``: a base URL that carries orders for every call under
-it, for clients that never send sandbox headers, as the gateway's own.
+headers. ``with mock_upstream() as mock`` also gives what arrived (``mock.requests``), what was
+billed (``mock.billed``) and ``mock.ordering({...})``: a base URL that carries orders for every call
+under it, for clients that never send sandbox headers, as the gateway's own.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The foundation every room stands on: money, time, identifiers and the error tree; all of it pure."""
+"""The foundation every room stands on: money, time, identifiers and the error tree; all pure."""

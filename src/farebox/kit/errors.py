@@ -25,7 +25,7 @@ class FareboxError(Exception):
     code: ClassVar[str] = "farebox_error"
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message or (self.__class__.__doc__ or "").splitlines()[0])
+        super().__init__(message or (self.__class__.__doc__ or self.code).splitlines()[0])
 
     @property
     def message(self) -> str:

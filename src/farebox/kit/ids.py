@@ -7,13 +7,11 @@ replay every id.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from farebox.kit.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 RANDOM_BYTES: Final = 10
 """Random bytes that one id takes."""
@@ -22,6 +20,8 @@ PREFIXES: Final = frozenset(
     {"org", "proj", "key", "req", "grant", "prov", "acct", "price", "user", "node", "cmd"}
 )
 """What an id may be of; ``req`` is a call (its text is the answer's ``x-request-id``)."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _TEXT: Final = re.compile(r"(?:(?P<prefix>[a-z]+)_)?(?P<hex>[0-9a-f]{32})")
 
@@ -34,7 +34,7 @@ def uuid7(at: datetime, random: bytes) -> UUID:
         random: :data:`RANDOM_BYTES` bytes.
     """
     assert len(random) == RANDOM_BYTES, len(random)
-    return uuid7_from_millis(int(at.timestamp() * 1000), random)
+    return uuid7_from_millis((at - _EPOCH) // timedelta(milliseconds=1), random)
 
 
 def uuid7_from_millis(unix_ms: int, random: bytes) -> UUID:

@@ -26,7 +26,8 @@ AMOUNT_NANOS_MAX: Final = Nanos(1_000_000_000 * NANOS_PER_UNIT)
 
 ZERO: Final = Nanos(0)
 
-_AMOUNT: Final = re.compile(r"(?P<sign>[+-]?)(?P<whole>\d{1,10})(?:\.(?P<fraction>\d{1,9}))?")
+# Only the ten ASCII digits: other scripts' digits are numbers to Python, but no amounts to us.
+_AMOUNT: Final = re.compile(r"(?P<sign>[+-]?)(?P<whole>[0-9]{1,10})(?:\.(?P<fraction>[0-9]{1,9}))?")
 _DECIMALS: Final = 9
 _TEXT_LENGTH_MAX: Final = 64
 
@@ -51,7 +52,7 @@ def parse_amount(text: str, *, field: str = "amount") -> Nanos:
     stripped = text.strip()
     match = _AMOUNT.fullmatch(stripped) if len(stripped) <= _TEXT_LENGTH_MAX else None
     if match is None:
-        finer = re.fullmatch(r"[+-]?\d{1,10}\.\d{10,40}", stripped)
+        finer = re.fullmatch(r"[+-]?[0-9]{1,10}\.[0-9]{10,40}", stripped)
         reason = (
             "is finer than a nanodollar; give at most nine decimals"
             if finer

@@ -59,17 +59,29 @@ def zone(name: str) -> ZoneInfo:
 
 def month_start(instant: datetime, zone_name: str) -> datetime:
     """The UTC instant at which the calendar month of ``instant`` began in that zone (BUD-01)."""
-    local = instant.astimezone(zone(zone_name))
-    return local.replace(day=1, hour=0, minute=0, second=0, microsecond=0, fold=0).astimezone(UTC)
+    return _first_instant(_month_number(instant, zone_name), zone_name)
 
 
 def next_month_start(instant: datetime, zone_name: str) -> datetime:
     """The UTC instant at which the next calendar month begins in that zone."""
+    return _first_instant(_month_number(instant, zone_name) + 1, zone_name)
+
+
+def _month_number(instant: datetime, zone_name: str) -> int:
+    """Months since year zero of the month that the instant lies in.
+
+    Where clocks go back over the midnight that begins a month (St John's did at 00:01), the month
+    has begun at the first of the two midnights: a repeated evening belongs to the new month, so
+    that months never overlap and every instant lies in exactly one.
+    """
     local = instant.astimezone(zone(zone_name))
-    year, month0 = divmod(local.year * 12 + local.month, 12)
-    return local.replace(
-        year=year, month=month0 + 1, day=1, hour=0, minute=0, second=0, microsecond=0, fold=0
-    ).astimezone(UTC)
+    number = local.year * 12 + local.month - 1
+    return number + 1 if _first_instant(number + 1, zone_name) <= instant else number
+
+
+def _first_instant(month_number: int, zone_name: str) -> datetime:
+    year, month0 = divmod(month_number, 12)
+    return datetime(year, month0 + 1, 1, tzinfo=zone(zone_name)).astimezone(UTC)
 
 
 def hour_start(instant: datetime) -> datetime:

@@ -7,9 +7,9 @@ with the refusal naming what stood in the way and its figures (DESIGN.md decisio
 from __future__ import annotations
 
 from copy import copy
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from farebox.kit.money import UNITS_PER_PRICE, Nanos, format_amount
+from farebox.kit.money import UNITS_PER_PRICE, ZERO, Nanos, format_amount
 from farebox.ledger.books import Books, limit_figures
 from farebox.ledger.commands import (
     Admit,
@@ -23,6 +23,9 @@ from farebox.ledger.commands import (
 )
 from farebox.ledger.holds import Hold
 from farebox.ledger.state import NewHold
+
+if TYPE_CHECKING:
+    from farebox.ledger.limits import Rule, ScopeLimits, Window
 
 QUARTER: Final = 4
 """A call that names no output limit may hold a quarter of what is available for its output."""
@@ -38,7 +41,7 @@ def admit(books: Books, command: Admit) -> Result:
         return refusal
     output_tokens = affordable_output(command, books.spendable)
     amount = hold_amount(command, output_tokens)
-    refusal = unaffordable(books, amount)
+    refusal = unaffordable(books, amount, books.hard_limits())
     if refusal is not None:
         return refusal
     before, figures = books.available, books.figures()
@@ -71,15 +74,17 @@ def extend(books: Books, command: Extend) -> Result:
     hold = books.holds.get(command.call_id)
     if hold is None:
         return Refused(code="hold_not_found", message="No open hold of that call.")
-    if books.epochs.get(command.node_id) != command.epoch or hold.epoch != command.epoch:
+    owner = (command.node_id, command.epoch)
+    if books.epochs.get(command.node_id) != command.epoch or owner != (hold.node_id, hold.epoch):
         return _stale_epoch()
     if command.step <= hold.steps:
         return Done(available=books.available, amount=hold.amount, exists=True)
-    refusal = unaffordable(books, command.amount)
+    limits = books.limits_of(hold.admitted_at)
+    refusal = unaffordable(books, command.amount, limits, own=hold.amount)
     if refusal is not None:
         return refusal
-    enlarge(books, hold, command.amount, step=command.step)
-    return Done(available=books.available, amount=books.holds[command.call_id].amount)
+    larger = enlarge(books, hold, command.amount, step=command.step)
+    return Done(available=books.available, amount=larger.amount)
 
 
 def enlarge(books: Books, hold: Hold, amount: Nanos, *, step: int | None = None) -> Hold:
@@ -103,22 +108,34 @@ def affordable_output(command: Admit, spendable: int) -> int:
     return max(command.output_min, min(command.output_max, quarter))
 
 
-def unaffordable(books: Books, amount: Nanos) -> Refused | None:
+def unaffordable(
+    books: Books,
+    amount: Nanos,
+    limits: list[tuple[ScopeLimits, Rule, Window]],
+    *,
+    own: Nanos = ZERO,
+) -> Refused | None:
     """Why an amount does not fit the balance or a limit; None where it fits everything.
 
     What posted money could pay, and only open holds block, is marked so: such a call may wait in
     order. A limit that posted money has reached comes before one that holds block.
+
+    Args:
+        books: The organisation's.
+        amount: What is asked for.
+        limits: The limits that bind the call, with the windows of its admission.
+        own: What the call holds already: it cannot wait for that to come back.
     """
     blocked: Refused | None = None
     if amount > books.spendable:
-        refused = _short(books, amount)
+        refused = _short(books, amount, own)
         if not refused.blocked_by_holds:
             return refused
         blocked = refused
-    for scope, rule, window in books.hard_limits():
+    for scope, rule, window in limits:
         if window.used + window.held + amount > rule.maximum:
             figures = limit_figures(scope, rule, window)
-            by_holds = window.used + amount <= rule.maximum
+            by_holds = window.used + own + amount <= rule.maximum
             refused = Refused(
                 code="balance_held" if by_holds else f"{scope.kind}_spend_limit_exceeded",
                 message=(
@@ -139,11 +156,11 @@ def unaffordable(books: Books, amount: Nanos) -> Refused | None:
     return blocked
 
 
-def _short(books: Books, amount: Nanos) -> Refused:
+def _short(books: Books, amount: Nanos, own: Nanos) -> Refused:
     """The refusal for lack of money, told apart from money that open calls hold."""
     returns = sum(grant.reserved for grant in books.grants if grant.is_live(books.now))
     posted = books.spendable + returns + books.organization.unsecured_held
-    by_holds = amount <= posted
+    by_holds = own + amount <= posted
     available, held = format_amount(books.available), format_amount(books.held)
     message = (
         f"This call needs up to {format_amount(amount)}, and {available} is available "
@@ -182,7 +199,7 @@ def _admitted(books: Books, hold: Hold, *, exists: bool = False) -> Admitted:
     return Admitted(
         held=hold.amount,
         output_limit=hold.output_limit,
-        available=books.spendable,
+        available=books.available,
         admitted_at=hold.admitted_at,
         exists=exists,
     )

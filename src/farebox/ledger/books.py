@@ -1,4 +1,4 @@
-"""The working set of one organisation inside one batch: copies of its rows, and what became of them.
+"""The working set of one organisation inside one batch: copies of its rows, and what they became.
 
 Every change of money passes through these few methods, so that the organisation's totals, its
 grants, its counters and the journal move together or not at all.
@@ -17,7 +17,7 @@ from farebox.ledger.burndown import plan_draws, plan_earmarks
 from farebox.ledger.grants import Grant, GrantState, burn_key
 from farebox.ledger.holds import Dimensions, Draw, Earmark, Hold, Raised
 from farebox.ledger.journal import Account, PostingKind, posting
-from farebox.ledger.limits import LimitFigures, Rule, ScopeLimits, Window
+from farebox.ledger.limits import LimitFigures, Period, Rule, ScopeLimits, Window
 from farebox.ledger.state import (
     Changes,
     ClosedCall,
@@ -96,14 +96,17 @@ class Books:
     # Grants.
 
     def _begin(self) -> None:
-        """Post what time alone has done: breakage at its instant, repayment by grants now live."""
+        """Post what time alone has done, the same whether a batch came in between or not.
+
+        Repayment by grants that have begun, the first first; then breakage of those that ended.
+        """
+        begun = [grant for grant in self.grants if grant.repays and grant.has_begun(self.now)]
+        for grant in sorted(begun, key=lambda grant: (grant.effective_at, grant.sequence)):
+            self.repay_from(grant)
         for grant in self.grants:
             if grant.has_expired(self.now) and grant.unreserved > 0:
                 assert grant.expires_at is not None
                 self.break_off(grant, grant.unreserved, at=grant.expires_at)
-        for grant in self.grants:
-            if grant.repays and grant.is_live(self.now):
-                self.repay_from(grant)
 
     def add_grant(self, grant: Grant) -> None:
         """Put a new grant into the books, in burn-down order."""
@@ -122,7 +125,7 @@ class Books:
             self._touched_grants.add(grant.id)
 
     def repay_from(self, grant: Grant) -> Nanos:
-        """A live repaying grant's first draw: what is owed (NEG-04)."""
+        """A repaying grant's first draw, at its beginning: what is owed (NEG-04)."""
         org = self.organization
         grant.repays = False
         part = Nanos(min(grant.unreserved, org.owed))
@@ -140,9 +143,19 @@ class Books:
         return part
 
     def break_off(
-        self, grant: Grant, amount: Nanos, *, at: datetime, call_id: UUID | None = None
+        self,
+        grant: Grant,
+        amount: Nanos,
+        *,
+        at: datetime,
+        call_id: UUID | None = None,
+        kind: PostingKind = PostingKind.BREAKAGE,
     ) -> None:
-        """Post unreserved money of an ended grant as breakage (CRD-10, CRD-11)."""
+        """Post unreserved money of an ended grant as breakage (CRD-10, CRD-11).
+
+        Of kind ``breakage`` there is one posting at the end and one per returned earmark; what a
+        won dispute or a late answer brings back to an ended grant is of their kind.
+        """
         org = self.organization
         grant.remaining = Nanos(grant.remaining - amount)
         grant.expired = Nanos(grant.expired + amount)
@@ -152,7 +165,7 @@ class Books:
         self.changes.postings.append(
             posting(
                 org.id,
-                PostingKind.BREAKAGE,
+                kind,
                 at,
                 {Account.CUSTOMER_CREDIT: amount, Account.BREAKAGE: -amount},
                 grant_id=grant.id,
@@ -245,7 +258,9 @@ class Books:
                 grant_id=grant.id,
             )
 
-    def return_to(self, grant: Grant, *, call_id: UUID) -> None:
+    def return_to(
+        self, grant: Grant, *, call_id: UUID, kind: PostingKind = PostingKind.BREAKAGE
+    ) -> None:
         """Settle what came back to a grant that is no longer live."""
         back = grant.unreserved
         if back == 0:
@@ -261,7 +276,7 @@ class Books:
                 call_id=call_id,
             )
         elif grant.has_expired(self.now):
-            self.break_off(grant, back, at=self.now, call_id=call_id)
+            self.break_off(grant, back, at=self.now, call_id=call_id, kind=kind)
 
     def change_hold(self, hold: Hold) -> None:
         """Put a changed open hold in place of the old one."""
@@ -287,47 +302,77 @@ class Books:
             fingerprint=closed.admit_fingerprint,
             output_limit=0,
         )
-        for _, window in self.counters(closed.raised):
-            window.used = Nanos(window.used + amount)
+        self._use(amount, closed.admitted_at)
         return self.undo_hold(passing, amount)
 
-    def give_back(self, amount: Nanos, closed: ClosedCall) -> tuple[tuple[Draw, ...], int, int]:
-        """Reverse a part of a closed call's charge, the last draw first.
-
-        What was owed and is repaid by now, or was drawn from a disputed grant, stays charged.
+    def give_back(self, amount: Nanos, closed: ClosedCall) -> tuple[tuple[Draw, ...], Nanos]:
+        """Reverse a part of a closed call's charge: what is owed for it, then the last draw first.
 
         Returns:
-            The draws that remain, and the (negative) change of charge and of its owed part.
+            The draws that remain, and how much less is owed for the call.
         """
         org = self.organization
-        owed = min(amount, closed.owed, org.owed)
-        org.owed = Nanos(org.owed - owed)
+        owed = Nanos(min(amount, closed.owed))
+        self._forgive(owed, call_id=closed.call_id)
         rest = amount - owed
         kept: list[Draw] = []
         for drawn in reversed(closed.draws):
-            grant = self.grant_by_id[drawn.grant_id]
-            back = min(rest, drawn.amount) if grant.state is GrantState.OPEN else 0
+            back = Nanos(min(rest, drawn.amount))
             rest -= back
             if back < drawn.amount:
                 kept.insert(0, Draw(drawn.grant_id, Nanos(drawn.amount - back)))
             if back:
+                self._undraw(self.grant_by_id[drawn.grant_id], back, call_id=closed.call_id)
+        assert rest == 0, (amount, closed)
+        org.spent = Nanos(org.spent - amount)
+        self._use(-amount, closed.admitted_at)
+        return tuple(kept), owed
+
+    def _undraw(self, grant: Grant, amount: Nanos, *, call_id: UUID) -> None:
+        """Put drawn money back into its grant, and on from there if the grant is not live."""
+        org = self.organization
+        grant.remaining = Nanos(grant.remaining + amount)
+        org.unreserved = Nanos(org.unreserved + amount)
+        self.touch(grant)
+        self.return_to(grant, call_id=call_id, kind=PostingKind.LATE)
+        if grant.state is GrantState.LOST:
+            # It was owed since the dispute was lost; now it is taken back from the grant instead.
+            self._forgive(amount, call_id=call_id)
+            org.refunded = Nanos(org.refunded - amount)
+            self.post(
+                PostingKind.DISPUTE_LOST,
+                {Account.RECEIVABLE: -amount, Account.REFUNDS: amount},
+                grant_id=grant.id,
+                call_id=call_id,
+            )
+
+    def _forgive(self, amount: Nanos, *, call_id: UUID) -> None:
+        """Owe less; what has been repaid by now goes back to the grants that repaid it."""
+        org = self.organization
+        for grant in sorted(self.grants, key=lambda grant: -grant.sequence):
+            paid = grant.repaid if grant.state is not GrantState.LOST else 0
+            back = Nanos(min(paid, max(0, amount - org.owed)))
+            if back:
+                grant.repaid = Nanos(grant.repaid - back)
                 grant.remaining = Nanos(grant.remaining + back)
                 org.unreserved = Nanos(org.unreserved + back)
+                org.owed = Nanos(org.owed + back)
                 self.touch(grant)
-                self.return_to(grant, call_id=closed.call_id)
-        change = rest - amount
-        org.spent = Nanos(org.spent + change)
-        for _, window in self.counters(closed.raised):
-            window.used = Nanos(window.used + change)
-        return tuple(kept), change, -owed
+                self.post(
+                    PostingKind.REPAYMENT,
+                    {Account.CUSTOMER_CREDIT: -back, Account.RECEIVABLE: back},
+                    grant_id=grant.id,
+                    call_id=call_id,
+                )
+                self.return_to(grant, call_id=call_id, kind=PostingKind.LATE)
+        org.owed = Nanos(org.owed - amount)
 
-    def charge_debt(self, amount: Nanos, raised: tuple[Raised, ...]) -> None:
+    def charge_debt(self, amount: Nanos, admitted_at: datetime) -> None:
         """Charge usage beyond every hold and limit as debt (``on_overrun: owe``)."""
         org = self.organization
         org.owed = Nanos(org.owed + amount)
         org.spent = Nanos(org.spent + amount)
-        for _, window in self.counters(raised):
-            window.used = Nanos(window.used + amount)
+        self._use(amount, admitted_at)
         self.touched = True
 
     # Limits.
@@ -352,47 +397,68 @@ class Books:
 
     def raise_further(self, raised: tuple[Raised, ...], amount: Nanos) -> tuple[Raised, ...]:
         """Raise the same counters by a further amount."""
-        standing = {(item.scope_id, item.period): w for item, w in self.counters(raised)}
         further = []
         for item in raised:
-            window = standing.get((item.scope_id, item.period))
-            if window is None:  # the limit has been removed meanwhile
-                further.append(item)
-                continue
-            window.held = Nanos(window.held + amount)
+            for window in self._windows(item):
+                window.held = Nanos(window.held + amount)
             further.append(structs.replace(item, amount=Nanos(item.amount + amount)))
         return tuple(further)
 
-    def counters(self, raised: tuple[Raised, ...]) -> list[tuple[Raised, Window]]:
-        """The windows that a hold raised, of limits that still stand."""
-        found = []
-        for item in raised:
-            for scope in self.limits:
-                if scope.kind == item.scope_kind and scope.id == item.scope_id:
-                    for period in scope.rules:
-                        window = scope.window_from(period, item.start)
-                        if period == item.period and window is not None:
-                            found.append((item, window))
-        if found:
-            self._touched_limits = True
-        return found
+    def limits_of(self, admitted_at: datetime) -> list[tuple[ScopeLimits, Rule, Window]]:
+        """The windows that a call belongs to, wholly: those of its admission instant."""
+        return [
+            (scope, rule, window)
+            for scope in self.limits
+            for period, rule in scope.rules.items()
+            for window in scope.windows.get(period, ())
+            if window.start <= admitted_at < window.end
+        ]
 
     def lower_counters(self, raised: tuple[Raised, ...], charge: Nanos) -> None:
         """Turn what a hold raised into what the call used."""
-        for item, window in self.counters(raised):
-            window.held = Nanos(window.held - item.amount)
-            window.used = Nanos(window.used + charge)
-            assert window.held >= 0, window
+        for item in raised:
+            for window in self._windows(item):
+                window.held = Nanos(window.held - item.amount)
+                window.used = Nanos(window.used + charge)
+                assert window.held >= 0, window
 
-    def room_beyond(self, raised: tuple[Raised, ...]) -> int:
+    def room_beyond(self, admitted_at: datetime) -> int:
         """How much more a call may take: spendable, and every limit it was admitted under."""
-        room = max(0, self.spendable)
-        for item, window in self.counters(raised):
-            for scope in self.limits:
-                for period, rule in scope.rules.items():
-                    if (scope.id, period) == (item.scope_id, item.period):
-                        room = min(room, rule.maximum - window.used - window.held)
+        room = self.spendable
+        for _, rule, window in self.limits_of(admitted_at):
+            room = Nanos(min(room, rule.maximum - window.used - window.held))
         return max(0, room)
+
+    def charged_in(self, window: Window) -> Nanos:
+        """What a window's calls have been charged: what was loaded, and this batch's own."""
+        closed = sum(
+            closing.call.charge
+            for closing in self.changes.closings
+            if window.start <= closing.call.admitted_at < window.end
+        )
+        late = sum(
+            change.call.late_charge
+            for change in self.changes.late
+            if window.start <= change.call.admitted_at < window.end
+        )
+        return Nanos(self.state.month_charged + closed + late)
+
+    def _use(self, amount: int, admitted_at: datetime) -> None:
+        """Count a charge without a hold in the windows of its call."""
+        for _, _, window in self.limits_of(admitted_at):
+            window.used = Nanos(window.used + amount)
+            self._touched_limits = True
+
+    def _windows(self, item: Raised) -> list[Window]:
+        """The window that a hold raised: one, or none if its limit has gone."""
+        self._touched_limits = True
+        return [
+            window
+            for scope in self.limits
+            if (scope.kind, scope.id) == (item.scope_kind, item.scope_id)
+            for window in scope.windows.get(Period(item.period), ())
+            if window.start == item.start
+        ]
 
     def touch_limits(self) -> None:
         """Note that limits or their counters changed."""

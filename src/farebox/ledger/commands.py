@@ -27,6 +27,14 @@ HOLD_SECONDS_MAX: Final = timedelta(hours=24)
 COUNT_MAX: Final = 2**53
 """A larger token count is no count but an attack or a fault."""
 
+COUNTER_MAX: Final = 2**31 - 1
+"""Retries and steps are kept in four bytes."""
+
+HTTP_STATUS_MAX: Final = 999
+
+YEAR_MAX: Final = 9000
+"""A later end means never; leave it out. Calendar arithmetic stays clear of the last year."""
+
 LINES_MAX: Final = 64
 """Line items of one call; there are fewer kinds of unit than this."""
 
@@ -236,7 +244,7 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     output_limit: int
     """Output tokens granted, in all; this limit goes upstream."""
     available: Nanos
-    """Spendable after the hold."""
+    """Available after the hold."""
     admitted_at: datetime
     exists: bool = False
 
@@ -310,15 +318,16 @@ def check(command: AnyCommand) -> None:
         value = getattr(command, name)
         if value is not None and not low <= value <= AMOUNT_NANOS_MAX:
             raise InvalidInputError(name, f"must be between {low} and {AMOUNT_NANOS_MAX} nanos")
+    for name, low, high in _COUNT_FIELDS.get(type(command), ()):
+        if not low <= getattr(command, name) <= high:
+            raise InvalidInputError(name, f"must be between {low} and {high}")
     match command:
         case Admit():
             _check_admit(command)
         case Settle():
             _check_settle(command)
-        case GrantCredit(effective_at=start, expires_at=end) if (
-            start is not None and end is not None and end <= start
-        ):
-            raise InvalidInputError("expires_at", "must lie after effective_at")
+        case GrantCredit():
+            _check_instants(command)
         case _:
             pass
 
@@ -336,6 +345,24 @@ _AMOUNT_FIELDS: Final[dict[type, tuple[tuple[str, int], ...]]] = {
 }
 
 
+_COUNT_FIELDS: Final[dict[type, tuple[tuple[str, int, int], ...]]] = {
+    Extend: (("step", 1, COUNTER_MAX),),
+    Settle: (("http_status", 0, HTTP_STATUS_MAX), ("latency_ms", 0, COUNT_MAX)),
+    Release: (("http_status", 0, HTTP_STATUS_MAX), ("latency_ms", 0, COUNT_MAX)),
+    Report: (("input_tokens", 0, COUNT_MAX), ("output_tokens", 0, COUNT_MAX)),
+}
+
+
+def _check_instants(command: GrantCredit) -> None:
+    for name in ("effective_at", "expires_at"):
+        instant = getattr(command, name)
+        if instant is not None and (instant.tzinfo is None or instant.year > YEAR_MAX):
+            raise InvalidInputError(name, f"must have a time zone, and a year up to {YEAR_MAX}")
+    start, end = command.effective_at, command.expires_at
+    if start is not None and end is not None and end <= start:
+        raise InvalidInputError("expires_at", "must lie after effective_at")
+
+
 def _check_admit(command: Admit) -> None:
     if not 0 <= command.output_min <= command.output_max <= COUNT_MAX:
         raise InvalidInputError("output_max", "must not be smaller than output_min, nor too large")
@@ -345,6 +372,8 @@ def _check_admit(command: Admit) -> None:
         raise InvalidInputError("output_max", "makes a ceiling of more than one billion")
     if not timedelta(0) < command.latest_end_after <= HOLD_SECONDS_MAX:
         raise InvalidInputError("latest_end_after", "must be more than zero, at most 24 hours")
+    if not 0 <= command.attribution.retry_count <= COUNTER_MAX:
+        raise InvalidInputError("retry_count", f"must be between 0 and {COUNTER_MAX}")
 
 
 def _check_settle(command: Settle) -> None:
@@ -352,6 +381,11 @@ def _check_settle(command: Settle) -> None:
         raise InvalidInputError("lines", "must sum to the metered amount")
     if len(command.lines) > LINES_MAX:
         raise InvalidInputError("lines", f"are more than {LINES_MAX}")
+    for line in command.lines:
+        if min(line.quantity, line.price, line.amount) < 0 or line.quantity > COUNT_MAX:
+            raise InvalidInputError(f"lines.{line.unit}", "is out of range")
+        if line.price > AMOUNT_NANOS_MAX:
+            raise InvalidInputError(f"lines.{line.unit}", "has a price of more than one billion")
     for name in command.usage.__struct_fields__:
         if not 0 <= getattr(command.usage, name) <= COUNT_MAX:
             raise InvalidInputError(f"usage.{name}", "is out of range")

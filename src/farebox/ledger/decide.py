@@ -1,5 +1,4 @@
-"""The one place where money moves: a batch of commands and the rows it touches in, results and
-changed rows out.
+"""The one place where money moves: commands and the rows they touch in, results and rows out.
 
 Pure: no clock, no randomness, no I/O; the rows that come in are never changed. Within a batch,
 everything that gives money back or brings money in is decided before anything that holds money

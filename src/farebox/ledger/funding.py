@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from farebox.ledger.books import Books
 
 FREE_VALIDITY_MONTHS: Final = 6
-"""Validity of free, promo and plain grants without an end of their own; 3 to 12 is usual (CRD-04)."""
+"""Validity of free, promo and plain grants that name no end; 3 to 12 is usual (CRD-04)."""
 
 OPEN_GRANTS_MAX: Final = 1_000
 """Grants with money left that one organisation may have: every batch reads them all."""
@@ -51,7 +51,7 @@ def grant_credit(books: Books, command: GrantCredit) -> Result:
         if command.source is Source.CONTRACT:
             return Refused(
                 code="expiry_required",
-                message="A contract's credit ends as its order form says: give expires_at (CRD-05).",
+                message="A contract's credit ends as its order form says: give expires_at.",
             )
         expires_at = default_expiry(command.source, effective_at)
     if expires_at is not None and expires_at <= max(effective_at, books.now):
@@ -88,7 +88,7 @@ def grant_credit(books: Books, command: GrantCredit) -> Result:
         amount=grant.amount,
         repaid=repaid,
         expires_at=expires_at,
-        available=books.spendable,
+        available=books.available,
     )
 
 
@@ -102,14 +102,18 @@ def default_expiry(source: Source, effective_at: datetime) -> datetime:
 def expire_grants(books: Books, command: ExpireGrants) -> Result:
     """Nothing more to do: the books post breakage before any command is decided (CRD-11)."""
     assert command.organization_id == books.organization.id
-    expired = sum(posting.amounts[0] for posting in books.changes.postings)
-    return Done(available=books.spendable, amount=Nanos(expired))
+    expired = sum(
+        posting.amounts[0]
+        for posting in books.changes.postings
+        if posting.kind is PostingKind.BREAKAGE
+    )
+    return Done(available=books.available, amount=Nanos(expired))
 
 
 def refund(books: Books, command: Refund) -> Result:
     """Take back a part of a grant that no call holds."""
     if command.command_id in books.known_commands:
-        return Done(available=books.spendable, amount=command.amount, exists=True)
+        return Done(available=books.available, amount=command.amount, exists=True)
     grant = books.grant_by_id.get(command.grant_id)
     if grant is None:
         return Refused(code="grant_not_found", message="There is no such grant.")
@@ -127,7 +131,7 @@ def refund(books: Books, command: Refund) -> Result:
         note=command.note,
     )
     books.know(command.command_id)
-    return Done(available=books.spendable, amount=command.amount)
+    return Done(available=books.available, amount=command.amount)
 
 
 def dispute(books: Books, command: Dispute) -> Result:
@@ -135,11 +139,12 @@ def dispute(books: Books, command: Dispute) -> Result:
     grant = books.grant_by_id.get(command.grant_id)
     if grant is None:
         return Refused(code="grant_not_found", message="There is no such grant.")
-    if grant.state is GrantState.LOST or (
-        grant.state is GrantState.OPEN and command.step is DisputeStep.WON
-    ):
+    if grant.state is GrantState.LOST or (grant.state, command.step) in {
+        (GrantState.OPEN, DisputeStep.WON),
+        (GrantState.FROZEN, DisputeStep.OPENED),
+    }:
         # A repeated or reordered notice: what it says has happened already.
-        return Done(available=books.spendable, exists=True)
+        return Done(available=books.available, exists=True)
     if grant.state is GrantState.OPEN:
         books.freeze(grant, grant.unreserved)
         grant.state = GrantState.FROZEN
@@ -148,13 +153,13 @@ def dispute(books: Books, command: Dispute) -> Result:
     elif command.step is DisputeStep.LOST:
         _claw_back(books, grant)
     books.touch(grant)
-    return Done(available=books.spendable)
+    return Done(available=books.available)
 
 
 def correct(books: Books, command: Correct) -> Result:
     """Correct downwards: live unreserved credit in burn-down order, the rest is owed."""
     if command.command_id in books.known_commands:
-        return Done(available=books.spendable, amount=command.amount, exists=True)
+        return Done(available=books.available, amount=command.amount, exists=True)
     rest: int = command.amount
     for grant in books.grants:
         part = Nanos(min(rest, grant.unreserved)) if grant.is_live(books.now) else ZERO
@@ -174,15 +179,19 @@ def correct(books: Books, command: Correct) -> Result:
         note=command.note,
     )
     books.know(command.command_id)
-    return Done(available=books.spendable, amount=command.amount)
+    return Done(available=books.available, amount=command.amount)
 
 
 def _granted_before(books: Books, command: GrantCredit, known: Grant) -> Result:
+    expires_at = command.expires_at
+    if expires_at is None and command.default_expiry:
+        expires_at = default_expiry(known.source, known.effective_at)
     for field, old, new in (
         ("source", known.source, command.source),
         ("amount", known.amount, command.amount),
-        ("expires_at", known.expires_at, command.expires_at or known.expires_at),
         ("effective_at", known.effective_at, command.effective_at or known.effective_at),
+        ("expires_at", known.expires_at, expires_at),
+        ("reference", known.reference, command.reference),
     ):
         if old != new:
             message = f"This grant exists with a different {field}."
@@ -192,7 +201,7 @@ def _granted_before(books: Books, command: GrantCredit, known: Grant) -> Result:
         amount=known.amount,
         repaid=known.repaid,
         expires_at=known.expires_at,
-        available=books.spendable,
+        available=books.available,
         exists=True,
     )
 
@@ -201,13 +210,14 @@ def _give_back(books: Books, grant: Grant) -> None:
     """A dispute was won: the frozen part is spendable again, or breakage if its end has passed."""
     books.freeze(grant, -grant.frozen)
     grant.state = GrantState.OPEN
+    if grant.repays and grant.has_begun(books.now):
+        books.repay_from(grant)
     if grant.has_expired(books.now) and grant.unreserved:
-        assert grant.expires_at is not None
-        books.break_off(grant, grant.unreserved, at=grant.expires_at)
+        books.break_off(grant, grant.unreserved, at=books.now, kind=PostingKind.DISPUTE_WON)
 
 
 def _claw_back(books: Books, grant: Grant) -> None:
-    """A dispute was lost: unspent money is taken back, spent money is owed.
+    """A dispute was lost: unspent money is taken back, spent money and what it repaid is owed.
 
     What open calls hold stays theirs; the books take it back, or owe it, when they end.
     """
@@ -215,7 +225,7 @@ def _claw_back(books: Books, grant: Grant) -> None:
     unspent = grant.frozen
     books.freeze(grant, -unspent)
     books.take_back(grant, unspent)
-    spent = grant.drawn
+    spent = grant.drawn + grant.repaid
     org.owed = Nanos(org.owed + spent)
     org.refunded = Nanos(org.refunded + spent)
     grant.state = GrantState.LOST

@@ -83,11 +83,11 @@ class Grant(msgspec.Struct):
 
     def is_live(self, now: datetime) -> bool:
         """Tell whether new calls may use it at that instant."""
-        return (
-            self.state is GrantState.OPEN
-            and self.effective_at <= now
-            and (self.expires_at is None or now < self.expires_at)
-        )
+        return self.has_begun(now) and not self.has_expired(now)
+
+    def has_begun(self, now: datetime) -> bool:
+        """Tell whether its beginning has come and no dispute stands against it."""
+        return self.state is GrantState.OPEN and self.effective_at <= now
 
     def has_expired(self, now: datetime) -> bool:
         """Tell whether its end has come."""
@@ -105,7 +105,7 @@ class Grant(msgspec.Struct):
 
 
 def burn_key(grant: Grant) -> tuple[int, bool, datetime, datetime, int]:
-    """Order of burn-down: class, then earliest end (none last), earliest start, sequence (DED-03)."""
+    """Order of burn-down: class, earliest end (none last), earliest start, sequence (DED-03)."""
     ends = grant.expires_at
     return (
         BURN_CLASS[grant.source],

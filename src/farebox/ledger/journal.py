@@ -47,6 +47,7 @@ class PostingKind(StrEnum):
     BREAKAGE = "breakage"
     REFUND = "refund"
     DISPUTE_LOST = "dispute_lost"
+    DISPUTE_WON = "dispute_won"
     CORRECTION = "correction"
 
 

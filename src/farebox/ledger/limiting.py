@@ -27,19 +27,19 @@ def set_limit(books: Books, command: SetLimit) -> Result:
         if had:
             _remove(books, scope, command.period)
         books.touch_limits()
-        return Done(available=books.spendable, exists=not had)
+        return Done(available=books.available, exists=not had)
     scope.rules[command.period] = Rule(command.period, command.maximum)
     books.touch_limits()
     if not had:
         _count_from_now(books, scope, command.period)
-    return Done(available=books.spendable, amount=command.maximum)
+    return Done(available=books.available, amount=command.maximum)
 
 
 def set_floor(books: Books, command: SetFloor) -> Result:
     """Set the floor; what open calls hold on the old one stays theirs (NEG-07)."""
     books.organization.floor = command.floor
     books.touched = True
-    return Done(available=books.spendable, amount=command.floor)
+    return Done(available=books.available, amount=command.floor)
 
 
 def _organization_scope(books: Books) -> ScopeLimits:
@@ -55,7 +55,7 @@ def _count_from_now(books: Books, scope: ScopeLimits, period: Period) -> None:
     """Begin a limit's counter with the window's charges and matching open holds."""
     scope.windows.pop(period, None)
     window = scope.window_at(period, books.now, books.organization.zone)
-    window.used = books.state.month_charged
+    window.used = books.charged_in(window)
     for hold in list(books.holds.values()):
         if window.start <= hold.admitted_at < window.end:
             window.held = Nanos(window.held + hold.amount)

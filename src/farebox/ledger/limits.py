@@ -70,10 +70,6 @@ class ScopeLimits(msgspec.Struct):
         kept.append(window)
         return window
 
-    def window_from(self, period: Period, start: datetime) -> Window | None:
-        """The window that began at that instant, if it is still kept."""
-        return next((w for w in self.windows.get(period, ()) if w.start == start), None)
-
 
 def window_bounds(period: Period, now: datetime, zone: str) -> tuple[datetime, datetime]:
     """Where the window of an instant begins and ends, in UTC."""

@@ -43,28 +43,28 @@ _NOTHING = Progress(ZERO, ZERO, 0, 0)
 def settle(books: Books, command: Settle) -> Result:
     """Charge an open hold's call, or a lapsed one's that answers after all."""
     hold = books.holds.get(command.call_id)
+    ending = Ending(
+        state=CallState.SETTLED,
+        metered=command.metered,
+        cost=command.cost,
+        usage=command.usage,
+        reason=command.reason,
+        lines=command.lines,
+        estimated=command.estimated,
+        http_status=command.http_status,
+        latency_ms=command.latency_ms,
+        lane=command.lane,
+        price_id=command.price_id,
+        fingerprint=fingerprint(command),
+    )
     if hold is not None:
-        ending = Ending(
-            state=CallState.SETTLED,
-            metered=command.metered,
-            cost=command.cost,
-            usage=command.usage,
-            reason=command.reason,
-            lines=command.lines,
-            estimated=command.estimated,
-            http_status=command.http_status,
-            latency_ms=command.latency_ms,
-            lane=command.lane,
-            price_id=command.price_id,
-            fingerprint=fingerprint(command),
-        )
         return _close(books, hold, ending)
     closed = books.closed.get(command.call_id)
     if closed is None:
         return Refused(code="hold_not_found", message="No hold of that call was ever committed.")
     if closed.state is CallState.LAPSED:
-        return settle_late(books, closed, command)
-    if closed.settle_fingerprint == fingerprint(command):
+        return settle_late(books, closed, ending)
+    if closed.settle_fingerprint == ending.fingerprint:
         return closed_result(books, closed)
     return Refused(
         code="exists_with_different_fields",
@@ -73,13 +73,8 @@ def settle(books: Books, command: Settle) -> Result:
 
 
 def release(books: Books, command: Release) -> Result:
-    """Give a hold back whole; the call is recorded at zero."""
+    """Give a hold back whole; the call is recorded at zero, even if it lapsed at an estimate."""
     hold = books.holds.get(command.call_id)
-    if hold is None:
-        closed = books.closed.get(command.call_id)
-        if closed is None:
-            return Refused(code="hold_not_found", message="No open hold of that call.")
-        return closed_result(books, closed)
     ending = Ending(
         state=CallState.RELEASED,
         metered=ZERO,
@@ -89,7 +84,14 @@ def release(books: Books, command: Release) -> Result:
         http_status=command.http_status,
         latency_ms=command.latency_ms,
     )
-    return _close(books, hold, ending)
+    if hold is not None:
+        return _close(books, hold, ending)
+    closed = books.closed.get(command.call_id)
+    if closed is None:
+        return Refused(code="hold_not_found", message="No open hold of that call.")
+    if closed.state is CallState.LAPSED:
+        return settle_late(books, closed, ending)
+    return closed_result(books, closed)
 
 
 def lapse(books: Books, command: Lapse) -> Result:
@@ -128,7 +130,7 @@ def report(books: Books, command: Report) -> Result:
             command.metered, command.cost, command.input_tokens, command.output_tokens
         )
         books.change_hold(changed)
-    return Done(available=books.spendable, amount=hold.amount)
+    return Done(available=books.available, amount=hold.amount)
 
 
 def charge_hold(books: Books, hold: Hold, metered: Nanos) -> tuple[Nanos, Nanos, Nanos, list[Draw]]:
@@ -139,14 +141,14 @@ def charge_hold(books: Books, hold: Hold, metered: Nanos) -> tuple[Nanos, Nanos,
     """
     beyond = max(0, metered - hold.amount)
     if beyond:
-        fits = Nanos(min(beyond, books.room_beyond(hold.raised)))
+        fits = Nanos(min(beyond, books.room_beyond(hold.admitted_at)))
         if fits:
             hold = enlarge(books, hold, fits)
         beyond -= fits
     within = Nanos(metered - beyond)
     draws, owed = books.undo_hold(hold, within)
     if beyond and books.organization.on_overrun is OnOverrun.OWE:
-        books.charge_debt(Nanos(beyond), hold.raised)
+        books.charge_debt(Nanos(beyond), hold.admitted_at)
         within, owed, beyond = metered, Nanos(owed + beyond), 0
     books.organization.absorbed = Nanos(books.organization.absorbed + beyond)
     return within, Nanos(beyond), owed, draws
@@ -159,7 +161,7 @@ def closed_result(books: Books, closed: ClosedCall) -> Closed:
         charge=closed.charge,
         absorbed=closed.absorbed,
         owed=closed.owed,
-        available=books.spendable,
+        available=books.available,
         exists=True,
     )
 
@@ -210,41 +212,42 @@ def _close(books: Books, hold: Hold, ending: Ending) -> Closed:
     books.closed[hold.call_id] = closed
     books.changes.closings.append(Closing(closed, ending, books.now))
     return Closed(
-        state=ending.state, charge=charge, absorbed=absorbed, owed=owed, available=books.spendable
+        state=ending.state, charge=charge, absorbed=absorbed, owed=owed, available=books.available
     )
 
 
-def settle_late(books: Books, closed: ClosedCall, command: Settle) -> Closed:
+def settle_late(books: Books, closed: ClosedCall, ending: Ending) -> Closed:
     """A lapsed call answers after all: charge the difference, or give it back."""
-    difference = command.metered - closed.charge
+    difference = ending.metered - closed.charge
     if difference >= 0:
-        fits = Nanos(min(difference, books.room_beyond(closed.raised)))
+        fits = Nanos(min(difference, books.room_beyond(closed.admitted_at)))
         draws, owed = books.charge_more(fits, closed)
         absorbed = Nanos(difference - fits)
         if absorbed and books.organization.on_overrun is OnOverrun.OWE:
-            books.charge_debt(absorbed, closed.raised)
+            books.charge_debt(absorbed, closed.admitted_at)
             fits, owed, absorbed = Nanos(fits + absorbed), Nanos(owed + absorbed), ZERO
         change, owed_change = int(fits), int(owed)
         all_draws = (*closed.draws, *draws)
     else:
-        all_draws, change, owed_change = books.give_back(Nanos(-difference), closed)
-        absorbed = ZERO
+        all_draws, forgiven = books.give_back(Nanos(-difference), closed)
+        change, owed_change, absorbed = difference, -forgiven, ZERO
     absorbed_change = absorbed - closed.absorbed
     books.organization.absorbed = Nanos(books.organization.absorbed + absorbed_change)
+    assert closed.charge + change + absorbed == ending.metered, (closed, ending)
     books.post(
         PostingKind.LATE,
         charge_entries(change, owed_change, absorbed_change),
         call_id=closed.call_id,
     )
-    tell_overrun(books, closed.call_id, closed.held, command.metered, absorbed)
+    tell_overrun(books, closed.call_id, closed.held, ending.metered, absorbed)
     books.roll_up(
         closed.admitted_at,
         closed.dimensions,
-        usage_difference(command.usage, closed.usage),
+        usage_difference(ending.usage, closed.usage),
         calls=0,
         charge=change,
         absorbed=absorbed_change,
-        cost=command.cost - closed.cost,
+        cost=ending.cost - closed.cost,
     )
     late = structs.replace(
         closed,
@@ -252,15 +255,15 @@ def settle_late(books: Books, closed: ClosedCall, command: Settle) -> Closed:
         charge=Nanos(closed.charge + change),
         absorbed=absorbed,
         owed=Nanos(closed.owed + owed_change),
-        cost=command.cost,
+        cost=ending.cost,
         late_charge=Nanos(change),
         late_absorbed=Nanos(absorbed_change),
         draws=all_draws,
-        usage=command.usage,
-        settle_fingerprint=fingerprint(command),
+        usage=ending.usage,
+        settle_fingerprint=ending.fingerprint,
     )
     books.closed[closed.call_id] = late
-    books.changes.late.append(LateChange(late, command.estimated, "late", command.lines))
+    books.changes.late.append(LateChange(late, ending.estimated, "late", ending.lines))
     books.touched = True
     return structs.replace(closed_result(books, late), exists=False)
 

@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 import aiohttp
 import msgspec
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_writer import StreamWriter
 from typing_extensions import override
 
@@ -32,13 +30,12 @@ from farebox.operations.upstream import (
     UpstreamNotReachedError,
     UpstreamRequest,
     UpstreamTimeoutError,
-    UpstreamTooLargeError,
 )
+from farebox.providers.arriving import TALK_ERRORS, ArrivingAnswer, reason_of
 from farebox.providers.base_urls import MODEL_PLACEHOLDER, Style, parse_base_url
-from farebox.providers.header_rules import downstream_headers, upstream_headers
+from farebox.providers.header_rules import upstream_headers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
     from ssl import SSLContext
 
     from aiohttp.abc import AbstractStreamWriter
@@ -52,14 +49,9 @@ under the usual limit of 1024 open files; raise both for more."""
 KEEPALIVE_SECONDS: Final = 15.0
 """How long an idle connection is kept: shorter than the idle limit of the large providers."""
 
-_REASON_LENGTH_MAX: Final = 200
 _ENDPOINT: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+(?:\?[!-~]*)?")
 _SECRET: Final = re.compile(r"[!-~]+")
 _API_VERSION: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
-
-# What aiohttp raises while it talks: its own errors, a malformed head or chunk, a bare error of the
-# socket, and RuntimeError for a connection that was closed under a reader.
-_TALK_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError, RuntimeError)
 
 
 class UpstreamTimeouts(msgspec.Struct, frozen=True):
@@ -130,7 +122,7 @@ class OpenAICompatibleUpstream(Upstream):
         self._closed = False
 
     @override
-    async def send(self, request: UpstreamRequest) -> _Answer:
+    async def send(self, request: UpstreamRequest) -> ArrivingAnswer:
         if self._closed:
             raise UpstreamNotReachedError("this provider was taken out of use; nothing was sent")
         url = self._url(request)
@@ -147,7 +139,7 @@ class OpenAICompatibleUpstream(Upstream):
             aiohttp.ConnectionTimeoutError,
             aiohttp.ServerFingerprintMismatch,
         ) as error:
-            message = f"cannot connect to {self._base}: {_reason(error)}"
+            message = f"cannot connect to {self._base}: {reason_of(error)}"
             raise UpstreamNotReachedError(message) from error
         except asyncio.CancelledError:
             if body is not None:
@@ -158,13 +150,13 @@ class OpenAICompatibleUpstream(Upstream):
                 body.abort()
             message = f"{self._base} gave no answer in {self._timeouts.head_seconds:g} s"
             raise UpstreamTimeoutError(message) from error
-        except _TALK_ERRORS as error:
+        except TALK_ERRORS as error:
             if body is not None and body.nothing_sent:
                 message = f"the idle connection to {self._base} was closed; nothing was sent"
                 raise UpstreamNotReachedError(message) from error
-            message = f"{self._base} broke off before its answer: {_reason(error)}"
+            message = f"{self._base} broke off before its answer: {reason_of(error)}"
             raise UpstreamBrokenError(message) from error
-        return _Answer(answer, self._base, self._timeouts.idle_seconds)
+        return ArrivingAnswer(answer, self._base, self._timeouts.idle_seconds)
 
     @override
     async def aclose(self) -> None:
@@ -241,12 +233,6 @@ def _with_deployment(base: str, request: UpstreamRequest) -> str:
     return base.replace(MODEL_PLACEHOLDER, quote(model, safe=""))
 
 
-def _reason(error: BaseException) -> str:
-    """What happened, in a few words; never a header or a body."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return f"{type(cause).__name__}: {cause}"[:_REASON_LENGTH_MAX]
-
-
 class _RequestBody(aiohttp.payload.Payload):
     """The request's bytes, which know whether any of the request was given to the connection."""
 
@@ -291,86 +277,3 @@ class _RequestBody(aiohttp.payload.Payload):
         value: Any = self._value
         assert isinstance(value, bytes)
         return value.decode(encoding, errors)
-
-
-class _Answer:
-    """An answer that is arriving; see :class:`~farebox.operations.upstream.UpstreamResponse`."""
-
-    __slots__ = ("_answer", "_base", "_broken", "_headers", "_idle_seconds")
-
-    def __init__(self, answer: aiohttp.ClientResponse, base: str, idle_seconds: float) -> None:
-        self._answer = answer
-        self._base = base
-        self._idle_seconds = idle_seconds
-        self._headers = downstream_headers(answer.headers.items())
-        self._broken: BaseException | None = None
-
-    @property
-    def status(self) -> int:
-        return self._answer.status
-
-    @property
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        return self._headers
-
-    async def read(self, limit_bytes: int) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        async with aclosing(self.chunks()) as chunks:
-            async for piece in chunks:
-                size += len(piece)
-                if size > limit_bytes:
-                    message = f"the answer of {self._base} is larger than {limit_bytes} bytes"
-                    raise UpstreamTooLargeError(message)
-                pieces.append(piece)
-        return b"".join(pieces)
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        whole = False
-        try:
-            while piece := await self._next_piece():
-                yield piece
-            whole = True
-        finally:
-            if not whole:  # broken, or the reader went away
-                await self.close()
-
-    async def close(self) -> None:
-        connection = self._answer.connection
-        transport = None if connection is None else connection.transport
-        self._answer.close()
-        if transport is not None:
-            # Not only close(): that waits until everything written has left, and with TLS for the
-            # other side's farewell, while the provider goes on working.
-            transport.abort()
-
-    async def _next_piece(self) -> bytes:
-        """What has arrived since, or empty at the end."""
-        if self._broken is not None:
-            raise self._broken_off() from self._broken
-        try:
-            async with asyncio.timeout(self._idle_seconds):
-                return await self._answer.content.readany()
-        except TimeoutError as error:
-            message = f"{self._base} sent nothing for {self._idle_seconds:g} s"
-            raise UpstreamTimeoutError(message) from error
-        except _TALK_ERRORS as error:
-            self._broken = error
-            if rescued := _take_arrived(self._answer.content):
-                return rescued
-            raise self._broken_off() from error
-
-    def _broken_off(self) -> UpstreamBrokenError:
-        assert self._broken is not None
-        return UpstreamBrokenError(f"{self._base} broke off: {_reason(self._broken)}")
-
-
-def _take_arrived(content: aiohttp.StreamReader) -> bytes:
-    """What arrived whole before a break.
-
-    aiohttp's reader forgets it and raises at once; but the last bytes before a break can be the
-    usage that a call is charged by.
-    """
-    arrived = b"".join(content._buffer)  # noqa: SLF001 - there is no public way
-    content._buffer.clear()  # noqa: SLF001
-    return arrived

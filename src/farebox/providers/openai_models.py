@@ -7,9 +7,9 @@ Sources, read in November 2026:
 
 - output limits: the model pages of developers.openai.com, as collected in litellm 1.109.1;
 - image tokens: the guide "Images and vision", sections "Model sizing behavior" and "Calculating
-  costs". Patches of 32 x 32 pixels times a multiplier: 10,000 patches for GPT-5.4 and GPT-5.5; up to
-  30,000 for GPT-5.6 and GPT-6, beyond which a request is rejected; 6,144 for GPT-5.2 and the smaller
-  ones. Tiles: a base plus at most eight tiles (2048 x 768 pixels in squares of 512);
+  costs". Patches of 32 x 32 pixels times a multiplier: 10,000 patches for GPT-5.4 and GPT-5.5; up
+  to 30,000 for GPT-5.6 and GPT-6, beyond which a request is rejected; 6,144 for GPT-5.2 and the
+  smaller ones. Tiles: a base plus at most eight tiles (2048 x 768 pixels in squares of 512);
 - vocabulary: ``model.py`` of tiktoken 0.14.0, which names no vocabulary for GPT-6.
 """
 

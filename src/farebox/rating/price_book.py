@@ -29,6 +29,8 @@ CURRENCY: Final = "USD"
 NAME_LENGTH_MAX: Final = 256
 """Model names longer than this are unknown without being looked at."""
 
+_AMBIGUOUS: Final = ""
+
 
 class PriceVersion(msgspec.Struct, frozen=True):
     """One dated row of prices; it is never edited, a change is another version (DED-07)."""
@@ -106,58 +108,57 @@ class PriceBook:
     def __init__(
         self, versions: Iterable[PriceVersion], facts: Iterable[ModelFacts], *, revision: int
     ) -> None:
-        """Build it; the rows may come in any order.
+        """Build it.
+
+        One wrong row must not stop a node from loading all the others, so what contradicts itself
+        is settled here by rule: of two versions of one key that begin at the same instant the one
+        given later holds, and a name that means two models means none.
 
         Args:
-            versions: Price rows.
+            versions: Price rows, in the order they were added.
             facts: Facts and names; a model without any has only its own name.
             revision: Grows with every change of the catalogue.
 
         Raises:
-            InvalidInputError: A row is wrong (:func:`check_version`), two rows of one key begin at
-                the same instant, or one name means two models.
+            InvalidInputError: A row could not be charged from (:func:`check_version`).
         """
         self.revision: Final = revision
         self._rows: dict[tuple[str, str, Lane, str], _Row] = {}
         self._by_id: dict[UUID, PriceVersion] = {}
-        for version in sorted(versions, key=lambda each: each.effective_at):
+        for version in sorted(versions, key=lambda each: each.effective_at):  # a stable sort
             self._add(version)
         self._facts = {(each.provider, each.model): each for each in facts}
+        self._own = {(provider, model) for provider, model, _, _ in self._rows} | self._facts.keys()
+        self._names: dict[tuple[str, str], str] = {}
         self._patterns: dict[str, list[tuple[re.Pattern[str], str]]] = {}
-        self._names = self._name_models()
+        self._name_models()
 
     def _add(self, version: PriceVersion) -> None:
         check_version(version)
         key = (version.provider, version.model, version.lane, version.currency)
         row = self._rows.setdefault(key, _Row([], []))
         if row.instants and row.instants[-1] == version.effective_at:
-            raise InvalidInputError(
-                "effective_at",
-                f"of {version.provider} {version.model} {version.lane} is that of another version;"
-                " a change of price needs a later instant",
-            )
-        row.instants.append(version.effective_at)
-        row.versions.append(version)
+            row.versions[-1] = version
+        else:
+            row.instants.append(version.effective_at)
+            row.versions.append(version)
         self._by_id[version.id] = version
 
-    def _name_models(self) -> dict[tuple[str, str], str]:
-        """Every listed name in lower case -> the model; models are known by their own names too."""
-        own = {(provider, model) for provider, model, _, _ in self._rows} | self._facts.keys()
-        names: dict[tuple[str, str], str] = {}
-        for provider, model in own:
-            self._name(names, provider, model, model)
+    def _name_models(self) -> None:
+        """Note every listed name in lower case, and what to try for the others."""
+        for provider, model in self._own:
+            self._name(provider, model, model)
         for facts in self._facts.values():
             for alias in facts.aliases:
-                self._name(names, facts.provider, alias, facts.model)
+                if (facts.provider, alias) not in self._own:
+                    self._name(facts.provider, alias, facts.model)
             compiled = [(re.compile(pattern), facts.model) for pattern in facts.patterns]
             self._patterns.setdefault(facts.provider, []).extend(compiled)
-        return names
 
-    @staticmethod
-    def _name(names: dict[tuple[str, str], str], provider: str, name: str, model: str) -> None:
-        meant = names.setdefault((provider, name.lower()), model)
-        if meant != model:
-            raise InvalidInputError("aliases", f"{name} of {provider} means {meant} and {model}")
+    def _name(self, provider: str, name: str, model: str) -> None:
+        key = (provider, name.lower())
+        if self._names.setdefault(key, model) != model:
+            self._names[key] = _AMBIGUOUS
 
     def resolve(self, provider: str, model: str) -> str:
         """The model that a name means; names are compared without regard to case.
@@ -165,11 +166,12 @@ class PriceBook:
         Raises:
             UnpricedError: No model here has that name, or several might.
         """
+        if (provider, model) in self._own:
+            return model
         name = model.lower()
-        if (known := self._names.get((provider, name))) is not None:
-            return known
-        found: set[str] = set()
-        if len(name) <= NAME_LENGTH_MAX:
+        known = self._names.get((provider, name))
+        found = {known} if known else set()
+        if known is None and len(name) <= NAME_LENGTH_MAX:
             patterns = self._patterns.get(provider, ())
             found = {meant for pattern, meant in patterns if pattern.search(name)}
         if len(found) != 1:

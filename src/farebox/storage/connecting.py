@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-import psycopg
 from psycopg import AsyncConnection
 from psycopg.types.json import set_json_loads
 
@@ -68,15 +67,23 @@ class Connector:
             tcp_user_timeout=10_000,
         )
         try:
-            set_json_loads(msgspec.json.decode, connection)
-            await connection.execute(_SETTINGS)
-            if not self._checked:
-                await self._check(connection)
-                self._checked = True
+            await self.configure(connection)
         except BaseException:
             await connection.close()
             raise
         return connection
+
+    async def configure(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
+        """Set a new connection up; pools call this for theirs.
+
+        Raises:
+            IncompatibleError: The server must not be used.
+        """
+        set_json_loads(msgspec.json.decode, connection)
+        await connection.execute(_SETTINGS)
+        if not self._checked:
+            await self._check(connection)
+            self._checked = True
 
     async def _check(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
         row = await (await connection.execute(_DURABILITY)).fetchone()
@@ -98,8 +105,3 @@ class Connector:
                     f"The database server has {setting} = {value}: it may lose money that it has "
                     f"acknowledged. Set {setting} = {wanted} and restart it."
                 )
-
-
-def is_gone(error: psycopg.Error) -> bool:
-    """Tell whether the error means that the connection, not the statement, failed."""
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)

@@ -1,155 +1,35 @@
-"""Homes to launch in, and other people and processes to launch as.
-
-A child process here is a fork, not a new program: so it can become any OS user even where that user
-could not reach this Python.
-"""
+"""Homes to launch the bundled PostgreSQL in, and people to launch it as."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import pwd
 import shutil
-import signal
 import tempfile
-import time
-import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
-from farebox.system.postgres import binaries, watch
-from farebox.system.postgres.errors import BundledPostgresError
+from farebox.system.postgres import binaries
 from farebox.system.postgres.launcher import launch
 from farebox.system.postgres.owner import Owner, closed_folder, owner_by_uid
 from farebox.system.postgres.place import Place
-from farebox.system.postgres.server import RunningServer
+from tests.support.postgres_people import kill_cluster, ordinary_users
 
-ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-_PATIENCE_SECONDS = 30.0
+    from farebox.system.postgres.server import RunningServer
 
-type_of_script = Callable[["Line"], Any]
-
-
-class Line:
-    """The child's end of its talk with the test."""
-
-    def __init__(self, hear: int, say: int) -> None:
-        self._hear = hear
-        self._say = say
-
-    def tell(self, word: object) -> None:
-        """Say one thing to the test."""
-        os.write(self._say, json.dumps(word).encode() + b"\n")
-
-    def wait(self) -> None:
-        """Wait until the test says go."""
-        os.read(self._hear, 1)
-
-
-class Child:
-    """A forked process that runs a function, maybe as another OS user."""
-
-    def __init__(self, script: type_of_script, owner: Owner | None = None, uid: int = -1) -> None:
-        to_child, to_test = os.pipe(), os.pipe()
-        with warnings.catch_warnings():
-            # The test runner may have a thread; the child only talks and launches.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self.pid = os.fork()
-        if self.pid == 0:
-            line = Line(to_child[0], to_test[1])
-            os.close(to_child[1])  # or the child would never hear that the test is gone
-            try:
-                os.chdir("/")
-                if owner is not None and owner.uid != os.geteuid():
-                    os.setgroups([])
-                    os.setgid(owner.gid)
-                    os.setuid(owner.uid)
-                elif uid >= 0:
-                    os.setgroups([])
-                    os.setgid(uid)
-                    os.setuid(uid)
-                line.tell({"result": script(line)})
-            except BaseException as error:
-                line.tell({"error": type(error).__name__, "message": str(error)})
-            finally:
-                os._exit(0)
-        os.close(to_child[0])
-        os.close(to_test[1])
-        self._say = to_child[1]
-        self._hear = os.fdopen(to_test[0], "rb")
-
-    def hear(self) -> Any:
-        """The next thing that the child says."""
-        answer = self._hear.readline()
-        assert answer, "the child died without a word"
-        return json.loads(answer)
-
-    def go(self) -> None:
-        """Let the child go on from its wait."""
-        os.write(self._say, b"!")
-
-    def end(self) -> Any:
-        """Hear the result and see the child end."""
-        answer = self.hear()
-        os.waitpid(self.pid, 0)
-        self._close()
-        return answer
-
-    def kill(self) -> None:
-        """SIGKILL the child, as a machine short of memory would."""
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        self._close()
-
-    def _close(self) -> None:
-        self._hear.close()
-        os.close(self._say)
-
-
-def run_as(owner: Owner | None, script: Callable[[], Any], uid: int = -1) -> Any:
-    """Run a function in a child and give back what it gave, or its error as a mapping."""
-    answer = Child(lambda _line: script(), owner, uid).end()
-    return answer.get("result", answer)
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for something that is bound to happen."""
-    patience_until = time.monotonic() + _PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < patience_until, "it never happened"
-        time.sleep(0.01)
-
-
-def query(server: RunningServer, sql: str, *, user: str = "farebox") -> Any:
-    """The first value that a statement answers, over a connection of its own."""
-    with psycopg.connect(server.conninfo(user=user), autocommit=True) as connection:
-        cursor = connection.execute(sql.encode())
-        row = cursor.fetchone() if cursor.description else None
-        return row[0] if row else None
-
-
-def kill_cluster(place: Place) -> None:
-    """SIGKILL every process of a server."""
-    while pids := watch.members(place):
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
+MEMORY_BYTES_MIN = 2 * 1024**3
 
 
 def _base() -> Path:
     """Memory if there is room: making a data folder on a slow disk takes seconds."""
     memory = Path("/dev/shm")
-    if memory.is_dir() and os.access(memory, os.W_OK):
-        if shutil.disk_usage(memory).free > 2 * 1024**3:
-            return memory
-    return Path("/tmp")
+    if not (memory.is_dir() and os.access(memory, os.W_OK)):
+        return Path("/tmp")
+    return memory if shutil.disk_usage(memory).free > MEMORY_BYTES_MIN else Path("/tmp")
 
 
 @pytest.fixture
@@ -171,11 +51,18 @@ def home(open_folder: Path) -> Path:
     return open_folder / "home"
 
 
+@pytest.fixture
+def server(home: Path) -> Iterator[RunningServer]:
+    """A server launched by this process."""
+    with launch(home) as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def open_binaries() -> Iterator[binaries.Binaries]:
     """The wheel's programs where every user can run them: a copy if this checkout is closed."""
     found = binaries.locate()
-    somebody = next(_ordinary_users())
+    somebody = next(ordinary_users())
     if os.geteuid() != 0 or closed_folder(found.programs, somebody) is None:
         yield found
         return
@@ -190,37 +77,14 @@ def ordinary(open_binaries: binaries.Binaries, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(binaries, "locate", lambda: open_binaries)
     if os.geteuid() != 0:
         return owner_by_uid(os.geteuid())
-    return next(_ordinary_users())
-
-
-@pytest.fixture
-def stranger(ordinary: Owner) -> Owner:
-    """Another ordinary OS user."""
-    return next(user for user in _ordinary_users() if user.uid != ordinary.uid)
+    return next(ordinary_users())
 
 
 @pytest.fixture
 def ordinary_home(ordinary: Owner, open_folder: Path) -> Path:
-    """A home that is not there yet in a folder of the ordinary user."""
+    """A home that is not there yet, in a folder of the ordinary user alone."""
     folder = open_folder / "theirs"
     folder.mkdir(mode=0o700)
     if os.geteuid() == 0:
         os.chown(folder, ordinary.uid, ordinary.gid)
     return folder / "home"
-
-
-@pytest.fixture
-def server(home: Path) -> Iterator[RunningServer]:
-    """A server launched by this process."""
-    with launch(home) as running:
-        yield running
-
-
-def _ordinary_users() -> Iterator[Owner]:
-    nobody = pwd.getpwnam("nobody").pw_uid
-    for entry in sorted(pwd.getpwall(), key=lambda entry: entry.pw_uid):
-        if entry.pw_uid not in {0, nobody, os.geteuid()}:
-            yield owner_by_uid(entry.pw_uid)
-
-
-__all__ = ["BundledPostgresError"]

@@ -7,6 +7,6 @@ one or starts it, and the last clean stop stops it.
 
 Imports inside this package point one way::
 
-    launcher | throwaway > server > postmaster > cluster | configuration | watch
-                         > place > binaries > files > owner > errors
+    launcher | throwaway  >  server  >  postmaster  >  cluster  >  upgrade  >  configuration
+                          >  watch  >  place  >  binaries  >  files  >  owner  >  errors
 """

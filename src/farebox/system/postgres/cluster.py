@@ -34,6 +34,9 @@ ROOM_BYTES_MIN: Final = 200 * 1024 * 1024
 _STEP_SECONDS_MAX: Final = 120.0
 """Longest any step of making a data folder may take; it takes one second on a slow disk."""
 
+FIRST_OID: Final = 16384
+"""The first number of an object that is not PostgreSQL's own (``FirstNormalObjectId``)."""
+
 _DRAFT: Final = "data.draft-"
 
 _FIRST_STATEMENTS: Final = (
@@ -87,12 +90,16 @@ def make_data(place: Place, binaries: Binaries, *, lasting: bool) -> None:
         draft = place.folder / f"{_DRAFT}{os.getpid()}"
         make_folder(draft, 0o700, uid=place.owner.uid, gid=place.owner.gid)
         initdb = str(binaries.program("initdb"))
+        resetwal = str(binaries.program("pg_resetwal"))
         server = str(binaries.program("postgres"))
         # The configuration inside of the data folder is never read by us; whoever starts it by
         # hand gets one that lets nobody else in.
         flags = f"--username={SUPERUSER} --encoding=UTF8 --locale=C --auth-local=peer"
         rest = "--auth-host=reject --data-checksums --no-instructions --no-sync"
         _run(place, draft, [initdb, "-D", str(draft), *flags.split(), *rest.split()])
+        # A single-user server goes on with the numbers of system objects (below 16384), which
+        # pg_dump and pg_upgrade leave out: begin with the first of a user's.
+        _run(place, draft, [resetwal, f"--next-oid={FIRST_OID}", "-D", str(draft)])
         single = "--single -F -c exit_on_error=on -c log_min_messages=error -c io_method=sync"
         _run(
             place,

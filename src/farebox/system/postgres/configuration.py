@@ -92,12 +92,13 @@ class Flavour:
     """How a server is run."""
 
     settings: Mapping[str, str]
-    lasting: bool
-    """Whether its data must survive anything."""
 
 
-LASTING: Final = Flavour(_COMMON | _LASTING, lasting=True)
-THROWAWAY: Final = Flavour(_COMMON | _THROWAWAY, lasting=False)
+LASTING: Final = Flavour(_COMMON | _LASTING)
+"""For data that must survive anything."""
+
+THROWAWAY: Final = Flavour(_COMMON | _THROWAWAY)
+"""For data that is deleted with its server."""
 
 
 def write_configuration(place: Place, socket_folder: Path, flavour: Flavour) -> Path:
@@ -108,7 +109,8 @@ def write_configuration(place: Place, socket_folder: Path, flavour: Flavour) -> 
     """
     # The server's owner reads them from root's folder; an ordinary user's are nobody's business.
     mode = 0o644 if is_root() else 0o600
-    paths = {
+    of_the_place = {
+        "cluster_name": place.label,
         "unix_socket_directories": _listed(socket_folder),
         "log_directory": str(place.logs),
         "hba_file": str(place.config / "pg_hba.conf"),
@@ -117,7 +119,9 @@ def write_configuration(place: Place, socket_folder: Path, flavour: Flavour) -> 
     write_text(place.config / "pg_hba.conf", access_rules(), mode)
     write_text(place.config / "pg_ident.conf", user_names(place.owner), mode)
     main = place.config / "postgresql.conf"
-    lines = [f"{name} = {_quoted(value)}" for name, value in {**flavour.settings, **paths}.items()]
+    lines = [
+        f"{name} = {_quoted(value)}" for name, value in {**flavour.settings, **of_the_place}.items()
+    ]
     write_text(main, "# Written by farebox at every start.\n" + "\n".join(lines) + "\n", mode)
     return main
 

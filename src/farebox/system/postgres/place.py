@@ -100,11 +100,15 @@ class Place:
         return self.folder / "alive"
 
     @property
+    def label(self) -> str:
+        """A name for the server's processes in a list of processes, of this folder alone."""
+        return "farebox-" + _short_hash(self.data)
+
+    @property
     def socket_folders(self) -> Sequence[Path]:
-        """Where the socket may be: with the data if the path is short enough, else in ``/tmp``."""
-        short = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
-        folders = (self.folder / "run", _SOCKET_BASE / f"fbx-{short}")
-        return [f for f in folders if len(os.fsencode(socket_path(f))) <= _SOCKET_BYTES_MAX]
+        """Where the socket may be: with the data if clients take that path, else in ``/tmp``."""
+        folders = (self.folder / "run", _SOCKET_BASE / f"fbx-{_short_hash(self.data)}")
+        return [folder for folder in folders if _takes_socket(folder)]
 
     def prepare(self) -> None:
         """Make the folders that are not there yet.
@@ -130,6 +134,16 @@ class Place:
 def socket_path(folder: Path) -> Path:
     """The socket's path in its folder."""
     return folder / f".s.PGSQL.{PORT}"
+
+
+def _short_hash(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+
+
+def _takes_socket(folder: Path) -> bool:
+    """Whether clients can name a socket in that folder: a comma would part two hosts."""
+    path = os.fsencode(socket_path(folder))
+    return len(path) <= _SOCKET_BYTES_MAX and b"," not in path
 
 
 def plain_home(home: Path) -> Path:
@@ -235,7 +249,7 @@ def _private_folder(home: Path, pointer: Path) -> Path:
     Its name has a random part: a home that was removed and made again gets an empty database, and
     the old one stays where it was.
     """
-    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:16] + "-" + secrets.token_hex(4)
+    name = f"{_short_hash(home)}-{secrets.token_hex(4)}"
     tried = []
     for base in PRIVATE_BASES:
         try:

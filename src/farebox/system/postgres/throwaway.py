@@ -40,7 +40,9 @@ _KILL_SECONDS: Final = 10.0
 
 _WATCHDOG: Final = (
     # A line means a clean release; an end without one, that the test process was killed.
-    'read -r _ && exit; kill -QUIT "$1"; while kill -0 "$1"; do sleep 0.1; done; rm -rf "$2"'
+    # It may stay a zombie for ever where nobody collects orphans, hence the count.
+    'read -r _ && exit; kill -QUIT "$1"; i=0; '
+    'while kill -0 "$1" && [ $i -lt 30 ]; do i=$((i+1)); sleep 0.1; done; rm -rf "$2"'
 )
 
 

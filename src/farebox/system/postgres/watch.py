@@ -80,8 +80,10 @@ def _is_ours(place: Place, pid: int) -> bool:
         # By the folder itself, not by its name: the home may have moved.
         return works_in.samefile(place.data)
     except OSError:
-        # No /proc, or it hides this: a postmaster was started with the path as an argument.
-        return f"-D {place.data}" in process.command
+        # No /proc, or it hides this: the postmaster has the path as an argument, its children a
+        # title with the label that was made of the path.
+        words = process.command + " "
+        return f" -D {place.data} " in words or words.startswith(f"postgres: {place.label}: ")
 
 
 def _look(pid: int) -> _Process | None:

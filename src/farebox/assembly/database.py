@@ -1,0 +1,78 @@
+"""The database of a process: the bundled server of the home, or the one that ``DATABASE_URL`` names.
+
+Whoever opens it first brings its schema up to this version; the last to close a bundled server
+stops it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from farebox.settings import Settings
+from farebox.storage.connecting import Connector
+from farebox.storage.migrate import migrate
+from farebox.system.postgres.launcher import launch
+from farebox.system.postgres.server import RunningServer
+
+Pool = AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]
+
+
+class OpenDatabase:
+    """A migrated database, held open until it is released."""
+
+    def __init__(self, dsn: str, server: RunningServer | None) -> None:
+        self.dsn = dsn
+        self._server = server
+
+    def connector(self, name: str) -> Connector:
+        """Connections under a name that the server shows."""
+        return Connector(self.dsn, name=name)
+
+    def release(self) -> None:
+        """Let go of it."""
+        if self._server is not None:
+            self._server.release()
+
+
+def open_database(settings: Settings, *, sandbox: bool | None = None) -> OpenDatabase:
+    """Start or attach to the database and migrate it; blocks, so call it before the event loop.
+
+    Args:
+        settings: Where it is.
+        sandbox: What a new database is to be; None takes an existing one as it is.
+
+    Raises:
+        FareboxError: It cannot be opened; the message says why and what to do.
+    """
+    if settings.database_url is not None:
+        migrate(settings.database_url, sandbox=sandbox)
+        return OpenDatabase(settings.database_url, None)
+    server = launch(settings.home)
+    try:
+        migrate(server.dsn, sandbox=sandbox)
+    except BaseException:
+        server.release()
+        raise
+    return OpenDatabase(server.dsn, server)
+
+
+async def open_pool(connector: Connector, *, size: int) -> Pool:
+    """A pool for everything that is not a batch of money."""
+    pool: Pool = AsyncConnectionPool(
+        connector.dsn,
+        kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "farebox pool"},
+        configure=connector.configure,
+        check=AsyncConnectionPool.check_connection,
+        min_size=1,
+        max_size=size,
+        timeout=5.0,
+        reconnect_timeout=sys.float_info.max,
+        max_waiting=1_000,
+        open=False,
+    )
+    await pool.open(wait=True, timeout=10.0)
+    return pool

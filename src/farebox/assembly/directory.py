@@ -1,0 +1,80 @@
+"""What the gateway reads of the database, and an upstream for every provider in it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+from farebox.assembly.database import Pool
+from farebox.kit.errors import FareboxError
+from farebox.operations.directory import Caller, Catalogue
+from farebox.operations.upstream import Upstream
+from farebox.providers.openai_compatible import OpenAICompatibleUpstream
+from farebox.providers.simulated.provider import SimulatedUpstream
+from farebox.storage.catalogue_store import ProviderRow, load_catalogue
+from farebox.storage.key_store import find_key
+from farebox.storage.node_store import borrowed
+from farebox.storage.rows import utc
+from farebox.storage.sql import queries
+from farebox.system.secrets import secret_box
+from farebox.system.token_counter import count_o200k
+
+
+class DatabaseDirectory:
+    """Implements ``operations.directory.Directory``."""
+
+    def __init__(self, pool: Pool, home: Path) -> None:
+        self._pool = pool
+        self._home = home
+        self._upstreams: dict[UUID, tuple[ProviderRow, Upstream]] = {}
+
+    async def find_key(self, digest: bytes) -> Caller | None:
+        """The key with that digest."""
+        async with borrowed(self._pool) as connection:
+            return await find_key(connection, digest)
+
+    async def catalogue_now(self) -> tuple[int, datetime]:
+        """The catalogue's revision and the engine's time."""
+        async with borrowed(self._pool) as connection:
+            cursor = await connection.execute(queries("nodes")["catalogue_now"])
+            row = await cursor.fetchone()
+        assert row is not None
+        return row[0], utc(row[1])
+
+    async def load_catalogue(self) -> tuple[Catalogue, dict[UUID, Upstream]]:
+        """The catalogue, and an upstream for each of its providers; unchanged ones are kept."""
+        async with borrowed(self._pool) as connection:
+            catalogue = await load_catalogue(connection)
+        kept: dict[UUID, tuple[ProviderRow, Upstream]] = {}
+        for row in catalogue.providers:
+            known = self._upstreams.get(row.id)
+            kept[row.id] = known if known and known[0] == row else (row, self._upstream(row))
+        self._upstreams = kept
+        return catalogue, {provider_id: upstream for provider_id, (_, upstream) in kept.items()}
+
+    def _upstream(self, row: ProviderRow) -> Upstream:
+        if row.kind == "simulated":
+            return SimulatedUpstream(
+                count_tokens=count_o200k,
+                sleep=asyncio.sleep,
+                monotonic=time.monotonic,
+                unix_time=time.time,
+                seed=row.id.int & 0xFFFF_FFFF,
+            )
+        secret = None if row.secret is None else self._secret(row)
+        return OpenAICompatibleUpstream(
+            row.base_url,
+            secret,
+            style="azure" if row.kind == "azure" else "openai",
+            api_version=row.api_version,
+        )
+
+    def _secret(self, row: ProviderRow) -> str:
+        assert row.secret is not None
+        try:
+            return secret_box(self._home).open(row.secret)
+        except FareboxError as error:
+            raise type(error)(f"The secret of provider {row.name!r}: {error.message}") from error

@@ -1,0 +1,132 @@
+"""The gateway, put together: one bookkeeper, one node, one catalogue, one handler."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from farebox.assembly.database import OpenDatabase, open_pool
+from farebox.assembly.directory import DatabaseDirectory
+from farebox.gateway.asgi import AsgiGateway
+from farebox.gateway.callers import Callers
+from farebox.gateway.desk import Desk, RefusedCall, logger
+from farebox.gateway.gateway import Gateway
+from farebox.gateway.metrics import Metrics
+from farebox.gateway.sales import Sales
+from farebox.kit.errors import NotFoundError
+from farebox.kit.ids import RANDOM_BYTES, uuid7_from_millis
+from farebox.operations.bookkeeper import Bookkeeper
+from farebox.operations.calls import explain_call
+from farebox.operations.nodes import HEARTBEAT_SECONDS, Node
+from farebox.operations.refusals import Refusal, RefusalRecorder
+from farebox.storage.batch_store import PostgresBatchStore
+from farebox.storage.call_store import PostgresCallStore
+from farebox.storage.node_store import PostgresNodeStore, borrowed
+from farebox.storage.refusal_store import PostgresRefusalStore
+from farebox.system.token_counter import count_o200k, warm_up
+
+LANES: Final = 2
+POOL_CONNECTIONS: Final = 8
+DRAIN_SECONDS: Final = 20.0
+
+
+def new_call_id() -> UUID:
+    """An id for a call, by this machine's clock: only its order in lists depends on it."""
+    return uuid7_from_millis(time.time_ns() // 1_000_000, os.urandom(RANDOM_BYTES))
+
+
+class GatewayProcess:
+    """A gateway that runs in this process."""
+
+    def __init__(self, database: OpenDatabase, home: Path) -> None:
+        self._database = database
+        self._home = home
+        self._stack = AsyncExitStack()
+        self.app: AsgiGateway | None = None
+
+    async def start(self) -> AsgiGateway:
+        """Connect, register, load; gives the ASGI application.
+
+        Raises:
+            FareboxError: Something it stands on is away or set up wrongly.
+        """
+        stack = self._stack
+        pool = await open_pool(self._database.connector("gateway"), size=POOL_CONNECTIONS)
+        stack.push_async_callback(pool.close)
+        bookkeeper = Bookkeeper(
+            [
+                PostgresBatchStore(self._database.connector(f"gateway lane {lane}"))
+                for lane in range(LANES)
+            ],
+            monotonic=time.monotonic,
+        )
+        bookkeeper.start()
+        stack.push_async_callback(bookkeeper.aclose)
+        refusals = RefusalRecorder(PostgresRefusalStore(pool), monotonic=time.monotonic)
+        refusals.start()
+        stack.push_async_callback(refusals.aclose)
+        directory = DatabaseDirectory(pool, self._home)
+        sales = Sales(directory, monotonic=time.monotonic)
+        await sales.start()
+        stack.push_async_callback(sales.aclose)
+        await asyncio.to_thread(warm_up)
+
+        node = Node(
+            PostgresNodeStore(pool),
+            node_id=new_call_id(),
+            name=f"{platform.node()} {os.getpid()}",
+            monotonic=time.monotonic,
+            on_lost=lambda: desk.abort_running(),
+        )
+        desk = Desk(
+            bookkeeper=bookkeeper,
+            node=node,
+            sales=sales,
+            metrics=Metrics(
+                queued=lambda: bookkeeper.queued, waiting=lambda: bookkeeper.waiting
+            ),
+            count_tokens=count_o200k,
+            new_call_id=new_call_id,
+            monotonic=time.monotonic,
+            note_refusal=lambda call: refusals.note(_refusal(call)),
+        )
+        await node.start()
+        stack.push_async_callback(node.aclose)
+        stack.push_async_callback(desk.drain, DRAIN_SECONDS)
+        reporter = asyncio.create_task(_report(desk))
+        stack.callback(reporter.cancel)
+
+        async def look_up_call(organization_id: UUID, call_id: UUID) -> dict[str, object]:
+            async with borrowed(pool) as connection:
+                found = await explain_call(PostgresCallStore(connection), call_id)
+            if found.get("organization_id") != str(organization_id):
+                raise NotFoundError("There is no such call.")
+            return found
+
+        gateway = Gateway(desk, Callers(directory, monotonic=time.monotonic), look_up_call)
+        self.app = AsgiGateway(gateway.handle)
+        return self.app
+
+    async def aclose(self) -> None:
+        """Finish what runs, retire the node, close everything."""
+        await self._stack.aclose()
+
+
+async def _report(desk: Desk) -> None:
+    """Have running streams note their use with every heartbeat."""
+    while True:
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        try:
+            await desk.report_running()
+        except Exception as error:  # noqa: BLE001 - one bad stream must not end the reports
+            logger.error("report_failed", error=repr(error))
+
+
+def _refusal(call: RefusedCall) -> Refusal:
+    raise NotImplementedError

@@ -1,0 +1,152 @@
+"""The gateway's handler as an ASGI application: the one file that knows the server's protocol.
+
+While a stream is sent, the client is watched: when it goes, the stream is told, charges what was
+used, and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from farebox.gateway.http import (
+    Answer,
+    BodyTooLargeError,
+    ClientGoneError,
+    Handler,
+    Headers,
+    Request,
+    StreamAnswer,
+)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+
+
+class AsgiGateway:
+    """An ASGI application around a handler."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._senders: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; lifespan and other scopes are none of ours."""
+        if scope["type"] != "http":
+            return
+        request = Request(
+            method=scope["method"],
+            path=scope["path"],
+            headers=_headers(scope["headers"]),
+            read_body=_BodyReader(receive, scope["headers"]).read,
+        )
+        try:
+            answer = await self._handler(request)
+        except ClientGoneError:
+            return
+        if isinstance(answer, Answer):
+            await _send_whole(send, answer)
+        else:
+            await self._send_stream(receive, send, answer)
+
+    async def _send_stream(self, receive: Receive, send: Send, answer: StreamAnswer) -> None:
+        """Send pieces until the end; a stream that is told of its client's going ends by itself."""
+        sender = asyncio.create_task(_pump(send, answer))
+        # Whatever becomes of this task, the stream runs to its end and is charged.
+        self._senders.add(sender)
+        sender.add_done_callback(self._senders.discard)
+        watcher = asyncio.create_task(_until_gone(receive))
+        try:
+            await asyncio.wait({sender, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if not sender.done():
+                answer.abandon()
+                await asyncio.wait({sender})
+        except BaseException:
+            answer.abandon()
+            raise
+        finally:
+            watcher.cancel()
+
+
+class _BodyReader:
+    """Reads a body up to a limit."""
+
+    def __init__(self, receive: Receive, raw_headers: list[tuple[bytes, bytes]]) -> None:
+        self._receive = receive
+        self._declared = next((v for k, v in raw_headers if k == b"content-length"), None)
+
+    async def read(self, limit_bytes: int) -> bytes:
+        if self._declared is not None and int(self._declared) > limit_bytes:
+            raise BodyTooLargeError
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit_bytes:
+                raise BodyTooLargeError
+            parts.append(part)
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name_bytes, value_bytes in raw:
+        name, value = name_bytes.decode("latin-1"), _text(value_bytes)
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers
+
+
+def _text(value: bytes) -> str:
+    """A header's text: UTF-8 where it is, as labels in people's own languages are."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _raw(headers: Headers, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    return [(k.encode("latin-1"), v.encode("latin-1", "replace")) for k, v in headers] + [*more]
+
+
+async def _send_whole(send: Send, answer: Answer) -> None:
+    length = (b"content-length", str(len(answer.body)).encode())
+    await send(
+        {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": _raw(answer.headers, length),
+        }
+    )
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _pump(send: Send, answer: StreamAnswer) -> None:
+    """Send every piece; should sending fail, read on all the same, so that the call has an end."""
+    try:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": _raw(answer.headers),
+            }
+        )
+        async for chunk in answer.chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    except Exception:  # noqa: BLE001 - whatever the server raises for a connection that is gone
+        answer.abandon()
+        async for _ in answer.chunks:
+            pass
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,373 @@
+"""One call's life: admitted, forwarded, metered, settled.
+
+Whatever happens to the handler after the hold is committed - an error, a cancelled task, a client
+that is gone - the hold is settled or released by work that nothing cancels; and if this process
+dies, the sweep ends it. A call is charged before the last byte of its answer leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from enum import Enum
+from typing import Final
+from uuid import UUID
+
+from msgspec import structs
+
+from farebox.gateway.attribution import Labels
+from farebox.gateway.bodies import CallBody
+from farebox.gateway.bounding import count_prompt, may_count
+from farebox.gateway.desk import (
+    PATIENCE_SECONDS,
+    SETTLE_SECONDS_MAX,
+    Desk,
+    RefusedCall,
+    logger,
+    patiently,
+)
+from farebox.gateway.metering import estimated_usage, prompt_tokens
+from farebox.gateway.openai_errors import away, invalid_request, refused
+from farebox.gateway.pricing import price
+from farebox.gateway.sales import Offer
+from farebox.kit.errors import FareboxError, RefusedError, UnavailableError
+from farebox.kit.ids import format_id
+from farebox.kit.money import format_amount
+from farebox.ledger.commands import Admit, Admitted, Closed, Refused, Release, Report, Settle
+from farebox.ledger.holds import CallState, Dimensions
+from farebox.operations.directory import Caller
+from farebox.operations.upstream import UpstreamRequest, UpstreamResponse
+from farebox.rating.ceiling import DEFAULT_OUTPUT_TOKENS, Ceiling, ceiling
+from farebox.rating.usage import Usage
+
+ADMIT_TRIES_MAX: Final = 4
+"""Tries of one admission: after a change of prices, and after counting its tokens."""
+
+LATEST_END_AFTER: Final = timedelta(hours=2)
+
+
+class _Money(Enum):
+    NONE = "none"
+    HELD = "held"
+    CLOSING = "closing"
+
+
+class Call:
+    """One request that costs money."""
+
+    def __init__(
+        self, desk: Desk, caller: Caller, endpoint: str, body: CallBody, labels: Labels
+    ) -> None:
+        self.desk = desk
+        self.caller = caller
+        self.endpoint = endpoint
+        self.body = body
+        self.labels = labels
+        self.id: UUID = desk.new_call_id()
+        self.request_id = format_id("req", self.id)
+        self.offer: Offer = self._offer()
+        self.ceiling: Ceiling = self._ceiling()
+        self.output_limit = 0
+        self.started_at = desk.monotonic()
+        self.response: UpstreamResponse | None = None
+        self._epoch = 0
+        self._money = _Money.NONE
+        self._prompt_tokens: int | None = None
+
+    # Admission.
+
+    async def admit(self) -> None:
+        """Hold the call's worst case, or refuse it.
+
+        Raises:
+            GatewayError: The refusal, in OpenAI's shape.
+        """
+        desk = self.desk
+        if not desk.node.may_admit:
+            raise away()
+        if self.ceiling.crosses_long_context and may_count(self.body, self.offer.facts):
+            await self._count()
+        result = await self._admit()
+        desk.metrics.admission.observe(desk.monotonic() - self.started_at)
+        if isinstance(result, Admitted):
+            self.output_limit = result.output_limit
+            self._money = _Money.HELD
+            desk.running[self.id] = self
+            desk.metrics.open_calls.inc()
+            return
+        desk.metrics.refusals.labels(result.code).inc()
+        desk.note_refusal(self._refused(result))
+        raise refused(result)
+
+    async def _admit(self) -> Admitted | Refused:
+        for tried in range(ADMIT_TRIES_MAX):
+            countable = may_count(self.body, self.offer.facts)
+            result = await self._ask(0.0 if countable else PATIENCE_SECONDS)
+            if isinstance(result, Admitted):
+                return result
+            if result.code == "stale_catalogue" and tried < ADMIT_TRIES_MAX - 1:
+                await self._rate_anew()
+            elif countable and result.needed:
+                await self._count()
+            else:
+                return result
+        raise away()  # the catalogue changes faster than we can rate
+
+    async def _ask(self, patience_seconds: float) -> Admitted | Refused:
+        bound = self.ceiling
+        self._epoch = self.desk.node.epoch
+        first = self.offer.versions[0]
+        command = Admit(
+            organization_id=self.caller.organization_id,
+            call_id=self.id,
+            node_id=self.desk.node.id,
+            epoch=self._epoch,
+            catalogue_revision=self.offer.revision,
+            fixed=bound.fixed,
+            output_price=bound.output_price,
+            output_min=bound.output_min,
+            output_max=bound.output_max,
+            latest_end_after=LATEST_END_AFTER,
+            dimensions=Dimensions(
+                project_id=self.caller.project_id,
+                key_id=self.caller.id,
+                feature=self.labels.feature,
+                environment=self.labels.environment,
+                model=first.model,
+                lane=first.lane.value,
+                endpoint=self.endpoint,
+            ),
+            price_id=first.id,
+            upstream_account_id=self.offer.provider.account_id,
+            streamed=self.body.stream,
+            attribution=self.labels.attribution,
+        )
+        try:
+            result = await self.desk.bookkeeper.submit(command, patience_seconds=patience_seconds)
+        except UnavailableError as error:
+            raise away() from error
+        assert isinstance(result, Admitted | Refused), result
+        return result
+
+    async def _rate_anew(self) -> None:
+        try:
+            await self.desk.sales.refresh()
+        except UnavailableError as error:
+            raise away() from error
+        self.offer = self._offer()
+        self.ceiling = self._ceiling()
+
+    async def _count(self) -> None:
+        """Take the exact count in place of the bound in bytes."""
+        counted = await count_prompt(self.body, self.desk.count_tokens)
+        self.body.facts = structs.replace(self.body.facts, counted_tokens=counted)
+        self.ceiling = self._ceiling()
+
+    def _offer(self) -> Offer:
+        return self.desk.sales.offer(
+            self.body.model, service_tier=self.body.service_tier, currency=self.caller.currency
+        )
+
+    def _ceiling(self) -> Ceiling:
+        try:
+            return ceiling(
+                self.body.facts,
+                self.offer.facts,
+                self.offer.versions,
+                default_output_tokens=self.caller.default_output_tokens or DEFAULT_OUTPUT_TOKENS,
+            )
+        except RefusedError as error:
+            raise invalid_request(error.message) from error
+
+    def _refused(self, result: Refused) -> RefusedCall:
+        return RefusedCall(
+            call_id=self.id,
+            organization_id=self.caller.organization_id,
+            project_id=self.caller.project_id,
+            key_id=self.caller.id,
+            model=self.body.model,
+            endpoint=self.endpoint,
+            user=self.labels.attribution.user,
+            feature=self.labels.feature,
+            refusal=result,
+        )
+
+    # The way upstream.
+
+    def upstream_request(
+        self, headers: tuple[tuple[str, str], ...], directives: tuple[tuple[str, str], ...]
+    ) -> UpstreamRequest:
+        """The request as it leaves: usage asked for, the limit and the tier that are held."""
+        changes: dict[str, object] = {}
+        if self.offer.model != self.body.model:
+            changes["model"] = self.offer.model
+        if self.body.stream:
+            changes["stream_options"] = self.body.forced_stream_options()
+        facts = self.body.facts
+        if not facts.embeddings:
+            if facts.output_limit is None:
+                field = (
+                    "max_completion_tokens"
+                    if self.offer.provider.price_list == "openai"
+                    else "max_tokens"
+                )
+                changes[field] = self.output_limit // facts.choices
+            if self.body.service_tier is None and self.offer.names_tier:
+                changes["service_tier"] = "default"
+        return UpstreamRequest(
+            endpoint=f"/{self.endpoint}",
+            body=self.body.encode(changes),
+            headers=headers,
+            sandbox_headers=directives,
+        )
+
+    # The end.
+
+    async def settle(
+        self,
+        usage: Usage,
+        *,
+        service_tier: str | None = None,
+        estimated: bool = False,
+        reason: str = "",
+        http_status: int = 200,
+    ) -> Closed:
+        """Charge the call and wait until the charge is durable.
+
+        Args:
+            usage: What it used.
+            service_tier: The tier that the answer reports.
+            estimated: Whether the usage is our own count.
+            reason: Why the end was not an ordinary one.
+            http_status: What the client is told.
+
+        Raises:
+            GatewayError: 503: the database stayed away; the charge may follow, or the hold lapses.
+        """
+        began_at = self.desk.monotonic()
+        priced = price(self.offer, self.desk.sales.catalogue, usage, service_tier)
+        command = Settle(
+            organization_id=self.caller.organization_id,
+            call_id=self.id,
+            metered=priced.total,
+            cost=priced.total,
+            lines=priced.lines,
+            usage=priced.counts,
+            estimated=estimated or priced.estimated,
+            reason=reason or priced.reason,
+            http_status=http_status,
+            latency_ms=self.latency_ms,
+            lane=priced.lane,
+            price_id=priced.price_id,
+        )
+        self._money = _Money.CLOSING
+        task = self.desk.spawn(self._submit_settle(command))
+        try:
+            closed = await patiently(task, SETTLE_SECONDS_MAX)
+        except (TimeoutError, UnavailableError, FareboxError) as error:
+            logger.error("settle_failed", request_id=self.request_id, error=repr(error))
+            raise away() from error
+        self.desk.metrics.settlement.observe(self.desk.monotonic() - began_at)
+        assert isinstance(closed, Closed)
+        return closed
+
+    async def _submit_settle(self, command: Settle) -> Closed:
+        try:
+            result = await self.desk.bookkeeper.submit(command)
+        finally:
+            self._ended()
+        if not isinstance(result, Closed):
+            raise UnavailableError(f"The charge was refused: {result}")
+        metrics = self.desk.metrics
+        outcome = "late" if result.state is CallState.LATE else "settled"
+        metrics.calls.labels(outcome).inc()
+        metrics.charged_nanos.inc(result.charge)
+        metrics.absorbed_nanos.inc(result.absorbed)
+        if result.absorbed:
+            metrics.overruns.inc()
+            logger.warning(
+                "overrun_absorbed",
+                request_id=self.request_id,
+                absorbed=format_amount(result.absorbed),
+            )
+        if command.estimated:
+            metrics.estimated.inc()
+            logger.info("charge_estimated", request_id=self.request_id, reason=command.reason)
+        return result
+
+    def release(self, reason: str, *, http_status: int = 0) -> None:
+        """Give the hold back, in the background: the client need not wait for it."""
+        if self._money is not _Money.HELD:
+            return
+        self._money = _Money.CLOSING
+        self.desk.spawn(
+            self._submit_release(
+                Release(
+                    organization_id=self.caller.organization_id,
+                    call_id=self.id,
+                    reason=reason,
+                    http_status=http_status,
+                    latency_ms=self.latency_ms,
+                )
+            )
+        )
+
+    async def _submit_release(self, command: Release) -> None:
+        try:
+            await self.desk.bookkeeper.submit(command)
+        finally:
+            self._ended()
+        self.desk.metrics.calls.labels("released").inc()
+
+    def _ended(self) -> None:
+        if self.desk.running.pop(self.id, None) is not None:
+            self.desk.metrics.open_calls.dec()
+
+    @property
+    def is_held(self) -> bool:
+        """Tell whether the hold is still to be ended."""
+        return self._money is _Money.HELD
+
+    @property
+    def latency_ms(self) -> int:
+        """Milliseconds since the request came in."""
+        return int((self.desk.monotonic() - self.started_at) * 1000)
+
+    # Estimates and reports.
+
+    def estimate(self, output_tokens: int) -> Usage:
+        """What the call used by our own count."""
+        if self._prompt_tokens is None:
+            self._prompt_tokens = prompt_tokens(self.body, self.desk.count_tokens)
+        return estimated_usage(self._prompt_tokens, output_tokens)
+
+    def output_so_far(self) -> int | None:
+        """Output tokens so far, for a call that can tell; None where nothing can be told."""
+        return None
+
+    async def report(self) -> None:
+        """Note the use so far with the hold, so that a lapse charges it."""
+        output_tokens = self.output_so_far()
+        if output_tokens is None or not self.is_held:
+            return
+        priced = price(self.offer, self.desk.sales.catalogue, self.estimate(output_tokens), None)
+        report = Report(
+            organization_id=self.caller.organization_id,
+            call_id=self.id,
+            node_id=self.desk.node.id,
+            epoch=self._epoch,
+            metered=priced.total,
+            cost=priced.total,
+            input_tokens=priced.counts.input_tokens,
+            output_tokens=priced.counts.output_tokens,
+        )
+        try:
+            async with asyncio.timeout(1.0):
+                await self.desk.bookkeeper.submit(report)
+        except (UnavailableError, TimeoutError):
+            return  # the next report says more
+
+    async def abort(self) -> None:
+        """Close the upstream: the node has lost its holds."""
+        if self.response is not None:
+            await self.response.close()

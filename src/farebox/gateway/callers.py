@@ -1,0 +1,102 @@
+"""Who calls: from the key in the request to its organisation and project.
+
+A key's facts are kept for a moment. For charged calls that is exact all the same: ``admit``
+re-reads the key's state under the lock. What charges nothing may trust them for a second. A key
+that is not known costs a database read; unknown ones are remembered for a moment too, so that a
+loop with a wrong key does not load the database.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from farebox.gateway.openai_errors import missing_key, wrong_key
+from farebox.operations.directory import Caller, Directory
+from farebox.tenancy.api_keys import KeyKind, digest, kind_of
+
+FRESH_SECONDS: Final = 1.0
+"""How long a key's state may be trusted where nothing is charged."""
+
+KEPT_SECONDS: Final = 60.0
+"""How long its organisation, project and defaults may be: the engine re-reads what matters."""
+
+KEYS_MAX: Final = 100_000
+UNKNOWN_MAX: Final = 10_000
+
+_T = TypeVar("_T")
+
+_BEARER: Final = "bearer "
+_STATES: Final = {
+    "revoked": "key_revoked",
+    "expired": "key_expired",
+    "project_archived": "project_archived",
+}
+
+
+class Callers:
+    """Keys seen lately."""
+
+    def __init__(self, directory: Directory, *, monotonic: Callable[[], float]) -> None:
+        self._directory = directory
+        self._monotonic = monotonic
+        self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+
+    async def caller(self, authorization: str, *, fresh: bool) -> Caller:
+        """The caller that an ``Authorization`` header names.
+
+        Args:
+            authorization: The header's value, empty if there is none.
+            fresh: Whether the key's state matters here (nothing will re-read it).
+
+        Raises:
+            GatewayError: 401, with the code that OpenAI's clients know.
+            UnavailableError: The database is away and the key is not known.
+        """
+        if authorization[: len(_BEARER)].lower() != _BEARER:
+            raise missing_key()
+        secret = authorization[len(_BEARER) :].strip()
+        if not secret:
+            raise missing_key()
+        if kind_of(secret) in {None, KeyKind.ADMIN}:
+            raise wrong_key()
+        name, now = digest(secret), self._monotonic()
+        kept = self._known.get(name)
+        if kept is not None and now - kept[1] < (FRESH_SECONDS if fresh else KEPT_SECONDS):
+            return kept[0]
+        if now - self._unknown.get(name, float("-inf")) < FRESH_SECONDS:
+            raise wrong_key()
+        return await self._find(name, now)
+
+    async def _find(self, name: bytes, now: float) -> Caller:
+        caller = await self._directory.find_key(name)
+        if caller is None:
+            self._known.pop(name, None)
+            _remember(self._unknown, name, now, UNKNOWN_MAX)
+            raise wrong_key()
+        _remember(self._known, name, (caller, now), KEYS_MAX)
+        return caller
+
+    def forget_all(self) -> None:
+        """Drop everything that was kept."""
+        self._known.clear()
+        self._unknown.clear()
+
+
+def refuse_inactive(state: str) -> None:
+    """Refuse a key that opens nothing, where nothing is charged and so nothing else decides.
+
+    Raises:
+        GatewayError: 401.
+    """
+    if state in _STATES:
+        raise wrong_key(_STATES[state])
+
+
+def _remember(kept: OrderedDict[bytes, _T], name: bytes, value: _T, most: int) -> None:
+    kept[name] = value
+    kept.move_to_end(name)
+    if len(kept) > most:
+        kept.popitem(last=False)

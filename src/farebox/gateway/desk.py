@@ -1,0 +1,125 @@
+"""What every call needs at hand: the money, the catalogue, counters, ids and running calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from farebox.gateway.metering import CountTokens
+from farebox.gateway.metrics import Metrics
+from farebox.gateway.sales import Sales
+from farebox.ledger.commands import AnyCommand, Refused, Result
+from farebox.operations.nodes import Node
+
+BODY_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Larger requests are refused before they are read: enough for several inline images."""
+
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A larger whole answer is a fault of the upstream; embeddings of 2,048 inputs fit."""
+
+SETTLE_SECONDS_MAX: Final = 30.0
+"""With the database away for longer, the answer is broken off and the hold lapses (ENGINE.md)."""
+
+USAGE_AFTER_DISCONNECT_SECONDS: Final = 2.0
+"""How long the usage of a finished answer is waited for though the client is gone."""
+
+PATIENCE_SECONDS: Final = 2.0
+"""How long an admission waits in order for money that open calls hold (DESIGN.md decision 5)."""
+
+logger: Final = structlog.get_logger("farebox.gateway")
+
+
+class Bookkeeping(Protocol):
+    """The bookkeeper, as far as calls need it."""
+
+    async def submit(self, command: AnyCommand, *, patience_seconds: float = 0.0) -> Result:
+        """Have a command decided and committed."""
+
+
+class RefusedCall(msgspec.Struct, frozen=True):
+    """A call that was not admitted, as it is recorded (ERR-11)."""
+
+    call_id: UUID
+    organization_id: UUID
+    project_id: UUID
+    key_id: UUID
+    model: str
+    endpoint: str
+    user: str
+    feature: str
+    refusal: Refused
+
+
+class Running(Protocol):
+    """A call that is under way."""
+
+    async def report(self) -> None:
+        """Note its use so far, so that a lapse charges it."""
+
+    async def abort(self) -> None:
+        """Close its upstream: its hold is lost."""
+
+
+class Desk:
+    """Shared by all calls of a gateway."""
+
+    def __init__(
+        self,
+        *,
+        bookkeeper: Bookkeeping,
+        node: Node,
+        sales: Sales,
+        metrics: Metrics,
+        count_tokens: CountTokens,
+        new_call_id: Callable[[], UUID],
+        monotonic: Callable[[], float],
+        note_refusal: Callable[[RefusedCall], None],
+    ) -> None:
+        self.bookkeeper = bookkeeper
+        self.node = node
+        self.sales = sales
+        self.metrics = metrics
+        self.count_tokens = count_tokens
+        self.new_call_id = new_call_id
+        self.monotonic = monotonic
+        self.note_refusal = note_refusal
+        self.running: dict[UUID, Running] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Do something that must finish whatever becomes of the caller."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def report_running(self) -> None:
+        """Have every running stream note its use; called with the heartbeat."""
+        for call in list(self.running.values()):
+            await call.report()
+
+    def abort_running(self) -> None:
+        """Close the upstream of every running call: this node's holds are lost."""
+        for call in list(self.running.values()):
+            self.spawn(call.abort())
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what is still finishing."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("background_work_failed", error=repr(error))
+
+
+async def patiently(work: Awaitable[Any], seconds: float) -> Any:
+    """Wait for shielded work, at most so long; the work goes on either way."""
+    async with asyncio.timeout(seconds):
+        return await asyncio.shield(work)

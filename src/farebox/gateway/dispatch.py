@@ -1,0 +1,149 @@
+"""Sending a held call upstream, and what an upstream's refusal means to the client and the money.
+
+A refusal bills nothing, so the hold goes back. What is wrong with the request is passed on as the
+provider said it; what is wrong between us and the provider (our key, our quota) is ours, and never
+looks like the tenant's own (ERR-08).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from farebox.gateway.call import Call
+from farebox.gateway.desk import logger
+from farebox.gateway.http import Answer, Headers
+from farebox.gateway.openai_errors import GatewayError
+from farebox.operations.upstream import (
+    UpstreamBrokenError,
+    UpstreamNotReachedError,
+    UpstreamResponse,
+    UpstreamTimeoutError,
+)
+
+ERROR_BYTES_MAX: Final = 1024 * 1024
+
+_FORWARDED: Final = ("content-type", "openai-processing-ms", "openai-version")
+_SENT: Final = ("accept-language", "openai-beta", "x-client-request-id")
+
+
+def sent_headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The client's headers that go upstream: a short list, none of ours, no tenant's identity."""
+    return tuple((name, headers[name]) for name in _SENT if name in headers)
+
+
+def directives(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Sandbox directives; the simulated provider alone reads them."""
+    return tuple((k, v) for k, v in headers.items() if k.startswith("x-sandbox-"))
+
+
+def answer_headers(call: Call, response: UpstreamResponse) -> Headers:
+    """Headers of an answer that comes from upstream."""
+    kept = dict(response.headers)
+    headers = [(name, kept[name]) for name in _FORWARDED if name in kept]
+    return [*headers, ("x-request-id", call.request_id)]
+
+
+async def dispatch(call: Call, headers: Mapping[str, str]) -> UpstreamResponse | Answer:
+    """Send a held call; gives the upstream's good answer, or the client's answer if it is not good.
+
+    Raises:
+        GatewayError: The upstream could not be reached or broke off; the hold has gone back.
+    """
+    request = call.upstream_request(sent_headers(headers), directives(headers))
+    try:
+        response = await call.offer.upstream.send(request)
+    except UpstreamNotReachedError as error:
+        call.release("upstream_not_reached", http_status=502)
+        raise _unreachable(call, str(error)) from error
+    except UpstreamTimeoutError as error:
+        call.release("upstream_timeout", http_status=504)
+        raise broken(504, "did not answer in time") from error
+    except UpstreamBrokenError as error:
+        call.release("upstream_broken", http_status=502)
+        raise broken(502, "broke off") from error
+    call.response = response
+    if response.status < 400:
+        return response
+    return await _refused_upstream(call, response)
+
+
+def broken(status: int, what: str) -> GatewayError:
+    """The upstream failed after it had the request."""
+    return GatewayError(
+        status,
+        f"The model provider {what}; nothing was charged for it. Please try again.",
+        kind="server_error",
+        code="upstream_error",
+    )
+
+
+async def _refused_upstream(call: Call, response: UpstreamResponse) -> Answer:
+    """Give the hold back and pass on, or translate, the provider's error."""
+    try:
+        body = await response.read(ERROR_BYTES_MAX)
+    except UpstreamBrokenError:
+        body = b""
+    call.release(f"upstream_status_{response.status}", http_status=response.status)
+    code = _error_code(body)
+    if response.status in {401, 403, 407}:
+        logger.error("upstream_credentials_refused", provider=call.offer.provider.name)
+        error = GatewayError(
+            502,
+            "The model provider refused the gateway's own credentials; tell its operator.",
+            kind="server_error",
+            code="upstream_credentials_refused",
+        )
+        return error.answer(call.request_id)
+    if response.status in {402, 429} and code in _OWN_QUOTA:
+        logger.error("upstream_quota_exhausted", provider=call.offer.provider.name, code=code)
+        error = GatewayError(
+            503,
+            "The gateway's own credit at the model provider is used up; tell its operator. "
+            "Your balance is not the cause.",
+            kind="server_error",
+            code="upstream_quota_exhausted",
+            headers=[("x-should-retry", "false")],
+        )
+        return error.answer(call.request_id)
+    headers = answer_headers(call, response)
+    retry_after = dict(response.headers).get("retry-after")
+    if retry_after is not None:
+        headers.append(("retry-after", retry_after))
+    return Answer(response.status, headers, body)
+
+
+_OWN_QUOTA: Final = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "billing_not_active",
+        "billing_hard_limit_reached",
+    }
+)
+
+
+def _error_code(body: bytes) -> str | None:
+    try:
+        error = msgspec.json.decode(body)["error"]
+    except (msgspec.DecodeError, RecursionError, TypeError, KeyError):
+        return None
+    if not isinstance(error, dict):
+        return None
+    code = error.get("code") or error.get("type")
+    return code if isinstance(code, str) else None
+
+
+def _unreachable(call: Call, detail: str) -> GatewayError:
+    logger.warning("upstream_not_reached", provider=call.offer.provider.name, detail=detail)
+    return GatewayError(
+        502,
+        "The model provider cannot be reached; nothing was charged. Please try again.",
+        kind="server_error",
+        code="upstream_not_reached",
+    )

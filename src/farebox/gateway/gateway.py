@@ -1,0 +1,234 @@
+"""The routes of the data plane."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from farebox.gateway.attribution import read_labels
+from farebox.gateway.bodies import CallBody, read_chat, read_embeddings
+from farebox.gateway.call import Call
+from farebox.gateway.callers import Callers, refuse_inactive
+from farebox.gateway.desk import BODY_BYTES_MAX, Desk, logger
+from farebox.gateway.dispatch import answer_headers, dispatch
+from farebox.gateway.http import (
+    Answer,
+    BodyTooLargeError,
+    ClientGoneError,
+    Request,
+    StreamAnswer,
+    json_answer,
+)
+from farebox.gateway.metrics import CONTENT_TYPE
+from farebox.gateway.openai_errors import GatewayError, away, unknown_model
+from farebox.gateway.streamed_call import StreamedCall
+from farebox.gateway.whole_call import answer_whole, finish_whole
+from farebox.kit.errors import InvalidInputError, NotFoundError, UnavailableError
+from farebox.kit.ids import format_id, parse_id
+from farebox.operations.directory import Caller
+
+CALLS_PREFIX: Final = "/api/v1/calls/"
+MODELS_PREFIX: Final = "/v1/models/"
+
+_C = TypeVar("_C", bound=Call)
+
+CallLookup = Callable[[UUID, UUID], Awaitable[dict[str, object]]]
+"""Explains a call of an organisation (its id, then the call's); raises NotFoundError."""
+
+
+class Gateway:
+    """Handles every request of the data plane."""
+
+    def __init__(self, desk: Desk, callers: Callers, look_up_call: CallLookup) -> None:
+        self.desk = desk
+        self.callers = callers
+        self._look_up_call = look_up_call
+        self._posts: dict[str, Callable[[Request], Awaitable[Answer | StreamAnswer]]] = {
+            "/v1/chat/completions": self._chat,
+            "/v1/embeddings": self._embeddings,
+        }
+        self._gets: dict[str, Callable[[Request], Awaitable[Answer | StreamAnswer]]] = {
+            "/v1/models": self._models,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/metrics": self._metrics,
+        }
+
+    async def handle(self, request: Request) -> Answer | StreamAnswer:
+        """Answer a request, in OpenAI's shape whatever happens."""
+        try:
+            return await self._route(request)(request)
+        except GatewayError as error:
+            return error.answer(self._fresh_id())
+        except BodyTooLargeError:
+            too_large = GatewayError(
+                413,
+                f"The request's body is larger than {BODY_BYTES_MAX // 1024 // 1024} MiB.",
+                code="body_too_large",
+            )
+            return too_large.answer(self._fresh_id())
+        except ClientGoneError:
+            raise
+        except UnavailableError:
+            return away().answer(self._fresh_id())
+        except Exception as error:  # noqa: BLE001 - the last door: a fault must not look like silence
+            request_id = self._fresh_id()
+            logger.exception("request_failed", request_id=request_id, path=request.path)
+            failure = GatewayError(
+                500,
+                f"Something went wrong here ({type(error).__name__}); nothing more was charged "
+                "than the call's record shows.",
+                kind="server_error",
+                code="internal_error",
+            )
+            return failure.answer(request_id)
+
+    def _route(self, request: Request) -> Callable[[Request], Awaitable[Answer | StreamAnswer]]:
+        path = request.path.rstrip("/") or "/"
+        table = {"POST": self._posts, "GET": self._gets, "HEAD": self._gets}.get(request.method, {})
+        handler = table.get(path)
+        if handler is not None:
+            return handler
+        if request.method == "GET" and path.startswith(MODELS_PREFIX):
+            return self._model
+        if request.method == "GET" and path.startswith(CALLS_PREFIX):
+            return self._call
+        if path in self._posts or path in self._gets:
+            raise GatewayError(405, f"{request.method} is not allowed on {path[:200]}.")
+        raise GatewayError(
+            404, f"Unknown request URL: {request.method} {path[:200]}.", code="unknown_url"
+        )
+
+    # Calls that cost money.
+
+    async def _chat(self, request: Request) -> Answer | StreamAnswer:
+        caller = await self._caller(request)
+        body = read_chat(await request.read_body(BODY_BYTES_MAX))
+        if body.stream:
+            return await self._streamed(request, caller, body)
+        call = self._new_call(Call, request, caller, "chat/completions", body)
+        return await self._answered(call, answer_whole(call, request.headers, "chat"))
+
+    async def _embeddings(self, request: Request) -> Answer | StreamAnswer:
+        caller = await self._caller(request)
+        body = read_embeddings(await request.read_body(BODY_BYTES_MAX))
+        call = self._new_call(Call, request, caller, "embeddings", body)
+        return await self._answered(call, answer_whole(call, request.headers, "embeddings"))
+
+    async def _answered(self, call: Call, work: Awaitable[Answer]) -> Answer:
+        """Admit, then do the work; errors carry the call's own id."""
+        try:
+            await call.admit()
+            # The provider may be paid from here on: the work goes on though its caller be gone.
+            return await work
+        except GatewayError as error:
+            return error.answer(call.request_id)
+
+    async def _streamed(
+        self, request: Request, caller: Caller, body: CallBody
+    ) -> Answer | StreamAnswer:
+        call = self._new_call(StreamedCall, request, caller, "chat/completions", body)
+        try:
+            await call.admit()
+            streaming = False
+            try:
+                response = await dispatch(call, request.headers)
+                if isinstance(response, Answer):
+                    return response
+                if "json" in dict(response.headers).get("content-type", ""):
+                    return await finish_whole(call, response, "chat")  # it does not stream
+                streaming = True
+                headers = answer_headers(call, response)
+                return StreamAnswer(
+                    response.status,
+                    [*headers, ("cache-control", "no-cache")],
+                    call.stream(response),
+                    call.abandon,
+                )
+            finally:
+                if not streaming:
+                    call.release("interrupted")
+        except GatewayError as error:
+            return error.answer(call.request_id)
+
+    def _new_call(
+        self, kind: type[_C], request: Request, caller: Caller, endpoint: str, body: CallBody
+    ) -> _C:
+        labels = read_labels(
+            request.headers,
+            user=body.user,
+            metadata=body.metadata,
+            environment=caller.environment,
+        )
+        return kind(self.desk, caller, endpoint, body, labels)
+
+    # What costs nothing.
+
+    async def _models(self, request: Request) -> Answer:
+        await self._active_caller(request)
+        data = [_model_object(model, owner) for model, owner in self.desk.sales.models()]
+        return json_answer(200, {"object": "list", "data": data}, self._id_header())
+
+    async def _model(self, request: Request) -> Answer:
+        await self._active_caller(request)
+        wanted = request.path.removeprefix(MODELS_PREFIX)
+        for model, owner in self.desk.sales.models():
+            if wanted in {model, f"{owner}/{model}"}:
+                return json_answer(200, _model_object(model, owner), self._id_header())
+        raise unknown_model(wanted)
+
+    async def _call(self, request: Request) -> Answer:
+        """A call of the key's own organisation, explained; its charge among the rest."""
+        caller = await self._active_caller(request)
+        try:
+            call_id = parse_id("req", request.path.removeprefix(CALLS_PREFIX), field="call id")
+            return json_answer(
+                200, await self._look_up_call(caller.organization_id, call_id), self._id_header()
+            )
+        except (InvalidInputError, NotFoundError) as error:
+            document = {
+                "type": "about:blank",
+                "title": "Not found",
+                "status": 404,
+                "detail": error.message,
+                "code": error.code,
+            }
+            body = msgspec.json.encode(document)
+            kind = ("content-type", "application/problem+json")
+            return Answer(404, [kind, *self._id_header()], body)
+
+    async def _healthz(self, _: Request) -> Answer:
+        return json_answer(200, {"status": "ok"})
+
+    async def _readyz(self, _: Request) -> Answer:
+        try:
+            await self.desk.sales.refresh()
+        except UnavailableError:
+            return json_answer(503, {"status": "unavailable", "reason": "database"})
+        if not self.desk.node.may_admit:
+            return json_answer(503, {"status": "unavailable", "reason": "heartbeat"})
+        return json_answer(200, {"status": "ready"})
+
+    async def _metrics(self, _: Request) -> Answer:
+        return Answer(200, [("content-type", CONTENT_TYPE)], self.desk.metrics.page())
+
+    async def _caller(self, request: Request) -> Caller:
+        return await self.callers.caller(request.headers.get("authorization", ""), fresh=False)
+
+    async def _active_caller(self, request: Request) -> Caller:
+        caller = await self.callers.caller(request.headers.get("authorization", ""), fresh=True)
+        refuse_inactive(caller.state_at(self.desk.sales.now))
+        return caller
+
+    def _fresh_id(self) -> str:
+        return format_id("req", self.desk.new_call_id())
+
+    def _id_header(self) -> list[tuple[str, str]]:
+        return [("x-request-id", self._fresh_id())]
+
+
+def _model_object(model: str, owner: str) -> dict[str, object]:
+    return {"id": model, "object": "model", "created": 0, "owned_by": owner}

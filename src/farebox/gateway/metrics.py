@@ -1,0 +1,77 @@
+"""Counters of the data plane, made once and only added to.
+
+Quota, rate and failure are separate series (ERR-10), and billing refusals never make the gateway
+unhealthy (ERR-05).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """The gateway's figures in a registry of its own."""
+
+    def __init__(self, *, queued: Callable[[], int], waiting: Callable[[], int]) -> None:
+        """Make every series at once.
+
+        Args:
+            queued: Commands that wait for a batch.
+            waiting: Admissions that wait for money to come back.
+        """
+        registry = CollectorRegistry()
+        self.registry = registry
+        self.calls = Counter(
+            "farebox_calls_total", "Calls by how they ended", ["outcome"], registry=registry
+        )
+        self.refusals = Counter(
+            "farebox_refusals_total", "Refused calls by code", ["code"], registry=registry
+        )
+        self.charged_nanos = Counter(
+            "farebox_charged_nanos_total", "Charges in nanodollars", registry=registry
+        )
+        self.absorbed_nanos = Counter(
+            "farebox_absorbed_nanos_total", "Usage that the operator absorbed", registry=registry
+        )
+        self.overruns = Counter(
+            "farebox_overruns_total", "Calls whose usage passed their hold", registry=registry
+        )
+        self.estimated = Counter(
+            "farebox_estimated_total", "Calls charged by our own count", registry=registry
+        )
+        self.admission = Histogram(
+            "farebox_admission_seconds",
+            "Time from request to committed hold",
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self.settlement = Histogram(
+            "farebox_settlement_seconds",
+            "Time from usage to committed charge",
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        Gauge(
+            "farebox_bookkeeper_queued", "Commands waiting for a batch", registry=registry
+        ).set_function(queued)
+        Gauge(
+            "farebox_bookkeeper_waiting", "Admissions waiting for held money", registry=registry
+        ).set_function(waiting)
+        self.open_calls = Gauge("farebox_open_calls", "Calls under way", registry=registry)
+        self.lag = Gauge(
+            "farebox_enforcement_lag_seconds",
+            "Seconds between exhaustion and refusal: zero, since every call holds its worst case",
+            registry=registry,
+        )
+        self.lag.set(0)
+
+    def page(self) -> bytes:
+        """The exposition that a scraper reads."""
+        return generate_latest(self.registry)

@@ -1,0 +1,132 @@
+"""Refusals and failures in the shape that OpenAI's clients know.
+
+Billing refusals are 429 with type ``insufficient_quota``, a code that names the cause, and
+``x-should-retry: false``, so that official clients try once; money that open holds block is a
+``rate_limit_error`` with ``retry-after``, because trying again helps. The database away is 503,
+never 401 (DESIGN.md, fixed contracts; ERR-01, ERR-03, ERR-04).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from farebox.gateway.http import Answer, Headers, json_answer
+from farebox.ledger.commands import Refused
+
+RETRY_AFTER_HELD_SECONDS: Final = 2
+RETRY_AFTER_AWAY_SECONDS: Final = 1
+
+_NO_RETRY: Final = ("x-should-retry", "false")
+
+_KEY_MESSAGES: Final = {
+    "key_not_found": "Incorrect API key provided. Check the key, or make one with "
+    "`farebox keys create`.",
+    "key_revoked": "This API key has been revoked. Make a new one with `farebox keys create`.",
+    "key_expired": "This API key has expired. Make a new one with `farebox keys create`.",
+    "project_archived": "This API key's project has been archived. Use a key of another project.",
+}
+
+
+class GatewayError(Exception):
+    """An answer that ends a request early."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+        headers: Headers | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.code = code
+        self.param = param
+        self.headers = headers or []
+
+    def answer(self, request_id: str) -> Answer:
+        """The HTTP answer, with the request id that the doctor takes (ERR-07)."""
+        return json_answer(
+            self.status,
+            {"error": self.document()},
+            [("x-request-id", request_id), *self.headers],
+        )
+
+    def document(self) -> dict[str, str | None]:
+        """The error object: all four keys, always."""
+        return {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+        }
+
+
+def invalid_request(message: str, *, param: str | None = None, status: int = 400) -> GatewayError:
+    """The request itself is wrong."""
+    return GatewayError(status, message, param=param)
+
+
+def missing_key() -> GatewayError:
+    """No key at all."""
+    return GatewayError(
+        401,
+        "You didn't provide an API key. Send it in the header: Authorization: Bearer YOUR_KEY.",
+    )
+
+
+def wrong_key(reason: str = "key_not_found") -> GatewayError:
+    """A key that may not call: the code says so in the provider's own word (ERR-04)."""
+    return GatewayError(401, _KEY_MESSAGES[reason], code="invalid_api_key")
+
+
+def unknown_model(model: str) -> GatewayError:
+    """A model that nobody here serves or that has no price."""
+    return GatewayError(
+        404,
+        f"The model `{model[:100]}` does not exist or you do not have access to it.",
+        code="model_not_found",
+        param="model",
+    )
+
+
+def away() -> GatewayError:
+    """The database is away: nothing can be charged, so nothing may run."""
+    return GatewayError(
+        503,
+        "Billing is unavailable for a moment; nothing was charged. Please try again.",
+        kind="service_unavailable_error",
+        code="billing_unavailable",
+        headers=[("retry-after", str(RETRY_AFTER_AWAY_SECONDS))],
+    )
+
+
+def refused(refusal: Refused) -> GatewayError:
+    """An admission that the engine refused."""
+    if refusal.code in _KEY_MESSAGES:
+        return wrong_key(refusal.code)
+    if refusal.blocked_by_holds:
+        return GatewayError(
+            429,
+            refusal.message,
+            kind="rate_limit_error",
+            code="balance_held",
+            headers=[("retry-after", str(RETRY_AFTER_HELD_SECONDS))],
+        )
+    if refusal.code == "organization_suspended":
+        return GatewayError(
+            429,
+            refusal.message,
+            kind="billing_not_active",
+            code="billing_not_active",
+            headers=[_NO_RETRY],
+        )
+    if refusal.code == "stale_epoch":
+        return away()
+    return GatewayError(
+        429, refusal.message, kind="insufficient_quota", code=refusal.code, headers=[_NO_RETRY]
+    )

@@ -1,0 +1,173 @@
+"""What is on sale: the catalogue at the gateway, and the offer that fits a request.
+
+The catalogue is read again as soon as its revision grows; an admission that was rated with an older
+one is refused by the engine and rated anew, so an old price is never charged after a change has
+committed. The time by which a price version is chosen is the database's, carried forward by a
+monotonic clock between readings a second apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from farebox.gateway.openai_errors import GatewayError, invalid_request, unknown_model
+from farebox.kit.errors import UnavailableError
+from farebox.operations.directory import Catalogue, Directory, ProviderOnSale
+from farebox.operations.upstream import Upstream
+from farebox.rating.price_book import ModelFacts, PriceVersion
+from farebox.rating.units import Lane, UnpricedError, allowed_lanes
+
+REFRESH_SECONDS: Final = 1.0
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """A model at a provider, with the prices that a request may be charged."""
+
+    provider: ProviderOnSale
+    upstream: Upstream
+    model: str
+    """The name that goes upstream: as the client wrote it, without the provider's prefix."""
+    facts: ModelFacts
+    versions: tuple[PriceVersion, ...]
+    """Of every lane that the request allows, the one asked for first."""
+    names_tier: bool
+    """Whether the standard tier must be asked for: the model has other lanes to be served in."""
+    at: datetime
+    """The instant whose prices these are: that of the admission."""
+    revision: int
+
+
+class Sales:
+    """The catalogue, kept fresh."""
+
+    def __init__(self, directory: Directory, *, monotonic: Callable[[], float]) -> None:
+        self._directory = directory
+        self._monotonic = monotonic
+        self._catalogue: Catalogue | None = None
+        self._upstreams: dict[UUID, Upstream] = {}
+        self._read: tuple[datetime, float] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._loading = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Load the catalogue and begin to watch it.
+
+        Raises:
+            UnavailableError: The database is away.
+        """
+        await self.refresh()
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    async def aclose(self) -> None:
+        """Stop watching and close the upstreams."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for upstream in self._upstreams.values():
+            await upstream.aclose()
+
+    @property
+    def now(self) -> datetime:
+        """Engine time, as far as it is known here."""
+        assert self._read is not None
+        at, read = self._read
+        return at + timedelta(seconds=self._monotonic() - read)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The catalogue as last read."""
+        assert self._catalogue is not None
+        return self._catalogue
+
+    async def refresh(self) -> None:
+        """Read the revision, and the catalogue if it grew.
+
+        Raises:
+            UnavailableError: The database is away.
+        """
+        async with self._loading:
+            revision, now = await self._directory.catalogue_now()
+            self._read = (now, self._monotonic())
+            if self._catalogue is None or self._catalogue.revision != revision:
+                catalogue, upstreams = await self._directory.load_catalogue()
+                self._catalogue = catalogue
+                # Running calls keep the upstream they began with; it closes when they end.
+                self._upstreams = upstreams
+
+    def models(self) -> list[tuple[str, str]]:
+        """Every model that can be called by its plain name, with its provider's name."""
+        found: dict[str, str] = {}
+        for provider in self.catalogue.providers:
+            for model in self.catalogue.prices.models(provider.price_list):
+                lanes = self.catalogue.prices.lanes(provider.price_list, model)
+                if Lane.STANDARD in lanes:
+                    found.setdefault(model, provider.name)
+        return sorted(found.items())
+
+    def offer(self, model: str, *, service_tier: str | None, currency: str) -> Offer:
+        """The offer for a request.
+
+        Raises:
+            GatewayError: 404 for an unknown model, 400 for a tier that has no price.
+        """
+        try:
+            lanes = allowed_lanes(service_tier)
+        except UnpricedError as error:
+            raise invalid_request(error.message, param="service_tier") from error
+        refusal: GatewayError | None = None
+        for provider, name in self._candidates(model):
+            try:
+                return self._offer(provider, name, lanes, service_tier, currency)
+            except UnpricedError as error:
+                if error.reason == "unpriced_lane":
+                    refusal = invalid_request(error.message, param="service_tier")
+        raise refusal or unknown_model(model)
+
+    def _candidates(self, model: str) -> list[tuple[ProviderOnSale, str]]:
+        """Providers to look at: the one that a prefix names, else all in order."""
+        prefix, separator, rest = model.partition("/")
+        providers = self.catalogue.providers
+        named = [(p, rest) for p in providers if separator and p.name == prefix]
+        return named + [(p, model) for p in providers]
+
+    def _offer(
+        self,
+        provider: ProviderOnSale,
+        model: str,
+        lanes: tuple[Lane, ...],
+        service_tier: str | None,
+        currency: str,
+    ) -> Offer:
+        prices, now = self.catalogue.prices, self.now
+        available = prices.lanes(provider.price_list, model, currency=currency)
+        wanted = lanes
+        if service_tier == "auto":
+            wanted = tuple(lane for lane in lanes if lane in available) or lanes
+        versions = tuple(
+            prices.version_at(provider.price_list, model, lane, now, currency=currency)
+            for lane in wanted
+        )
+        return Offer(
+            provider=provider,
+            upstream=self._upstreams[provider.id],
+            model=model,
+            facts=prices.facts(provider.price_list, model),
+            versions=versions,
+            names_tier=bool({Lane.FLEX, Lane.PRIORITY} & set(available)),
+            at=now,
+            revision=self.catalogue.revision,
+        )
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            # Away: what was read stays good; every admission checks the revision anyway.
+            with suppress(UnavailableError):
+                await self.refresh()

@@ -1,0 +1,158 @@
+"""Server-sent events, read no further than needed.
+
+Events are passed on as they came. Only two kinds are looked into: the one that ends a choice and
+the one that carries usage. A key name cannot stand inside a JSON string without an escaped quote,
+so a search for the bytes of ``"finish_reason":`` never mistakes content for structure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+EVENT_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A single event larger than this is a fault of the upstream."""
+
+_BOUNDARY: Final = re.compile(rb"\r?\n\r?\n")
+_FINISHED: Final = re.compile(rb'"finish_reason"\s*:\s*"')
+_USAGE: Final = re.compile(rb'"usage"\s*:\s*\{')
+_ERROR: Final = re.compile(rb'"error"\s*:\s*[{"]')
+
+DONE: Final = b"data: [DONE]\n\n"
+
+
+class EventTooLargeError(Exception):
+    """An event that does not end."""
+
+
+class EventSplitter:
+    """Cuts a byte stream into events, whatever its pieces are."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The events that are whole now, each with its blank line.
+
+        Raises:
+            EventTooLargeError: More than :data:`EVENT_BYTES_MAX` without an end.
+        """
+        data = self._rest + chunk if self._rest else chunk
+        events: list[bytes] = []
+        begin = 0
+        for match in _BOUNDARY.finditer(data):
+            events.append(data[begin : match.end()])
+            begin = match.end()
+        self._rest = data[begin:]
+        if len(self._rest) > EVENT_BYTES_MAX:
+            raise EventTooLargeError
+        return events
+
+    def flush(self) -> bytes:
+        """What is left at the end of the stream, if the last event had no blank line."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """What matters of a chunk of a streamed chat answer."""
+
+    choices: list[msgspec.Raw] = []
+    usage: msgspec.Raw | None = None
+    service_tier: str | None = None
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """The text that a choice grew by."""
+
+    content: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[msgspec.Raw] | None = None
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """One choice of a chunk."""
+
+    delta: Delta = Delta()
+    finish_reason: str | None = None
+
+
+class Content(msgspec.Struct, frozen=True):
+    """A chunk read for its text."""
+
+    choices: list[Choice] = []
+
+
+_chunk: Final = msgspec.json.Decoder(Chunk)
+_content: Final = msgspec.json.Decoder(Content)
+_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def finishes(event: bytes) -> int:
+    """How many choices the event ends."""
+    return len(_FINISHED.findall(event))
+
+
+def carries_usage(event: bytes) -> bool:
+    """Tell whether the event may carry a usage object."""
+    return _USAGE.search(event) is not None
+
+
+def carries_error(event: bytes) -> bool:
+    """Tell whether the event may be an error that ends the stream."""
+    return _ERROR.search(event) is not None and b'"choices"' not in event
+
+
+def is_done(event: bytes) -> bool:
+    """Tell whether the event is the end mark."""
+    return data_of(event).strip() == b"[DONE]"
+
+
+def data_of(event: bytes) -> bytes:
+    """The event's data lines, joined."""
+    lines = [line[5:].lstrip(b" ") for line in event.splitlines() if line.startswith(b"data:")]
+    return b"\n".join(lines)
+
+
+def read_chunk(event: bytes) -> Chunk | None:
+    """Decode an event's chunk; None where it is something else."""
+    try:
+        return _chunk.decode(data_of(event))
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def text_of(event: bytes) -> str:
+    """All text that an event adds to the answer, for counting its tokens."""
+    try:
+        content = _content.decode(data_of(event))
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    pieces: list[str] = []
+    for choice in content.choices:
+        delta = choice.delta
+        pieces += [
+            text
+            for text in (
+                delta.content,
+                delta.refusal,
+                delta.reasoning or delta.reasoning_content,
+            )
+            if text
+        ]
+        pieces += [bytes(call).decode() for call in delta.tool_calls or ()]
+    return "".join(pieces)
+
+
+def with_cost(event: bytes, charge: str) -> bytes:
+    """The usage event with ``usage.cost`` in decimal units of the currency."""
+    fields = _fields.decode(data_of(event))
+    usage = _fields.decode(fields["usage"])
+    # A JSON number, written digit by digit: no float has touched it.
+    usage["cost"] = msgspec.Raw(charge.encode())
+    fields["usage"] = msgspec.Raw(msgspec.json.encode(usage))
+    return b"data: " + msgspec.json.encode(fields) + b"\n\n"

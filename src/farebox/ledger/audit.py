@@ -1,0 +1,472 @@
+"""The audit: are the books what their own rows make of them?
+
+Facts in, findings out. Every total is compared with the sum of the rows it stands for, every row
+with its parts, the journal with both (DESIGN.md promise 3, DED-04, DED-16). The first difference of
+each kind is named, and how many more there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from msgspec import structs
+
+from farebox.kit.ids import format_id
+from farebox.kit.money import format_amount, price_half_even
+from farebox.ledger.audit_facts import (
+    ROLLUP_MEASURES,
+    CallFacts,
+    CallSums,
+    Counts,
+    GrantFacts,
+    HoldFacts,
+    JournalSums,
+    OrganizationFacts,
+    PostingFacts,
+    PriceTables,
+    QuarantinedFacts,
+    RangeFacts,
+    RollupFacts,
+    WindowFacts,
+)
+from farebox.ledger.grants import PAID, GrantState
+from farebox.ledger.holds import CallState
+from farebox.ledger.journal import Account, PostingKind
+
+HOLD_OVERDUE_AFTER: Final = timedelta(minutes=5)
+"""The sweep ends a hold within seconds of its latest end; after a clock jump it pauses for two
+minutes. Later than this, nobody sweeps."""
+
+
+class Code(StrEnum):
+    """Every kind of difference, and what it says."""
+
+    TOTALS_DISAGREE = "totals_disagree", "granted + owed is not what the other totals add up to"
+    TOTAL_NEGATIVE = "total_negative", "a total of the organisation is less than zero"
+    GRANTED = "granted", "granted is not the sum of the grants' amounts"
+    SPENT = "spent", "spent is not the sum of the calls' charges"
+    RESERVED = "reserved", "reserved is not the sum of the open holds' earmarks"
+    UNSECURED_HELD = "unsecured_held", "unsecured_held is not the sum over the open holds"
+    UNRESERVED = "unreserved", "unreserved is not the sum over the grants"
+    FROZEN = "frozen", "frozen is not the sum over the grants"
+    EXPIRED = "expired", "expired is not the sum over the grants"
+    REFUNDED = "refunded", "refunded is not what the journal took back"
+    OWED = "owed", "owed is not what calls, disputes and corrections left unpaid"
+    ABSORBED = "absorbed", "absorbed is not the sum over the calls"
+    SEQUENCE = "sequence", "calls and grants do not carry each number once, without a gap"
+
+    CUSTOMER_CREDIT = "customer_credit", "the account is not the credit that grants have left"
+    RECEIVABLE = "receivable", "the account is not what the organisation owes"
+    REVENUE = "revenue", "the account is not what calls were charged and the operator absorbed"
+    ABSORBED_ACCOUNT = "absorbed_account", "the account is not what the operator absorbed"
+    BREAKAGE = "breakage", "the account is not what expired"
+    REFUNDS = "refunds", "the account is not what was taken back from grants, or owed instead"
+    FUNDING = "funding", "clearing and promotion have not paid for what was granted"
+
+    GRANT_UNKNOWN = "grant_unknown", "a grant that does not exist was drawn, earmarked or posted"
+    GRANT_PARTS = "grant_parts", "the amount is not remaining + drawn + repaid + expired + refunded"
+    GRANT_BOUNDS = "grant_bounds", "reserved and frozen do not fit into what remains"
+    GRANT_STATE = "grant_state", "the money does not lie where the grant's state puts it"
+    GRANT_RESERVED = "grant_reserved", "reserved is not the sum of the open holds' earmarks"
+    GRANT_POSTED = "grant_posted", "the journal did not book the grant at its amount"
+    GRANT_REPAID = "grant_repaid", "repaid is not what the journal repaid from it"
+    GRANT_EXPIRED = "grant_expired", "expired is not the breakage that the journal has of it"
+    GRANT_REFUNDED = "grant_refunded", "less was taken back than the journal says"
+
+    HOLD_PARTS = "hold_parts", "the hold is not the sum of its earmarks and its unsecured part"
+    HOLD_COUNTER = "hold_counter", "the hold raised a limit's window that is not there"
+    HOLD_CLOSED = "hold_closed", "the hold is open although its call has ended"
+    HOLD_OVERDUE = "hold_overdue", "the hold should have lapsed; is a worker running?"
+
+    CALL_LINES = "call_lines", "the line items do not add up to charge + absorbed"
+    CALL_LINE_AMOUNT = "call_line_amount", "a line item is not its quantity times its price"
+    CALL_LINE_PRICE = "call_line_price", "a line item has a price that its price version has not"
+    CALL_DRAWS = "call_draws", "draws and what is owed do not add up to the charge"
+    CALL_RELEASED = "call_released", "a released call has moved money"
+    CALL_BEYOND_HOLD = "call_beyond_hold", "the charge passes the hold and no overrun was told"
+    CALL_LATE = "call_late", "a call that was not late carries a late change"
+
+    POSTING_UNBALANCED = "posting_unbalanced", "the posting's entries do not sum to zero"
+    POSTING_UNKNOWN = "posting_unknown", "the posting has a kind or an account that does not exist"
+    POSTING_CALL = "posting_call", "the posting names a call that is not there"
+    POSTING_LATE = "posting_late", "the posting is not the late change of its call"
+    BREAKAGE_DATE = "breakage_date", "breakage is not dated at the grant's end"
+    RANGE = "range", "postings of calls do not cover each call once"
+    RANGE_SUM = "range_sum", "the posting is not the sum of the calls that it covers"
+
+    ROLLUP = "rollup", "the hourly rollup is not the sum of its calls"
+    WINDOW_USED = "window_used", "the limit's used is not what calls of its window were charged"
+    WINDOW_HELD = "window_held", "the limit's held is not what open calls of its window hold"
+    ORPHANS = "orphans", "rows belong to an organisation that does not exist"
+    QUARANTINED = "quarantined", "a command was rejected by the database and waits for a ruling"
+
+    def __new__(cls, value: str, sentence: str) -> Code:  # noqa: PYI034 - an enum has no subclass
+        """Make a member that knows its sentence."""
+        code = str.__new__(cls, value)
+        code._value_ = value
+        code.sentence = sentence
+        return code
+
+    sentence: str
+
+
+WARNINGS: Final = frozenset({Code.HOLD_OVERDUE, Code.QUARANTINED})
+"""Somebody has something to do, but the books are right."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """The first difference of one kind in one organisation."""
+
+    code: Code
+    organization_id: UUID
+    subject: str
+    """The id of the row."""
+    expected: str
+    """What the other rows make of it; amounts in the major unit."""
+    found: str
+    message: str
+    warning: bool = False
+    times: int = 1
+    """How many differences of this kind there are."""
+
+
+class Audit:
+    """One organisation's audit: told row by row, it keeps the first difference of each kind."""
+
+    def __init__(self, organization_id: UUID) -> None:
+        self.organization_id = organization_id
+        self.checked = Counts(organizations=1)
+        self._findings: dict[Code, Finding] = {}
+        self._grants = dict.fromkeys(("amount", "remaining", "reserved", "frozen"), 0)
+        self._grants |= dict.fromkeys(("repaid", "expired", "refunded"), 0)
+        self._earmarked = 0
+        self._unsecured = 0
+        self._windows: list[WindowFacts] = []
+        self._window_holds: list[int] = []
+        self._window_raised: dict[tuple[str, UUID, str, datetime], int] = {}
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The first difference of each kind so far, in the order they were found."""
+        return list(self._findings.values())
+
+    # Single rows, each in itself.
+
+    def call(
+        self, call: CallFacts, prices: PriceTables | None, *, overrun_told: bool = False
+    ) -> None:
+        """Check a closed call: its lines, its draws and its bounds.
+
+        Args:
+            call: The row.
+            prices: The tables of its price version, stand-ins included; None if there is none.
+            overrun_told: Whether an overrun of this call was written to the outbox.
+        """
+        self.checked.calls += 1
+        self.checked.line_items += len(call.units)
+        self.checked.draws += len(call.draws)
+        subject = format_id("req", call.id)
+        metered = call.charge + call.absorbed
+        if call.state in {CallState.SETTLED, CallState.LATE}:
+            self._money(Code.CALL_LINES, subject, sum(call.amounts), metered)
+        elif call.state == CallState.RELEASED:
+            moved = metered + sum(call.amounts) + sum(call.draws)
+            self._money(Code.CALL_RELEASED, subject, 0, moved)
+        self._money(Code.CALL_DRAWS, subject, call.charge, sum(call.draws) + call.owed)
+        if call.draws and min(call.draws) <= 0:
+            self._note(Code.CALL_DRAWS, subject, "draws above zero", _amount(min(call.draws)))
+        self._lines(subject, call, prices)
+        if call.charge > call.held and not overrun_told:
+            wanted = f"at most {_amount(call.held)}"
+            self._note(Code.CALL_BEYOND_HOLD, subject, wanted, _amount(call.charge))
+        if call.state != CallState.LATE:
+            self._money(Code.CALL_LATE, subject, 0, abs(call.late_charge) + abs(call.late_absorbed))
+
+    def _lines(self, subject: str, call: CallFacts, prices: PriceTables | None) -> None:
+        columns = (call.units, call.quantities, call.prices, call.amounts)
+        if len({len(column) for column in columns}) > 1:
+            lengths = " and ".join(str(len(column)) for column in columns)
+            self._note(Code.CALL_LINES, subject, "lines of four parts each", f"{lengths} parts")
+            return
+        for unit, quantity, price, amount in zip(*columns, strict=True):
+            if quantity < 0 or price < 0 or price_half_even(quantity, price) != amount:
+                wanted = f"{unit}: {quantity} x {_amount(price)} per million"
+                self._note(Code.CALL_LINE_AMOUNT, subject, wanted, _amount(amount))
+        if prices is not None and not _priced(call, prices):
+            wanted = " or ".join(_table(call.units, table) for table in prices)
+            has = _table(call.units, dict(zip(call.units, call.prices, strict=True)))
+            self._note(Code.CALL_LINE_PRICE, subject, wanted, has)
+
+    def posting(self, posting: PostingFacts) -> None:
+        """Check a posting: balanced, of known words, and true of the grant and call it names."""
+        self.checked.postings += 1
+        subject = f"posting {posting.id}"
+        self._money(Code.POSTING_UNBALANCED, subject, 0, sum(posting.amounts))
+        entries = dict(zip(posting.accounts, posting.amounts, strict=True))
+        unknown = [account for account in entries if account not in _ACCOUNTS]
+        if posting.kind not in _KINDS or unknown or len(entries) < len(posting.accounts):
+            said = ", ".join([posting.kind, *posting.accounts])
+            self._note(Code.POSTING_UNKNOWN, subject, "known words, each account once", said)
+        if posting.call_id is not None and posting.call_state is None:
+            call = format_id("req", posting.call_id)
+            self._note(Code.POSTING_CALL, subject, f"call {call}", "no such call")
+        elif posting.kind == PostingKind.LATE and posting.grant_id is None:
+            self._late(subject, posting, entries)
+        if Account.BREAKAGE in entries:
+            self._breakage(subject, posting)
+
+    def _late(self, subject: str, posting: PostingFacts, entries: dict[str, int]) -> None:
+        charge, absorbed = posting.call_late_charge, posting.call_late_absorbed
+        wanted = f"late, charge {_amount(charge)}, absorbed {_amount(absorbed)}"
+        has_absorbed = entries.get(Account.ABSORBED, 0)
+        has_charge = -entries.get(Account.REVENUE, 0) - has_absorbed
+        has = (
+            f"{posting.call_state}, charge {_amount(has_charge)}, absorbed {_amount(has_absorbed)}"
+        )
+        if wanted != has:
+            self._note(Code.POSTING_LATE, subject, wanted, has)
+
+    def _breakage(self, subject: str, posting: PostingFacts) -> None:
+        """At the grant's end; what came back to it later, when it came back (CRD-11)."""
+        end = posting.grant_expires_at
+        once = posting.kind == PostingKind.BREAKAGE and posting.call_id is None
+        if end is None:
+            self._note(Code.BREAKAGE_DATE, subject, "a grant that ends", "no end")
+        elif posting.at != end if once else posting.at < end:
+            wanted = f"{'at' if once else 'not before'} {end.isoformat()}"
+            self._note(Code.BREAKAGE_DATE, subject, wanted, posting.at.isoformat())
+
+    def quarantined(self, command: QuarantinedFacts) -> None:
+        """Remind of a command that waits for a ruling; its hold stays until then."""
+        subject = f"quarantine {command.id}"
+        self._note(Code.QUARANTINED, subject, "none", f"{command.command_kind}: {command.error}")
+
+    # Rows of one snapshot, beside the sums of others.
+
+    def grant(self, grant: GrantFacts) -> None:
+        """Check a grant against the calls, the holds and the journal (DED-04, CRD-11)."""
+        subject = format_id("grant", grant.id)
+        if grant.source is None:
+            used = f"drawn {_amount(grant.drawn)}, earmarked {_amount(grant.earmarked)}"
+            self._note(Code.GRANT_UNKNOWN, subject, "a grant of this organisation", used)
+            return
+        self.checked.grants += 1
+        for name in self._grants:
+            self._grants[name] += getattr(grant, name)
+        parts = grant.remaining + grant.drawn + grant.repaid + grant.expired + grant.refunded
+        self._money(Code.GRANT_PARTS, subject, parts, grant.amount)
+        unreserved = grant.remaining - grant.reserved - grant.frozen
+        low = min(grant.reserved, grant.frozen, unreserved, grant.amount - grant.remaining)
+        if low < 0:
+            self._note(Code.GRANT_BOUNDS, subject, "no part below zero", _amount(low))
+        elsewhere = grant.frozen if grant.state != GrantState.FROZEN else 0
+        if grant.state != GrantState.OPEN:
+            elsewhere += max(0, unreserved)
+        self._money(Code.GRANT_STATE, subject, 0, elsewhere)
+        self._money(Code.GRANT_RESERVED, subject, grant.earmarked, grant.reserved)
+        paid = grant.posted_paid if grant.source in PAID else grant.posted_free
+        other = grant.posted_paid + grant.posted_free - paid
+        self._money(Code.GRANT_POSTED, subject, grant.amount, paid - other)
+        self._money(Code.GRANT_REPAID, subject, grant.posted_repaid, grant.repaid)
+        self._money(Code.GRANT_EXPIRED, subject, grant.posted_expired, grant.expired)
+        if grant.refunded < grant.posted_refunded:
+            wanted = f"at least {_amount(grant.posted_refunded)}"
+            self._note(Code.GRANT_REFUNDED, subject, wanted, _amount(grant.refunded))
+
+    def window(self, window: WindowFacts) -> None:
+        """Check a limit's used, and note the window for the holds, which come after."""
+        self.checked.windows += 1
+        self._money(Code.WINDOW_USED, _window_name(window), window.charged, window.used)
+        self._windows.append(window)
+        self._window_holds.append(0)
+        self._window_raised[_window_key(window)] = 0
+
+    def hold(self, hold: HoldFacts, now: datetime) -> None:
+        """Check an open hold; every window must be known by now."""
+        self.checked.holds += 1
+        subject = format_id("req", hold.call_id)
+        earmarked = sum(hold.earmarks)
+        self._earmarked += earmarked
+        self._unsecured += hold.unsecured
+        self._money(Code.HOLD_PARTS, subject, earmarked + hold.unsecured, hold.amount)
+        for raised in hold.raised:
+            key = (raised.scope_kind, raised.scope_id, raised.period, raised.start)
+            if key in self._window_raised:
+                self._window_raised[key] += raised.amount
+            else:
+                wanted = f"a {raised.period} window from {raised.start.isoformat()}"
+                self._note(Code.HOLD_COUNTER, subject, wanted, "none")
+        for place, window in enumerate(self._windows):
+            if window.start <= hold.admitted_at < window.end:
+                self._window_holds[place] += hold.amount
+        if hold.closed_too:
+            self._note(Code.HOLD_CLOSED, subject, "open or closed", "both")
+        if hold.latest_end + HOLD_OVERDUE_AFTER < now:
+            wanted = f"lapsed by {(hold.latest_end + HOLD_OVERDUE_AFTER).isoformat()}"
+            self._note(Code.HOLD_OVERDUE, subject, wanted, f"open at {now.isoformat()}")
+
+    def range(self, covered: RangeFacts) -> None:
+        """Check a posting of calls against the calls between its sequences."""
+        if covered.posting_id is None:
+            subject = f"sequence {covered.call_first}"
+            self._note(Code.RANGE, subject, "a posting", f"{covered.calls} calls without one")
+            return
+        subject = f"posting {covered.posting_id}"
+        if covered.range_before_ends >= covered.first_sequence:
+            wanted = f"sequences after {covered.range_before_ends}"
+            self._note(Code.RANGE, subject, wanted, str(covered.first_sequence))
+        elif (covered.call_first, covered.call_last) != (
+            covered.first_sequence,
+            covered.last_sequence,
+        ):
+            wanted = f"calls {covered.first_sequence} to {covered.last_sequence}"
+            self._note(Code.RANGE, subject, wanted, f"{covered.call_first} to {covered.call_last}")
+        for name, counted, posted in (
+            ("customer_credit", covered.charge - covered.owed, covered.customer_credit),
+            ("receivable", covered.owed, covered.receivable),
+            ("absorbed", covered.call_absorbed, covered.absorbed),
+            ("revenue", -covered.charge - covered.call_absorbed, covered.revenue),
+        ):
+            if counted != posted:
+                wanted = f"{name} {_amount(counted)}"
+                self._note(Code.RANGE_SUM, subject, wanted, _amount(posted))
+
+    def rollup(self, rollup: RollupFacts) -> None:
+        """Check a row of the hourly rollup."""
+        nothing = [0] * len(ROLLUP_MEASURES)
+        counted, stored = rollup.counted or nothing, rollup.stored or nothing
+        subject = f"{rollup.hour.isoformat()} {rollup.model}"
+        for name, wanted, has in zip(ROLLUP_MEASURES, counted, stored, strict=True):
+            if wanted != has:
+                show = _amount if name in {"charge", "absorbed", "cost"} else str
+                self._note(Code.ROLLUP, subject, f"{name} {show(wanted)}", show(has))
+
+    # The organisation, at last.
+
+    def close(self, org: OrganizationFacts, calls: CallSums, journal: JournalSums) -> None:
+        """Check the totals; every grant, window and hold must have been told before."""
+        for window, held in zip(self._windows, self._window_holds, strict=True):
+            subject = _window_name(window)
+            self._money(Code.WINDOW_HELD, subject, held, window.held)
+            raised = self._window_raised[_window_key(window)]
+            self._money(Code.WINDOW_HELD, subject, raised, window.held)
+        self._totals(org, calls, journal)
+        self._journal(org, journal)
+        subject = format_id("org", org.id)
+        numbers = (calls.numbered, calls.numbers, calls.number_max)
+        if numbers != (org.sequence,) * 3:
+            wanted = f"{org.sequence} rows numbered 1 to {org.sequence}"
+            has = f"{calls.numbered} rows, {calls.numbers} numbers, up to {calls.number_max}"
+            self._note(Code.SEQUENCE, subject, wanted, has)
+
+    def _totals(self, org: OrganizationFacts, calls: CallSums, journal: JournalSums) -> None:
+        subject = format_id("org", org.id)
+        grants = self._grants
+        unreserved = grants["remaining"] - grants["reserved"] - grants["frozen"]
+        owed_otherwise = journal.of(Account.RECEIVABLE, *_DEBT_KINDS)
+        for code, counted, stored in (
+            (Code.GRANTED, grants["amount"], org.granted),
+            (Code.SPENT, calls.charge, org.spent),
+            (Code.RESERVED, self._earmarked, org.reserved),
+            (Code.UNSECURED_HELD, self._unsecured, org.unsecured_held),
+            (Code.UNRESERVED, unreserved, org.unreserved),
+            (Code.FROZEN, grants["frozen"], org.frozen),
+            (Code.EXPIRED, grants["expired"], org.expired),
+            (Code.REFUNDED, grants["refunded"] + owed_otherwise, org.refunded),
+            (Code.OWED, calls.owed + owed_otherwise - grants["repaid"], org.owed),
+            (Code.ABSORBED, calls.absorbed, org.absorbed),
+        ):
+            self._money(code, subject, counted, stored)
+        used = org.spent + org.reserved + org.unreserved + org.frozen + org.expired + org.refunded
+        self._money(Code.TOTALS_DISAGREE, subject, used, org.granted + org.owed)
+        for name in _TOTALS:
+            if (total := getattr(org, name)) < 0:
+                self._note(Code.TOTAL_NEGATIVE, subject, f"{name} above zero", _amount(total))
+
+    def _journal(self, org: OrganizationFacts, journal: JournalSums) -> None:
+        subject = format_id("org", org.id)
+        funded = journal.of(Account.CLEARING) + journal.of(Account.PROMOTION_EXPENSE)
+        for code, counted, posted in (
+            (Code.CUSTOMER_CREDIT, -self._grants["remaining"], journal.of(Account.CUSTOMER_CREDIT)),
+            (Code.RECEIVABLE, org.owed, journal.of(Account.RECEIVABLE)),
+            (Code.REVENUE, -org.spent - org.absorbed, journal.of(Account.REVENUE)),
+            (Code.ABSORBED_ACCOUNT, org.absorbed, journal.of(Account.ABSORBED)),
+            (Code.BREAKAGE, -org.expired, journal.of(Account.BREAKAGE)),
+            (Code.REFUNDS, -org.refunded, journal.of(Account.REFUNDS)),
+            (Code.FUNDING, org.granted, funded),
+        ):
+            self._money(code, subject, counted, posted)
+
+    # Notes.
+
+    def _money(self, code: Code, subject: str, expected: int, found: int) -> None:
+        if expected != found:
+            self._note(code, subject, _amount(expected), _amount(found))
+
+    def _note(self, code: Code, subject: str, expected: str, found: str) -> None:
+        known = self._findings.get(code)
+        if known is not None:
+            self._findings[code] = structs.replace(known, times=known.times + 1)
+            return
+        self._findings[code] = Finding(
+            code=code,
+            organization_id=self.organization_id,
+            subject=subject,
+            expected=expected,
+            found=found,
+            message=f"{subject}: {code.sentence} (expected {expected}, found {found}).",
+            warning=code in WARNINGS,
+        )
+
+
+_ACCOUNTS: Final = frozenset(account.value for account in Account)
+_KINDS: Final = frozenset(kind.value for kind in PostingKind)
+_TOTALS: Final = OrganizationFacts.__struct_fields__[2:]
+_DEBT_KINDS: Final = (PostingKind.DISPUTE_LOST, PostingKind.CORRECTION)
+"""What makes debt besides calls; repayments take it away."""
+
+_amount = format_amount
+
+
+def _priced(call: CallFacts, tables: PriceTables) -> bool:
+    """Tell whether one table of the price version explains every line.
+
+    What an answer leaves open is charged at the dearest price of the version and marked estimated
+    (ENGINE.md, "Ceilings"); such a line may have any of its prices.
+    """
+    if call.estimated:
+        known = {price for table in tables for price in table.values()}
+        return known.issuperset(call.prices)
+    lines = list(zip(call.units, call.prices, strict=True))
+    return any(all(table.get(unit) == price for unit, price in lines) for table in tables)
+
+
+def _table(units: list[str], prices: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{unit} {_amount(prices[unit]) if unit in prices else 'unpriced'}" for unit in units
+    )
+
+
+def _window_key(window: WindowFacts) -> tuple[str, UUID, str, datetime]:
+    return (window.scope_kind, window.scope_id, window.period, window.start)
+
+
+def _window_name(window: WindowFacts) -> str:
+    return f"{window.scope_kind} {window.period} from {window.start.isoformat()}"
+
+
+def orphaned(table: str, organization_id: UUID) -> Finding:
+    """The finding that rows of a table belong to an organisation that does not exist."""
+    return Finding(
+        code=Code.ORPHANS,
+        organization_id=organization_id,
+        subject=table,
+        expected="an organisation",
+        found="none",
+        message=f"{table}: {Code.ORPHANS.sentence} ({format_id('org', organization_id)}).",
+    )

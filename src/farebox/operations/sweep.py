@@ -1,0 +1,116 @@
+"""The sweep: it ends holds whose node is gone or whose time is up, and posts breakage.
+
+``step`` does one round; a clock only decides when to call it. A node is fenced off before its holds
+are lapsed, so that it can admit nothing more under its old epoch. The sweep pauses, and says so,
+when the database's clock jumps against the worker's own monotonic clock (ENGINE.md, "Nodes and
+lapses"): a moved clock must not lapse holds of nodes that are alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+from uuid import UUID
+
+import msgspec
+
+from farebox.ledger.commands import AnyCommand, ExpireGrants, Lapse, Result
+
+NODE_SILENCE: Final = timedelta(seconds=60)
+"""A node unseen for this long is gone; it has stopped by itself after 40 seconds."""
+
+CLOCK_JUMP_MAX: Final = timedelta(seconds=30)
+PAUSE_AFTER_JUMP: Final = timedelta(seconds=120)
+"""Long enough for every living node to renew by the new clock."""
+
+HOLDS_PER_STEP: Final = 256
+ORGANIZATIONS_PER_STEP: Final = 100
+
+
+class HoldToLapse(msgspec.Struct, frozen=True):
+    """An open hold that the sweep must end."""
+
+    organization_id: UUID
+    call_id: UUID
+    node_id: UUID
+    epoch: int
+    node_gone: bool
+
+
+class SweepStore(Protocol):
+    """What the sweep asks of the database."""
+
+    async def real_time(self) -> datetime:
+        """The database's real clock."""
+
+    async def fence_silent(self, silence: timedelta) -> list[str]:
+        """End the epochs of silent nodes that hold money; gives their names."""
+
+    async def holds_to_lapse(self, limit: int) -> list[HoldToLapse]:
+        """Open holds whose node is gone or whose time is up."""
+
+    async def organizations_with_ended_grants(self, limit: int) -> list[UUID]:
+        """Organisations that have breakage to post."""
+
+
+class Submits(Protocol):
+    """The bookkeeper, as far as the sweep needs it."""
+
+    async def submit(self, command: AnyCommand) -> Result:
+        """Have a command decided and committed."""
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """What one step did."""
+
+    lapsed: int = 0
+    expired_organizations: int = 0
+    fenced: tuple[str, ...] = ()
+    paused: bool = False
+
+
+class Sweep:
+    """Ends what nobody else will end."""
+
+    def __init__(
+        self, store: SweepStore, bookkeeper: Submits, *, monotonic: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._bookkeeper = bookkeeper
+        self._monotonic = monotonic
+        self._last: tuple[datetime, float] | None = None
+        self._paused_until = float("-inf")
+
+    async def step(self) -> Swept:
+        """Do one round; call again at once while it finds a full page."""
+        if await self._clock_jumped():
+            return Swept(paused=True)
+        fenced = await self._store.fence_silent(NODE_SILENCE)
+        lapsed = 0
+        for hold in await self._store.holds_to_lapse(HOLDS_PER_STEP):
+            await self._bookkeeper.submit(
+                Lapse(
+                    organization_id=hold.organization_id,
+                    call_id=hold.call_id,
+                    node_id=hold.node_id,
+                    epoch=hold.epoch,
+                    reason="node_gone" if hold.node_gone else "latest_end",
+                )
+            )
+            lapsed += 1
+        ended = await self._store.organizations_with_ended_grants(ORGANIZATIONS_PER_STEP)
+        for organization_id in ended:
+            await self._bookkeeper.submit(ExpireGrants(organization_id=organization_id))
+        return Swept(lapsed=lapsed, expired_organizations=len(ended), fenced=tuple(fenced))
+
+    async def _clock_jumped(self) -> bool:
+        """Compare the database's clock with our own; remember both."""
+        before = self._monotonic()
+        now = await self._store.real_time()
+        last, self._last = self._last, (now, before)
+        if last is not None:
+            drift = (now - last[0]) - timedelta(seconds=before - last[1])
+            if abs(drift) > CLOCK_JUMP_MAX:
+                self._paused_until = before + PAUSE_AFTER_JUMP.total_seconds()
+        return before < self._paused_until

@@ -1,0 +1,210 @@
+-- What an audit of the books reads. Rows that prove themselves come in pages, each a statement of
+-- its own; sums that must agree come from one short snapshot per organisation. Sums are cast back
+-- to bigint: one that does not fit is an error, not a rounding.
+
+-- name: organizations
+SELECT id FROM organization WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
+
+-- name: orphans
+-- Organisations that rows name and that do not exist, each table walked from id to id.
+WITH RECURSIVE named (source, id) AS (
+    (SELECT 'call', organization_id FROM call ORDER BY organization_id LIMIT 1)
+    UNION ALL (SELECT 'hold', organization_id FROM hold ORDER BY organization_id LIMIT 1)
+    UNION ALL (SELECT 'posting', organization_id FROM posting ORDER BY organization_id LIMIT 1)
+    UNION ALL
+        (SELECT 'rollup_hour', organization_id FROM rollup_hour ORDER BY organization_id LIMIT 1)
+    UNION ALL
+    SELECT n.source, CASE n.source
+        WHEN 'call' THEN (SELECT organization_id FROM call WHERE organization_id > n.id
+                          ORDER BY organization_id LIMIT 1)
+        WHEN 'hold' THEN (SELECT organization_id FROM hold WHERE organization_id > n.id
+                          ORDER BY organization_id LIMIT 1)
+        WHEN 'posting' THEN (SELECT organization_id FROM posting WHERE organization_id > n.id
+                             ORDER BY organization_id LIMIT 1)
+        ELSE (SELECT organization_id FROM rollup_hour WHERE organization_id > n.id
+              ORDER BY organization_id LIMIT 1)
+        END
+    FROM named n WHERE n.id IS NOT NULL
+)
+SELECT n.source, n.id FROM named n
+WHERE n.id IS NOT NULL AND NOT EXISTS (SELECT FROM organization o WHERE o.id = n.id)
+ORDER BY n.id, n.source
+
+-- name: call_page
+SELECT id, state, held_nanos, charge_nanos, absorbed_nanos, owed_nanos, late_charge_nanos,
+       late_absorbed_nanos, estimated, price_id, line_units, line_quantities, line_prices,
+       line_nanos, draw_nanos
+FROM call WHERE organization_id = %(organization_id)s AND id > %(after)s
+ORDER BY id LIMIT %(limit)s
+
+-- name: overruns_told
+SELECT DISTINCT (facts ->> 'call_id')::uuid FROM outbox
+WHERE organization_id = %(organization_id)s AND kind = 'overrun'
+  AND facts ->> 'call_id' = ANY(%(call_ids)s)
+
+-- name: price_versions
+SELECT id, base_units, base_prices, long_units, long_prices
+FROM price_version WHERE id = ANY(%(ids)s)
+
+-- name: posting_page
+SELECT p.id, p.kind, p.at, p.accounts, p.amounts_nanos, p.grant_id, p.call_id, g.expires_at,
+       c.state, coalesce(c.late_charge_nanos, 0), coalesce(c.late_absorbed_nanos, 0)
+FROM posting p
+LEFT JOIN credit_grant g ON g.id = p.grant_id
+LEFT JOIN call c ON c.id = p.call_id AND c.organization_id = p.organization_id
+WHERE p.organization_id = %(organization_id)s AND p.id > %(after)s
+ORDER BY p.id LIMIT %(limit)s
+
+-- name: quarantined
+SELECT id, command_kind, error FROM quarantine
+WHERE organization_id = %(organization_id)s AND ruled_at IS NULL ORDER BY id LIMIT %(limit)s
+
+-- name: begin_snapshot
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
+
+-- name: bound_snapshot
+-- The server ends a snapshot that the program forgets, long before it harms a hot row.
+SELECT set_config('idle_in_transaction_session_timeout', '20s', true),
+       set_config('statement_timeout', '55s', true), set_config('work_mem', '64MB', true)
+
+-- name: organization
+SELECT id, sequence, granted_nanos, owed_nanos, spent_nanos, reserved_nanos, unreserved_nanos,
+       frozen_nanos, expired_nanos, refunded_nanos, unsecured_held_nanos, absorbed_nanos,
+       farebox_now()
+FROM organization WHERE id = %(organization_id)s
+
+-- name: call_sums
+SELECT coalesce(sum(charge_nanos), 0)::bigint, coalesce(sum(absorbed_nanos), 0)::bigint,
+       coalesce(sum(owed_nanos), 0)::bigint
+FROM call WHERE organization_id = %(organization_id)s
+
+-- name: sequences
+SELECT count(*), count(DISTINCT sequence), coalesce(max(sequence), 0) FROM (
+    SELECT sequence FROM call WHERE organization_id = %(organization_id)s
+    UNION ALL SELECT sequence FROM credit_grant WHERE organization_id = %(organization_id)s
+) AS numbered
+
+-- name: journal_sums
+SELECT p.kind, e.account, sum(e.nanos)::bigint
+FROM posting p, unnest(p.accounts, p.amounts_nanos) AS e (account, nanos)
+WHERE p.organization_id = %(organization_id)s
+GROUP BY p.kind, e.account
+
+-- name: grants
+WITH drawn AS (
+    SELECT d.grant_id, sum(d.nanos) AS nanos
+    FROM call c, unnest(c.draw_grants, c.draw_nanos) AS d (grant_id, nanos)
+    WHERE c.organization_id = %(organization_id)s GROUP BY d.grant_id
+), earmarked AS (
+    SELECT e.grant_id, sum(e.nanos) AS nanos
+    FROM hold h, unnest(h.earmark_grants, h.earmark_nanos) AS e (grant_id, nanos)
+    WHERE h.organization_id = %(organization_id)s GROUP BY e.grant_id
+), posted AS (
+    SELECT p.grant_id,
+        sum(e.nanos) FILTER (WHERE p.kind = 'grant' AND e.account = 'clearing') AS paid,
+        sum(e.nanos) FILTER (WHERE p.kind = 'grant' AND e.account = 'promotion_expense') AS free,
+        sum(e.nanos) FILTER (WHERE p.kind = 'repayment' AND e.account = 'customer_credit')
+            AS repaid,
+        -sum(e.nanos) FILTER (WHERE e.account = 'breakage') AS expired,
+        sum(e.nanos) FILTER (WHERE p.kind IN ('refund', 'dispute_lost')
+                               AND e.account = 'customer_credit') AS refunded
+    FROM posting p, unnest(p.accounts, p.amounts_nanos) AS e (account, nanos)
+    WHERE p.organization_id = %(organization_id)s AND p.grant_id IS NOT NULL
+    GROUP BY p.grant_id
+)
+SELECT coalesce(g.id, d.grant_id, e.grant_id, p.grant_id, '00000000-0000-0000-0000-000000000000'),
+    g.source, g.state, coalesce(g.amount_nanos, 0), coalesce(g.remaining_nanos, 0),
+    coalesce(g.reserved_nanos, 0), coalesce(g.frozen_nanos, 0), coalesce(g.repaid_nanos, 0),
+    coalesce(g.expired_nanos, 0), coalesce(g.refunded_nanos, 0), coalesce(d.nanos, 0)::bigint,
+    coalesce(e.nanos, 0)::bigint, coalesce(p.paid, 0)::bigint, coalesce(p.free, 0)::bigint,
+    coalesce(p.repaid, 0)::bigint, coalesce(p.expired, 0)::bigint, coalesce(p.refunded, 0)::bigint
+FROM (SELECT * FROM credit_grant WHERE organization_id = %(organization_id)s) AS g
+FULL JOIN drawn d ON d.grant_id = g.id
+FULL JOIN earmarked e ON e.grant_id = coalesce(g.id, d.grant_id)
+FULL JOIN posted p ON p.grant_id = coalesce(g.id, d.grant_id, e.grant_id)
+ORDER BY g.sequence
+
+-- name: limits
+SELECT organization_id, scope_kind, scope_id, rules, windows
+FROM scope_limit WHERE organization_id = %(organization_id)s
+
+-- name: charged_between
+SELECT coalesce(sum(charge_nanos), 0)::bigint FROM call
+WHERE organization_id = %(organization_id)s AND admitted_at >= %(start)s AND admitted_at < %(end)s
+
+-- name: holds
+SELECT h.call_id, h.amount_nanos, h.unsecured_nanos, h.earmark_nanos, h.raised, h.admitted_at,
+       h.latest_end, EXISTS (SELECT FROM call c WHERE c.id = h.call_id)
+FROM hold h WHERE h.organization_id = %(organization_id)s ORDER BY h.call_id
+
+-- name: unequal_ranges
+-- Postings of calls that differ from the calls they cover. A call belongs to the range that begins
+-- last at or before its sequence; late corrections are postings of their own and are taken off.
+WITH late AS (
+    SELECT p.call_id, sum(e.nanos) AS owed
+    FROM posting p, unnest(p.accounts, p.amounts_nanos) AS e (account, nanos)
+    WHERE p.organization_id = %(organization_id)s AND p.kind = 'late' AND p.grant_id IS NULL
+      AND e.account = 'receivable'
+    GROUP BY p.call_id
+), ranges AS (
+    SELECT id, first_sequence, last_sequence,
+        coalesce(lag(last_sequence) OVER (ORDER BY first_sequence, id), 0) AS range_before_ends,
+        coalesce(amounts_nanos[array_position(accounts, 'customer_credit')], 0) AS credit,
+        coalesce(amounts_nanos[array_position(accounts, 'receivable')], 0) AS receivable,
+        coalesce(amounts_nanos[array_position(accounts, 'absorbed')], 0) AS absorbed,
+        coalesce(amounts_nanos[array_position(accounts, 'revenue')], 0) AS revenue
+    FROM posting WHERE organization_id = %(organization_id)s AND kind = 'calls'
+), placed AS (
+    SELECT *, max(start) OVER (ORDER BY sequence, start NULLS LAST) AS belongs
+    FROM (
+        SELECT first_sequence AS sequence, first_sequence AS start, 0::bigint AS charge,
+               0::bigint AS absorbed, 0::numeric AS owed
+        FROM ranges
+        UNION ALL
+        SELECT c.sequence, NULL, c.charge_nanos - c.late_charge_nanos,
+               c.absorbed_nanos - c.late_absorbed_nanos, c.owed_nanos - coalesce(l.owed, 0)
+        FROM call c LEFT JOIN late l ON l.call_id = c.id
+        WHERE c.organization_id = %(organization_id)s
+    ) AS rows
+), summed AS (
+    SELECT coalesce(belongs, 0) AS belongs, count(*) AS calls, min(sequence) AS call_first,
+           max(sequence) AS call_last, sum(charge)::bigint AS charge, sum(owed)::bigint AS owed,
+           sum(absorbed)::bigint AS absorbed
+    FROM placed WHERE start IS NULL GROUP BY 1
+)
+SELECT r.id, coalesce(r.first_sequence, 0), coalesce(r.last_sequence, 0),
+    coalesce(r.range_before_ends, 0), coalesce(r.credit, 0), coalesce(r.receivable, 0),
+    coalesce(r.absorbed, 0), coalesce(r.revenue, 0), coalesce(s.calls, 0),
+    coalesce(s.call_first, 0), coalesce(s.call_last, 0), coalesce(s.charge, 0),
+    coalesce(s.owed, 0), coalesce(s.absorbed, 0)
+FROM ranges r FULL JOIN summed s ON s.belongs = r.first_sequence
+WHERE (r.first_sequence, r.last_sequence, r.credit, r.receivable, r.absorbed, r.revenue)
+      IS DISTINCT FROM (s.call_first, s.call_last, s.charge - s.owed, s.owed, s.absorbed,
+                        -s.charge - s.absorbed)
+   OR r.range_before_ends >= r.first_sequence
+ORDER BY coalesce(r.first_sequence, s.call_first)
+
+-- name: unequal_rollups
+-- Hours whose rollup differs from the calls that were admitted in them.
+SELECT coalesce(c.hour, r.hour), coalesce(c.model, r.model), r.measures, c.measures
+FROM (
+    SELECT date_trunc('hour', admitted_at, 'UTC') AS hour, project_id, key_id, feature,
+        environment, model, lane, endpoint,
+        ARRAY[count(*), sum(charge_nanos), sum(absorbed_nanos), sum(cost_nanos), sum(input_tokens),
+              sum(cached_tokens), sum(cache_write_tokens), sum(output_tokens),
+              sum(reasoning_tokens)]::bigint[] AS measures
+    FROM call WHERE organization_id = %(organization_id)s
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
+) AS c
+FULL JOIN (
+    SELECT hour, project_id, key_id, feature, environment, model, lane, endpoint,
+        ARRAY[calls, charge_nanos, absorbed_nanos, cost_nanos, input_tokens, cached_tokens,
+              cache_write_tokens, output_tokens, reasoning_tokens] AS measures
+    FROM rollup_hour WHERE organization_id = %(organization_id)s
+) AS r ON (c.hour, c.project_id, c.key_id, c.feature, c.environment, c.model, c.lane, c.endpoint)
+        = (r.hour, r.project_id, r.key_id, r.feature, r.environment, r.model, r.lane, r.endpoint)
+WHERE r.measures IS DISTINCT FROM c.measures
+ORDER BY 1, 2
+
+-- name: count_rollups
+SELECT count(*) FROM rollup_hour WHERE organization_id = %(organization_id)s

@@ -1,0 +1,42 @@
+-- What the balance, the list of grants, the limits and the history of an organisation are made of.
+
+-- name: read_organization
+SELECT id, currency, zone, active, floor_nanos, on_overrun, on_lapse, last_time, sequence,
+       granted_nanos, owed_nanos, spent_nanos, reserved_nanos, unreserved_nanos, frozen_nanos,
+       expired_nanos, refunded_nanos, unsecured_held_nanos, absorbed_nanos, farebox_now()
+FROM organization WHERE id = %s
+
+-- name: read_grants_with_money
+SELECT id, organization_id, sequence, source, amount_nanos, remaining_nanos, reserved_nanos,
+       frozen_nanos, repaid_nanos, expired_nanos, refunded_nanos, effective_at, expires_at, state,
+       repays, reference
+FROM credit_grant WHERE organization_id = %s AND has_money
+
+-- name: list_grants
+-- Newest first.
+SELECT id, organization_id, sequence, source, amount_nanos, remaining_nanos, reserved_nanos,
+       frozen_nanos, repaid_nanos, expired_nanos, refunded_nanos, effective_at, expires_at, state,
+       repays, reference
+FROM credit_grant
+WHERE organization_id = %(organization_id)s
+  AND (%(before)s::bigint IS NULL OR sequence < %(before)s)
+ORDER BY sequence DESC LIMIT %(limit)s
+
+-- name: find_grant
+SELECT id, organization_id, sequence, source, amount_nanos, remaining_nanos, reserved_nanos,
+       frozen_nanos, repaid_nanos, expired_nanos, refunded_nanos, effective_at, expires_at, state,
+       repays, reference
+FROM credit_grant WHERE id = %s
+
+-- name: read_limits
+SELECT organization_id, scope_kind, scope_id, rules, windows
+FROM scope_limit WHERE organization_id = %s ORDER BY scope_kind, scope_id
+
+-- name: list_postings
+-- Newest first.
+SELECT id, kind, at, booked_at, accounts, amounts_nanos, grant_id, call_id, first_sequence,
+       last_sequence, note
+FROM posting
+WHERE organization_id = %(organization_id)s
+  AND (%(before)s::bigint IS NULL OR id < %(before)s)
+ORDER BY id DESC LIMIT %(limit)s

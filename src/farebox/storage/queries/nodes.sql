@@ -1,0 +1,44 @@
+-- Nodes, their heartbeats, and the holds that the sweep must end. All by the real clock.
+
+-- name: register_node
+INSERT INTO node (id, epoch, name) VALUES (%(id)s, 1, %(name)s)
+ON CONFLICT (id) DO UPDATE SET epoch = node.epoch + 1, seen_at = clock_timestamp()
+RETURNING epoch
+
+-- name: renew_node
+UPDATE node SET seen_at = clock_timestamp() WHERE id = %(id)s AND epoch = %(epoch)s RETURNING epoch
+
+-- name: fence_silent_nodes
+UPDATE node SET epoch = epoch + 1
+WHERE seen_at < clock_timestamp() - %(silence)s
+  AND EXISTS (SELECT FROM hold h WHERE h.node_id = node.id AND h.epoch = node.epoch)
+RETURNING id, name
+
+-- name: retire_node
+UPDATE node SET epoch = epoch + 1 WHERE id = %(id)s AND epoch = %(epoch)s
+
+-- name: forget_old_nodes
+DELETE FROM node n WHERE n.seen_at < clock_timestamp() - interval '35 days'
+  AND NOT EXISTS (SELECT FROM hold h WHERE h.node_id = n.id)
+
+-- name: holds_to_lapse
+SELECT h.organization_id, h.call_id, h.node_id, h.epoch,
+       (n.epoch IS NULL OR n.epoch <> h.epoch) AS node_gone
+FROM hold h LEFT JOIN node n ON n.id = h.node_id
+WHERE n.epoch IS NULL OR n.epoch <> h.epoch OR h.latest_end <= farebox_now()
+ORDER BY h.call_id LIMIT %(limit)s
+
+-- name: grants_to_expire
+SELECT DISTINCT organization_id FROM credit_grant
+WHERE has_money AND expires_at <= farebox_now() AND state = 'open'
+  AND remaining_nanos - reserved_nanos - frozen_nanos > 0
+LIMIT %(limit)s
+
+-- name: real_time
+SELECT clock_timestamp()
+
+-- name: make_partitions
+SELECT farebox_make_partitions(clock_timestamp() - interval '1 month', 5)
+
+-- name: catalogue_now
+SELECT revision, farebox_now() FROM catalogue
