@@ -23,5 +23,5 @@ class TestMachineLong(LedgerMachine.TestCase):  # type: ignore[misc]
     """The same for ten times as many and longer histories."""
 
     settings = settings(
-        max_examples=3_000, stateful_step_count=50, deadline=None, suppress_health_check=_CHECKS
+        max_examples=2_000, stateful_step_count=50, deadline=None, suppress_health_check=_CHECKS
     )

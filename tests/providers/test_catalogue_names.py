@@ -45,14 +45,15 @@ def test_a_name_never_means_another_model_than_in_the_catalogue() -> None:
     compared = 0
     for provider in providers:
         for model in provider.models:
+            listed_only = not patterns(model)
             for text in texts(model.match):
-                for ending in endings:
+                for ending in endings[: 2 if listed_only else None]:
                     mine = resolved(provider.id, text + ending)
                     theirs = provider.find_model(text + ending)
                     compared += mine is not None
                     if mine is not None and (theirs is None or theirs.id != mine):
                         offenders.append((provider.id, text + ending, mine, theirs and theirs.id))
-    assert compared > 3_000
+    assert compared > 3_000, compared
     # The catalogue gives names that no API takes; ours are known by them too.
     assert [each for each in offenders if each[1] != each[2]] == []
 
@@ -86,7 +87,7 @@ def test_snapshots_and_fine_tuned_models_are_known(provider: str, name: str, mod
         ("openai", "gpt-5-nano-ultra"),
         ("openai", "my-gpt-4o-audio-preview"),
         ("google", "gemini-2.5-pro-ultra"),
-        ("google", "gemini-2.5-pro-preview-tts"),
+        ("google", "gemini-2.5-pro-preview-native"),
         ("anthropic", "claude-opus-4-50"),
         ("anthropic", "claude-opus-4-5-1"),
         ("aws", "xamazon.nova-lite-v1:0"),
@@ -106,7 +107,9 @@ def one(match: types.MatchLogic) -> types.ModelInfo:
 @pytest.mark.parametrize(
     ("match", "name", "known"),
     [
-        (types.ClauseStartsWith(starts_with="abc-"), "abc", True),
+        (types.ClauseStartsWith(starts_with="abc-"), "abc", False),
+        (types.ClauseStartsWith(starts_with="abc-"), "abc-2026-01-31-preview", True),
+        (types.ClauseStartsWith(starts_with="abc@"), "abc-2026-01-31", False),
         (types.ClauseStartsWith(starts_with="ABC"), "abc-2026-01-31", True),
         (types.ClauseStartsWith(starts_with="abc"), "abcd", False),
         (types.ClauseStartsWith(starts_with="abc-2025"), "abc-20250131", True),

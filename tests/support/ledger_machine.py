@@ -147,7 +147,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.epochs[uuid(30 + i)] = self.world.epochs[uuid(30 + i)] = 1
         if money:
             wishes = [Wish("grant", i, 0, 0, 40, when) for i in range(2) for when in (0, 1)]
-            self.batch(wishes, split=False, when=0)
+            self.batch(wishes, when=0)
 
     def put_key(self, key: KeyFacts) -> None:
         self.ledger.add_key(key)
@@ -155,44 +155,49 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- what happens -------------------------------------------------------------------------
 
-    @rule(wishes=st.lists(WISHES, min_size=1, max_size=5), split=st.booleans(), when=st.integers(0))
-    def batch(self, wishes: list[Wish], split: bool, when: int) -> None:
-        """Some commands at once, as one batch or as several."""
+    @rule(wishes=st.lists(WISHES, min_size=1, max_size=6), when=st.integers(0))
+    def batch(self, wishes: list[Wish], when: int) -> None:
+        """Some commands at once, as one batch."""
         self.pass_time(when)
-        wishes = [wish for wish in wishes if wish.kind not in self.without]
-        if split:
-            for wish in wishes:
-                self.run([c for c in [self.make(wish)] if c is not None])
-        else:
-            self.run([c for c in map(self.make, wishes) if c is not None])
+        made = [self.make(wish) for wish in wishes if wish.kind not in self.without]
+        self.run([command for command in made if command is not None])
 
-    @rule(node=st.integers(0, 1))
-    def fence(self, node: int) -> None:
-        """A node comes back with a new epoch."""
-        self.world.epochs[uuid(30 + node)] += 1
-        self.ledger.epochs[uuid(30 + node)] += 1
+    @rule(wishes=st.lists(WISHES, min_size=1, max_size=6), when=st.integers(0))
+    def batches(self, wishes: list[Wish], when: int) -> None:
+        """The same, each a batch of its own."""
+        self.pass_time(when)
+        for wish in wishes:
+            command = self.make(wish)
+            if wish.kind not in self.without and command is not None:
+                self.run([command])
 
-    @rule(org=st.integers(0, 1), what=st.integers(0, 4))
-    def change_admission(self, org: int, what: int) -> None:
-        """A key is revoked or ends, its project is archived, its organisation is suspended."""
-        key = self.world.keys[uuid(10 + org)]
+    @rule(kind=st.sampled_from(["settle", "late", "lapse", "release"]), count=st.integers(1, 5))
+    def drain(self, kind: str, count: int) -> None:
+        """A run of ends, so that money comes back and is spent again."""
+        for i in range(count):
+            command = self.make(Wish(kind, i % 2, 0, count % 4, i, 0))
+            if kind not in self.without and command is not None:
+                self.run([command])
+
+    @rule(what=st.integers(0, 9), org=st.integers(0, 1))
+    def change_world(self, what: int, org: int) -> None:
+        """A node comes back with a new epoch; prices, keys, organisations change, and back."""
+        if what < 5:
+            self.world.epochs[uuid(30 + org)] += 1
+            self.ledger.epochs[uuid(30 + org)] += 1
+            return
+        key = KeyFacts(uuid(10 + org), uuid(1 + org), uuid(20 + org), None, None, None)
         soon = self.latest + timedelta(hours=1)
-        changes: list[dict[str, Any]] = [
-            {"revoked_at": None, "expires_at": None, "project_archived_at": None},
-            {"revoked_at": soon},
-            {"expires_at": soon},
-            {"project_archived_at": soon},
-        ]
-        if what < len(changes):
-            self.put_key(structs.replace(key, **changes[what]))
-        active = what == 0 or (what != len(changes) and self.world.orgs[uuid(org + 1)].active)
+        changes: dict[int, dict[str, datetime]] = {
+            5: {"revoked_at": soon},
+            6: {"expires_at": soon},
+            7: {"project_archived_at": soon},
+        }
+        self.put_key(structs.replace(key, **changes.get(what, {})))
+        self.world.revision = self.ledger.catalogue_revision = 1 + (what == 8)
+        active = what != 9
         self.world.orgs[uuid(org + 1)].active = active
         self.ledger.organizations[uuid(org + 1)].active = active
-
-    @rule(revision=st.integers(1, 2))
-    def new_prices(self, revision: int) -> None:
-        """The price book changes (and back)."""
-        self.world.revision = self.ledger.catalogue_revision = revision
 
     @rule(data=st.data(), split=st.booleans())
     def replay(self, data: st.DataObject, split: bool) -> None:

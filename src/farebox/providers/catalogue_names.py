@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
     from genai_prices.types import MatchLogic, ModelInfo, Provider
 
-SNAPSHOT: Final = (
-    r"(?:[-@:.]"
+_MARK: Final = (
     r"(?:20\d\d-?[01]\d-?[0-3]\d|[01]\d-[0-3]\d|\d{3,4}|v\d+(?::\d+)?|latest|preview|exp)"
-    r")*$"
 )
-"""A date, a short date, a snapshot's number, a version, a stage; any number of them."""
+"""A date, a short date, a snapshot's number, a version, a stage."""
+
+SNAPSHOT: Final = f"(?:[-@:.]{_MARK})*$"
+"""Any number of them, and nothing else."""
 
 _FINE_TUNED: Final = re.compile(r"^ft:|\.ft-$")
 _BEGINS: Final = r"(?:^|[./:])"  # a name may follow the name of who offers it
@@ -78,7 +79,8 @@ def _from_start(prefix: str) -> str:
         return "^" + re.escape(prefix)
     if re.search(r"-20\d\d$", prefix):  # the year of a date
         return "^" + re.escape(prefix) + r"-?[01]\d-?[0-3]\d" + SNAPSHOT
-    return "^" + re.escape(prefix.rstrip("-@:.")) + SNAPSHOT
+    first = _MARK if prefix.endswith(("-", "@", ":", ".")) else ""
+    return "^" + re.escape(prefix) + first + SNAPSHOT
 
 
 def _all_of(found: list[str | None]) -> str | None:

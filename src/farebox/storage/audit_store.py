@@ -152,9 +152,18 @@ class PostgresAuditSnapshot:
                 for window in windows:
                     bounds = {"start": window.start, "end": window.end}
                     charged = (await self._all("charged_between", **bounds))[0][0]
-                    name = (scope.kind.value, scope.id, period.value)
-                    counter = (window.start, window.end, window.used, window.held)
-                    found.append(WindowFacts(*name, *counter, charged))
+                    found.append(
+                        WindowFacts(
+                            scope_kind=scope.kind,
+                            scope_id=scope.id,
+                            period=period,
+                            start=window.start,
+                            end=window.end,
+                            used=window.used,
+                            held=window.held,
+                            charged=charged,
+                        )
+                    )
         return found
 
     async def unequal_ranges(self) -> AsyncIterator[RangeFacts]:

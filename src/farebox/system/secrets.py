@@ -13,15 +13,18 @@ import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from farebox.kit.errors import FareboxError
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 KEY_FILE: Final = "secrets.key"
 """Its name in FAREBOX_HOME."""
 
 _KEY_FILE_BYTES_MAX: Final = 4096
-_PASSWORD_ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"  # nothing easily misread
+_LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"  # nothing that is easily misread
 
 
 class SecretKeyError(FareboxError):
@@ -37,7 +40,7 @@ def random_bytes(count: int) -> bytes:
 
 def make_password() -> str:
     """A password that can be read aloud: 80 random bits in four groups."""
-    letters = [secrets.choice(_PASSWORD_ALPHABET) for _ in range(16)]
+    letters = [secrets.choice(_LETTERS) for _ in range(16)]
     return "-".join("".join(letters[i : i + 4]) for i in range(0, 16, 4))
 
 
@@ -75,7 +78,7 @@ class SecretBox:
                 "again with their keys."
             ) from error
 
-    def _fernet(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _fernet(self) -> Fernet:
         from cryptography.fernet import Fernet  # noqa: PLC0415  # 30 ms: only who needs it
 
         try:
@@ -117,6 +120,6 @@ class SecretBox:
                 with suppress(FileExistsError):
                     os.link(draft, self._path)
             finally:
-                os.unlink(draft)
+                Path(draft).unlink()
         except OSError as error:
             raise SecretKeyError(f"{self._path} cannot be made: {error.strerror}.") from error

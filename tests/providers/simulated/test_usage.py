@@ -18,7 +18,7 @@ def _chat(usage: Usage, orders: str = "") -> dict[str, Any]:
 
 
 def test_the_object_of_chat_completions() -> None:
-    """Every field that the provider always reports is there; cached tokens even when there are none."""
+    """Every field that the provider always reports is there, cached tokens of zero included."""
     assert _chat(Usage(prompt=2006, completion=300, cached=1920, reasoning=64)) == {
         "prompt_tokens": 2006,
         "completion_tokens": 300,
@@ -34,7 +34,7 @@ def test_the_object_of_chat_completions() -> None:
 
 
 def test_cache_writes_are_reported_only_where_they_are_billed() -> None:
-    """The field is there, zero included, for models that bill writes, and missing for the others."""
+    """The field is there, zero included, for models that bill writes; the others lack it."""
     assert "cache_write_tokens" not in _chat(Usage(prompt=1))["prompt_tokens_details"]
     written = _chat(Usage(prompt=1, cache_write=0))
     assert written["prompt_tokens_details"]["cache_write_tokens"] == 0

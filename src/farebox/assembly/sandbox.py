@@ -1,0 +1,144 @@
+"""The sandbox on its first start: an organisation with credit, a project, a key, and a login.
+
+Everything in it is play money and marked as such. A second start finds what the first one made: the
+secrets that are shown once lie in the home's ``ready.json``, which only its owner can read, and are
+made anew where that file is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from psycopg import AsyncConnection
+
+from farebox.assembly.catalogue import import_prices
+from farebox.assembly.console_users import make_console_user
+from farebox.kit.errors import NotFoundError
+from farebox.kit.ids import RANDOM_BYTES, format_id, uuid7
+from farebox.kit.money import NANOS_PER_UNIT, Nanos
+from farebox.ledger.commands import GrantCredit, Granted
+from farebox.ledger.grants import Source
+from farebox.operations.administration import Administration
+from farebox.storage.batch_store import PostgresBatchStore
+from farebox.storage.catalogue_store import NewProvider, changing_catalogue, read_providers
+from farebox.storage.connecting import Connector
+from farebox.storage.key_store import find_key, find_management_key
+from farebox.storage.tenancy_store import PostgresTenantStore, find_console_user, read_deployment
+from farebox.tenancy.api_keys import KeyKind, digest
+
+NAME: Final = "Sandbox"
+PROJECT: Final = "Playground"
+CREDIT: Final = Nanos(25 * NANOS_PER_UNIT)
+PROVIDER: Final = "simulated"
+PRICE_LIST: Final = "openai"
+EMAIL: Final = "owner@sandbox.example"
+READY_FILE: Final = "ready.json"
+
+Connection = AsyncConnection[tuple[Any, ...]]
+
+
+async def prepare_sandbox(connector: Connector, home: Path) -> dict[str, Any]:
+    """Make what is missing; gives the facts of ``ready.json``, without the URLs.
+
+    Raises:
+        FareboxError: Something stands in the way.
+    """
+    connection = await connector.connect()
+    try:
+        before = read_ready(home)
+        await import_prices(connection)
+        await _provider(connection)
+        administration = Administration(
+            PostgresTenantStore(connection), chance=os.urandom, key_kind=KeyKind.TEST
+        )
+        try:
+            organization = await administration.find_organization(NAME)
+        except NotFoundError:
+            organization = await administration.create_organization(NAME)
+            await _fund(connector, connection, organization.id)
+        try:
+            project = await administration.find_project(PROJECT, organization_id=organization.id)
+        except NotFoundError:
+            project = await administration.create_project(PROJECT, organization.id)
+        api_key = str(before.get("api_key", ""))
+        if await find_key(connection, digest(api_key)) is None:
+            api_key = (await administration.create_key("sandbox", project.id)).text
+        admin_key = str(before.get("admin_key", ""))
+        if await find_management_key(connection, digest(admin_key)) is None:
+            admin_key = (await administration.create_management_key("sandbox")).text
+        login = before.get("login")
+        password = str(login.get("password", "")) if isinstance(login, dict) else ""
+        if not password or await find_console_user(connection, EMAIL) is None:
+            password = os.urandom(9).hex()
+            await make_console_user(connection, EMAIL, password)
+    finally:
+        await connection.close()
+    return {
+        "api_key": api_key,
+        "admin_key": admin_key,
+        "organization_id": format_id("org", organization.id),
+        "project_id": format_id("proj", project.id),
+        "login": {"email": EMAIL, "password": password},
+    }
+
+
+def read_ready(home: Path) -> dict[str, Any]:
+    """What an earlier start wrote; empty where it did not."""
+    try:
+        facts = json.loads((home / READY_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def write_ready(home: Path, facts: dict[str, Any]) -> Path:
+    """Write ``ready.json``, whole or not at all, readable by its owner alone."""
+    home.mkdir(parents=True, exist_ok=True)
+    draft = home / f".{READY_FILE}.{os.getpid()}"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(facts, file, indent=2)
+        file.write("\n")
+    target = home / READY_FILE
+    draft.replace(target)
+    return target
+
+
+async def _provider(connection: Connection) -> None:
+    if any(row.name == PROVIDER for row in await read_providers(connection)):
+        return
+    now = (await read_deployment(connection)).now
+    async with changing_catalogue(connection) as change:
+        await change.add_provider(
+            NewProvider(
+                id=uuid7(now, os.urandom(RANDOM_BYTES)),
+                name=PROVIDER,
+                kind="simulated",
+                price_list=PRICE_LIST,
+                base_url="simulated:",
+                api_version=None,
+                secret=None,
+                account_id=uuid7(now, os.urandom(RANDOM_BYTES)),
+                account_name=PROVIDER,
+            )
+        )
+
+
+async def _fund(connector: Connector, connection: Connection, organization_id: Any) -> None:
+    now = (await read_deployment(connection)).now
+    store = PostgresBatchStore(connector)
+    try:
+        grant = GrantCredit(
+            organization_id=organization_id,
+            grant_id=uuid7(now, os.urandom(RANDOM_BYTES)),
+            source=Source.FREE,
+            amount=CREDIT,
+            reference="sandbox play money",
+        )
+        (result,) = await store.run([grant], resent=False)
+        assert isinstance(result, Granted), result
+    finally:
+        await store.aclose()
