@@ -377,6 +377,12 @@ def test_a_price_for_something_that_is_no_lane_is_named() -> None:
     ]
 
 
+def test_a_price_that_is_given_as_none_is_no_price() -> None:
+    """The catalogue may name a kind of price without having one."""
+    empty: dict[str, Decimal | None] = {"input_mtok": Decimal(1), "made_up_mtok": None}
+    assert rows(model(types.ModelPrice(**empty))) == [("01-01", "1.00")]
+
+
 def test_a_tier_prices_the_whole_call_and_flat_units_stay() -> None:
     """A tier's second table is complete: units without a tier keep their price in it."""
     which = model(priced(input_mtok=tiered("1", (200_000, "2")), output_mtok=Decimal(5)))

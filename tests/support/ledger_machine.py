@@ -6,15 +6,22 @@ made concrete when their batch is formed, so that examples shrink well and stay 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from hypothesis import strategies as st
 from hypothesis import target
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 from msgspec import structs
+from typing_extensions import override
 
 from farebox.kit.money import Nanos
 from farebox.ledger.commands import (
@@ -47,6 +54,8 @@ from tests.support.ledger_memory import MemoryLedger, audit
 from tests.support.ledger_model import FAR, Answer, Call, Lot, ModelOrg, World
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from farebox.ledger.commands import Result
     from farebox.ledger.state import Decision
 
@@ -75,13 +84,15 @@ class Wish:
     when: int
 
 
+MODES = st.integers(0, 3)
+SMALL = st.integers(0, 40)
 WISHES = st.builds(
     Wish,
     kind=st.sampled_from(KINDS),
     org=st.integers(0, 1),
     pick=st.integers(0, 7),
-    mode=st.integers(0, 3),
-    n=st.integers(0, 40),
+    mode=MODES,
+    n=SMALL,
     when=st.integers(0, 7),
 )
 
@@ -167,17 +178,82 @@ class LedgerMachine(RuleBasedStateMachine):
         """The same, each a batch of its own."""
         self.pass_time(when)
         for wish in wishes:
-            command = self.make(wish)
-            if wish.kind not in self.without and command is not None:
-                self.run([command])
+            self.try_run(wish)
 
-    @rule(kind=st.sampled_from(["settle", "late", "lapse", "release"]), count=st.integers(1, 5))
-    def drain(self, kind: str, count: int) -> None:
-        """A run of ends, so that money comes back and is spent again."""
-        for i in range(count):
-            command = self.make(Wish(kind, i % 2, 0, count % 4, i, 0))
-            if kind not in self.without and command is not None:
-                self.run([command])
+    @rule(org=st.integers(0, 1), ends=st.lists(st.tuples(MODES, SMALL), min_size=1, max_size=5))
+    def drain(self, org: int, ends: list[tuple[int, int]]) -> None:
+        """A run of settles, so that money comes back and is spent again."""
+        for mode, n in ends:
+            self.try_run(Wish("settle", org, 0, mode, n, 0))
+
+    @rule(
+        org=st.integers(0, 1),
+        reports=st.lists(st.tuples(MODES, SMALL), max_size=2),
+        between=st.lists(WISHES, max_size=4),
+        answers=st.lists(st.tuples(st.sampled_from(["late", "release"]), MODES, SMALL), max_size=3),
+    )
+    def node_dies(
+        self,
+        org: int,
+        reports: list[tuple[int, int]],
+        between: list[Wish],
+        answers: list[tuple[str, int, int]],
+    ) -> None:
+        """Calls report their progress, their node is fenced, they lapse, and some answer late."""
+        for mode, n in reports:
+            self.try_run(Wish("report", org, n, mode, n, 0))
+        for node in (uuid(30), uuid(31)):
+            self.world.epochs[node] += 1
+            self.ledger.epochs[node] += 1
+        for call in list(self.world.orgs[uuid(org + 1)].open_calls())[:4]:
+            self.run(
+                [
+                    Lapse(
+                        organization_id=uuid(org + 1),
+                        call_id=call.asked.call_id,
+                        node_id=call.asked.node_id,
+                        epoch=call.asked.epoch,
+                        reason="unseen",
+                    )
+                ]
+            )
+        for wish in between:
+            self.try_run(replace(wish, org=org))
+        for kind, mode, n in answers:
+            self.try_run(Wish(kind, org, -1, mode, n, 0))
+
+    @precondition(lambda self: "dispute" not in self.without)
+    @rule(
+        org=st.integers(0, 1),
+        pick=st.integers(0, 3),
+        steps=st.lists(st.sampled_from(DisputeStep), min_size=1, max_size=3),
+        between=st.lists(WISHES, max_size=4),
+    )
+    def payment_is_disputed(
+        self, org: int, pick: int, steps: list[DisputeStep], between: list[Wish]
+    ) -> None:
+        """The grant that is used most is disputed while its calls go on."""
+        model = self.world.orgs[uuid(org + 1)]
+        lots = sorted(model.lots.values(), key=lambda lot: (-model.reserved(lot), lot.number))
+        for i, step in enumerate(steps if lots else []):
+            lot_id = lots[pick % len(lots)].id
+            self.run([Dispute(organization_id=model.id, grant_id=lot_id, step=step)])
+            for wish in between[i * 2 : i * 2 + 2]:
+                self.try_run(replace(wish, org=org))
+
+    @precondition(lambda self: "limit" not in self.without)
+    @rule(org=st.integers(0, 1), mode=MODES, n=SMALL, after=st.lists(WISHES, max_size=4))
+    def limit_is_set(self, org: int, mode: int, n: int, after: list[Wish]) -> None:
+        """A limit near what is used begins in the middle of traffic."""
+        self.try_run(Wish("limit", org, 0, mode, n, n % 4))
+        for wish in after:
+            self.try_run(replace(wish, org=org))
+
+    def try_run(self, wish: Wish) -> None:
+        """One wish as a batch of its own, if it can be made and is not left out."""
+        command = None if wish.kind in self.without else self.make(wish)
+        if command is not None:
+            self.run([command])
 
     @rule(what=st.integers(0, 9), org=st.integers(0, 1))
     def change_world(self, what: int, org: int) -> None:
@@ -281,7 +357,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def make(self, wish: Wish) -> AnyCommand | None:
         """The concrete command."""
         org = self.world.orgs[uuid(wish.org + 1)]
-        makers = {
+        makers: dict[str, Callable[[ModelOrg, Wish], AnyCommand]] = {
             "admit": self.make_admit,
             "expire": lambda org, _: ExpireGrants(organization_id=org.id),
             "grant": self.make_grant,
@@ -295,8 +371,7 @@ class LedgerMachine(RuleBasedStateMachine):
             ),
         }
         if wish.kind in makers:
-            command: AnyCommand = makers[wish.kind](org, wish)
-            return command
+            return makers[wish.kind](org, wish)
         if wish.kind in {"refund", "dispute"}:
             lots = list(org.lots.values())
             return self.make_about_grant(org, wish, lots[wish.pick % len(lots)]) if lots else None
@@ -447,6 +522,8 @@ class LedgerMachine(RuleBasedStateMachine):
         match command:
             case Dispute() | Correct() | SetFloor():
                 self.debts.add(command.organization_id)
+            case _:
+                pass
         # These say how things shall be from now on; an old one is no replay but a change.
         if not isinstance(command, Dispute | SetLimit | SetFloor | Report | ExpireGrants | Lapse):
             self.done.append(command)
@@ -495,6 +572,7 @@ class LedgerMachine(RuleBasedStateMachine):
             credit = org.granted - org.expired - org.refunded
             assert org.spent + org.reserved + org.unsecured_held <= credit + org.floor
 
+    @override
     def teardown(self) -> None:
         """Steer towards histories in which money runs out exactly."""
         if self.done:

@@ -197,27 +197,10 @@ class MemoryLedger:
         for org in changes.organizations:
             _check_organization(org, self.organizations[org.id])
             self.organizations[org.id] = org
-        for grant in changes.new_grants:
-            assert grant.id not in self.grants, "unique id of grants"
-            assert all(
-                (g.organization_id, g.sequence) != (grant.organization_id, grant.sequence)
-                for g in self.grants.values()
-            ), "unique sequence of grants"
-            self._put_grant(grant)
-        for grant in changes.grants:
-            assert grant.id in self.grants, "an updated grant is there"
-            self._put_grant(grant)
+        self._write_grants(changes)
         for limits in changes.limits:
-            assert limits.kind == "organization"
             self.limits[limits.id, limits.kind, limits.id] = limits
-        for new in changes.new_holds:
-            assert new.hold.call_id not in self.holds, "unique id of holds"
-            _check_hold(new.hold)
-            self.holds[new.hold.call_id] = new.hold
-        for hold in changes.holds:
-            assert hold.call_id in self.holds, "an updated hold is there"
-            _check_hold(hold)
-            self.holds[hold.call_id] = hold
+        self._write_holds(changes)
         self._write_calls(changes)
         for posting in changes.postings:
             self._post(posting)
@@ -229,6 +212,28 @@ class MemoryLedger:
         for org_id, command_id in changes.commands:
             assert command_id not in self.commands, "unique id of money commands"
             self.commands[command_id] = org_id
+
+    def _write_grants(self, changes: Changes) -> None:
+        for grant in changes.new_grants:
+            assert grant.id not in self.grants, "unique id of grants"
+            assert all(
+                (g.organization_id, g.sequence) != (grant.organization_id, grant.sequence)
+                for g in self.grants.values()
+            ), "unique sequence of grants"
+            self._put_grant(grant)
+        for grant in changes.grants:
+            assert grant.id in self.grants, "an updated grant is there"
+            self._put_grant(grant)
+
+    def _write_holds(self, changes: Changes) -> None:
+        for new in changes.new_holds:
+            assert new.hold.call_id not in self.holds, "unique id of holds"
+            _check_hold(new.hold)
+            self.holds[new.hold.call_id] = new.hold
+        for hold in changes.holds:
+            assert hold.call_id in self.holds, "an updated hold is there"
+            _check_hold(hold)
+            self.holds[hold.call_id] = hold
 
     def _put_grant(self, grant: Grant) -> None:
         _check_grant(grant)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from farebox.ledger.commands import (
@@ -32,7 +33,6 @@ from farebox.ledger.commands import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from uuid import UUID
 
     from farebox.ledger.state import KeyFacts
 
@@ -310,9 +310,7 @@ class ModelOrg:
         call.floor_part = 0
         for lot in lots:
             if parts[lot.id]:
-                lot.drawn[call.asked.call_id] = (
-                    lot.drawn.get(call.asked.call_id, 0) + parts[lot.id]
-                )
+                lot.drawn[call.asked.call_id] = lot.drawn.get(call.asked.call_id, 0) + parts[lot.id]
                 if lot.state == "lost":
                     self.owed += parts[lot.id]
                     self.owed_and_taken += parts[lot.id]
@@ -503,7 +501,7 @@ class ModelOrg:
         if c.command_id in self.commands:
             return self.done(c.amount, exists=True)
         self.commands[c.command_id] = c.amount
-        rest = c.amount
+        rest = int(c.amount)
         for lot in self.live():
             part = min(rest, self.unheld(lot))
             lot.taken += part

@@ -1,4 +1,4 @@
-"""The database of a process: the bundled server of the home, or the one that ``DATABASE_URL`` names.
+"""The database of a process: the home's bundled server, or the one that ``DATABASE_URL`` names.
 
 Whoever opens it first brings its schema up to this version; the last to close a bundled server
 stops it.
@@ -31,6 +31,10 @@ class OpenDatabase:
     def connector(self, name: str) -> Connector:
         """Connections under a name that the server shows."""
         return Connector(self.dsn, name=name)
+
+    def ensure_running(self) -> bool:
+        """Start a bundled server again that was killed; tells whether it had to."""
+        return self._server is not None and self._server.ensure_running()
 
     def release(self) -> None:
         """Let go of it."""

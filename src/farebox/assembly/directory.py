@@ -19,7 +19,8 @@ from farebox.storage.key_store import find_key
 from farebox.storage.node_store import borrowed
 from farebox.storage.rows import utc
 from farebox.storage.sql import queries
-from farebox.system.secrets import secret_box
+from farebox.system.clock import unix_seconds
+from farebox.system.secrets import SecretBox
 from farebox.system.token_counter import count_o200k
 
 
@@ -61,7 +62,7 @@ class DatabaseDirectory:
                 count_tokens=count_o200k,
                 sleep=asyncio.sleep,
                 monotonic=time.monotonic,
-                unix_time=time.time,
+                unix_time=unix_seconds,
                 seed=row.id.int & 0xFFFF_FFFF,
             )
         secret = None if row.secret is None else self._secret(row)
@@ -75,6 +76,6 @@ class DatabaseDirectory:
     def _secret(self, row: ProviderRow) -> str:
         assert row.secret is not None
         try:
-            return secret_box(self._home).open(row.secret)
+            return SecretBox(self._home).open(row.secret)
         except FareboxError as error:
             raise type(error)(f"The secret of provider {row.name!r}: {error.message}") from error

@@ -29,6 +29,7 @@ from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.call_store import PostgresCallStore
 from farebox.storage.node_store import PostgresNodeStore, borrowed
 from farebox.storage.refusal_store import PostgresRefusalStore
+from farebox.system.clock import unix_millis
 from farebox.system.token_counter import count_o200k, warm_up
 
 LANES: Final = 2
@@ -38,7 +39,7 @@ DRAIN_SECONDS: Final = 20.0
 
 def new_call_id() -> UUID:
     """An id for a call, by this machine's clock: only its order in lists depends on it."""
-    return uuid7_from_millis(time.time_ns() // 1_000_000, os.urandom(RANDOM_BYTES))
+    return uuid7_from_millis(unix_millis(), os.urandom(RANDOM_BYTES))
 
 
 class GatewayProcess:

@@ -8,13 +8,16 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from farebox.assembly.database import OpenDatabase, open_database
 from farebox.assembly.serving import Servers, bind, url
+from farebox.kit.errors import FareboxError
 from farebox.settings import CONSOLE_PORT_VARIABLE, GATEWAY_PORT_VARIABLE, Settings
+
+SUPERVISE_SECONDS: Final = 2.0
 
 Ready = Callable[[dict[str, Any]], None]
 
@@ -57,6 +60,8 @@ async def _run(
         facts |= await prepare_sandbox(database.connector("sandbox"), settings.home)
     servers = Servers()
     async with AsyncExitStack() as stack:
+        keeper = asyncio.create_task(_keep_database(database))
+        stack.callback(keeper.cancel)
         if "worker" in wings:
             from farebox.assembly.worker import WorkerProcess  # noqa: PLC0415
 
@@ -83,6 +88,18 @@ async def _run(
             write_ready(settings.home, facts)
         ready(facts)
         await servers.until_stopped()
+
+
+async def _keep_database(database: OpenDatabase) -> None:
+    """Supervise a bundled server: one that was killed is started again."""
+    logger = structlog.get_logger("farebox.database")
+    while True:
+        await asyncio.sleep(SUPERVISE_SECONDS)
+        try:
+            if await asyncio.to_thread(database.ensure_running):
+                logger.warning("database_restarted")
+        except FareboxError as error:
+            logger.error("database_down", error=error.message)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection
 
-from farebox.assembly.catalogue import import_prices
 from farebox.assembly.console_users import make_console_user
 from farebox.kit.errors import NotFoundError
 from farebox.kit.ids import RANDOM_BYTES, format_id, uuid7
@@ -23,7 +22,12 @@ from farebox.ledger.commands import GrantCredit, Granted
 from farebox.ledger.grants import Source
 from farebox.operations.administration import Administration
 from farebox.storage.batch_store import PostgresBatchStore
-from farebox.storage.catalogue_store import NewProvider, changing_catalogue, read_providers
+from farebox.storage.catalogue_store import (
+    NewProvider,
+    changing_catalogue,
+    import_prices,
+    read_providers,
+)
 from farebox.storage.connecting import Connector
 from farebox.storage.key_store import find_key, find_management_key
 from farebox.storage.tenancy_store import PostgresTenantStore, find_console_user, read_deployment
@@ -31,7 +35,8 @@ from farebox.tenancy.api_keys import KeyKind, digest
 
 NAME: Final = "Sandbox"
 PROJECT: Final = "Playground"
-CREDIT: Final = Nanos(25 * NANOS_PER_UNIT)
+CREDIT: Final = Nanos(100 * NANOS_PER_UNIT)
+"""Enough for twice the real traffic that `farebox replay` sends."""
 PROVIDER: Final = "simulated"
 PRICE_LIST: Final = "openai"
 EMAIL: Final = "owner@sandbox.example"
@@ -49,7 +54,7 @@ async def prepare_sandbox(connector: Connector, home: Path) -> dict[str, Any]:
     connection = await connector.connect()
     try:
         before = read_ready(home)
-        await import_prices(connection)
+        await _prices(connection)
         await _provider(connection)
         administration = Administration(
             PostgresTenantStore(connection), chance=os.urandom, key_kind=KeyKind.TEST
@@ -105,6 +110,15 @@ def write_ready(home: Path, facts: dict[str, Any]) -> Path:
     target = home / READY_FILE
     draft.replace(target)
     return target
+
+
+async def _prices(connection: Connection) -> None:
+    """Import the shipped price list: a second spent, then a tenth on later starts."""
+    from farebox.providers.price_catalogue import import_catalogue  # noqa: PLC0415 - slow, once
+
+    snapshot = import_catalogue()
+    now = (await read_deployment(connection)).now
+    await import_prices(connection, snapshot.versions, snapshot.facts, now)
 
 
 async def _provider(connection: Connection) -> None:

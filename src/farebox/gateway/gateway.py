@@ -25,7 +25,7 @@ from farebox.gateway.http import (
 from farebox.gateway.metrics import CONTENT_TYPE
 from farebox.gateway.openai_errors import GatewayError, away, unknown_model
 from farebox.gateway.streamed_call import StreamedCall
-from farebox.gateway.whole_call import answer_whole, finish_whole
+from farebox.gateway.whole_call import Flavor, answer_whole, finish_whole
 from farebox.kit.errors import InvalidInputError, NotFoundError, UnavailableError
 from farebox.kit.ids import format_id, parse_id
 from farebox.operations.directory import Caller
@@ -110,20 +110,19 @@ class Gateway:
         if body.stream:
             return await self._streamed(request, caller, body)
         call = self._new_call(Call, request, caller, "chat/completions", body)
-        return await self._answered(call, answer_whole(call, request.headers, "chat"))
+        return await self._answered(call, request, "chat")
 
     async def _embeddings(self, request: Request) -> Answer | StreamAnswer:
         caller = await self._caller(request)
         body = read_embeddings(await request.read_body(BODY_BYTES_MAX))
         call = self._new_call(Call, request, caller, "embeddings", body)
-        return await self._answered(call, answer_whole(call, request.headers, "embeddings"))
+        return await self._answered(call, request, "embeddings")
 
-    async def _answered(self, call: Call, work: Awaitable[Answer]) -> Answer:
-        """Admit, then do the work; errors carry the call's own id."""
+    async def _answered(self, call: Call, request: Request, flavor: Flavor) -> Answer:
+        """Admit and answer; errors carry the call's own id."""
         try:
             await call.admit()
-            # The provider may be paid from here on: the work goes on though its caller be gone.
-            return await work
+            return await answer_whole(call, request.headers, flavor)
         except GatewayError as error:
             return error.answer(call.request_id)
 

@@ -69,6 +69,13 @@ def price(offer: Offer, catalogue: Catalogue, usage: Usage, service_tier: str | 
     )
 
 
+def tier_of(reported: object) -> str | None:
+    """The tier that an answer reports; a value of another kind is an unknown tier, not none."""
+    if reported is None or isinstance(reported, str):
+        return reported
+    return repr(reported)
+
+
 def _version(offer: Offer, catalogue: Catalogue, lane: Lane) -> PriceVersion | None:
     """The version of a lane: one that was held, else the one beside it in the book."""
     for version in offer.versions:

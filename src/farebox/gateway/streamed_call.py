@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Final
 
 import msgspec
 from typing_extensions import override
@@ -19,12 +18,11 @@ from farebox.gateway.call import Call
 from farebox.gateway.desk import USAGE_AFTER_DISCONNECT_SECONDS, logger
 from farebox.gateway.metering import OutputMeter
 from farebox.gateway.openai_errors import GatewayError
+from farebox.gateway.pricing import tier_of
 from farebox.kit.money import format_amount
 from farebox.ledger.commands import Closed
 from farebox.operations.upstream import UpstreamBrokenError, UpstreamResponse
 from farebox.rating.usage import Usage, UsageInvalidError, normalize_usage
-
-_any: Final = msgspec.json.Decoder()
 
 
 class StreamedCall(Call):
@@ -40,7 +38,7 @@ class StreamedCall(Call):
         self._tail = []
         self._splitter = streaming.EventSplitter()
         self._finished = 0
-        self._usage: msgspec.Raw | None = None
+        self._usage: object = None
         self._tier: str | None = None
         self._failed = False
         self._gone = False
@@ -116,7 +114,7 @@ class StreamedCall(Call):
             chunk = streaming.read_chunk(event)
             if chunk is not None and chunk.usage is not None:
                 self._usage = chunk.usage
-                self._tier = chunk.service_tier or self._tier
+                self._tier = tier_of(chunk.service_tier) or self._tier
         elif streaming.carries_error(event):
             self._failed = True
             self._tail.append(event)
@@ -161,7 +159,7 @@ class StreamedCall(Call):
         usage, estimated = None, False
         if self._usage is not None:
             try:
-                usage = normalize_usage(_any.decode(self._usage), flavor="chat")
+                usage = normalize_usage(self._usage, flavor="chat")
             except UsageInvalidError as error:
                 reason = f"usage_invalid: {error.message}"[:200]
         if usage is None:

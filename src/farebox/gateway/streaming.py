@@ -8,7 +8,7 @@ so a search for the bytes of ``"finish_reason":`` never mistakes content for str
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -59,9 +59,9 @@ class EventSplitter:
 class Chunk(msgspec.Struct, frozen=True):
     """What matters of a chunk of a streamed chat answer."""
 
-    choices: list[msgspec.Raw] = []
-    usage: msgspec.Raw | None = None
-    service_tier: str | None = None
+    choices: Any = None
+    usage: Any = None
+    service_tier: Any = None
 
 
 class Delta(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ answer, so it is read to its end and charged once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -16,6 +16,7 @@ from farebox.gateway.desk import ANSWER_BYTES_MAX
 from farebox.gateway.dispatch import answer_headers, broken, dispatch
 from farebox.gateway.http import Answer
 from farebox.gateway.metering import answer_text
+from farebox.gateway.pricing import tier_of
 from farebox.kit.money import format_amount
 from farebox.operations.upstream import UpstreamBrokenError, UpstreamResponse
 from farebox.rating.usage import Usage, UsageInvalidError, normalize_usage
@@ -26,8 +27,8 @@ Flavor = Literal["chat", "embeddings"]
 class _Reply(msgspec.Struct, frozen=True):
     """What matters of a whole answer."""
 
-    usage: msgspec.Raw | None = None
-    service_tier: str | None = None
+    usage: Any = None
+    service_tier: Any = None
 
 
 _reply: Final = msgspec.json.Decoder(_Reply)
@@ -75,8 +76,7 @@ def _usage_of(call: Call, body: bytes, flavor: Flavor) -> tuple[Usage, str | Non
     """The answer's usage and tier; our own count where it says none, or nonsense."""
     try:
         reply = _reply.decode(body)
-        raw = None if reply.usage is None else _any.decode(reply.usage)
-        tier = reply.service_tier
+        raw, tier = reply.usage, tier_of(reply.service_tier)
     except (msgspec.DecodeError, RecursionError):
         raw, tier = None, None
     if raw is not None:

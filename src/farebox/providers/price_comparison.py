@@ -59,8 +59,8 @@ class Difference(NamedTuple):
     usage: Usage
     ours: Nanos | None
     """None: refused."""
-    theirs: Fraction | None
-    """Nanos, exact; None: refused."""
+    theirs: Fraction
+    """Nanos, exact."""
     reason: str
 
 
@@ -105,15 +105,14 @@ def _compare(
         try:
             rated = rate(usage, book.version_at(OPENAI, model.id, lane, at))
         except UnpricedError as error:
-            if theirs is not None:
-                reason = _reason(book, error, model, lane, at, usage)
-                yield Difference(model.id, lane, at, usage, None, theirs, reason)
+            reason = _reason(book, error, model, lane, at, usage)
+            yield Difference(model.id, lane, at, usage, None, theirs, reason)
             if error.reason != "unpriced_unit":
                 return  # nothing there is priced, so one example says it all
         else:
             # Each line is rounded by at most a half.
             allowance = Fraction(len(rated.lines), 2)
-            if theirs is None or abs(rated.total - theirs) > allowance:
+            if abs(rated.total - theirs) > allowance:
                 yield Difference(model.id, lane, at, usage, rated.total, theirs, UNEXPLAINED)
 
 
@@ -147,8 +146,8 @@ def _reason(
 
 def _theirs(
     provider: Provider, model: ModelInfo, lane: Lane, at: datetime, usage: Usage
-) -> Fraction | None:
-    """What their calculator says, in nanos; None where it refuses."""
+) -> Fraction:
+    """What their calculator says, in nanos."""
     from genai_prices import Usage as TheirUsage  # noqa: PLC0415  # as above
 
     cached_image = usage.count(Unit.CACHED_IMAGE_INPUT)
@@ -168,10 +167,7 @@ def _theirs(
         web_searches=usage.count(Unit.WEB_SEARCH),
         storage_searches=usage.count(Unit.FILE_SEARCH),
     )
-    try:
-        priced = model.calc_price(
-            counts, provider, genai_request_timestamp=at, price_context=LANE_CONTEXTS[lane]
-        )
-    except ValueError:
-        return None
+    priced = model.calc_price(
+        counts, provider, genai_request_timestamp=at, price_context=LANE_CONTEXTS[lane]
+    )
     return Fraction(priced.total_price) * NANOS_PER_UNIT

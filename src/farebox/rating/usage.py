@@ -99,7 +99,7 @@ def normalize_usage(raw: object, *, flavor: Literal["chat", "embeddings"]) -> Us
     if flavor == "embeddings":
         if total not in {None, prompt}:
             raise UsageInvalidError("total_tokens", "is not the same as prompt_tokens")
-        return Usage.of(counts)
+        return _usage(counts, 0)
     completion = _required(raw, "completion_tokens")
     if total is not None:
         if total < prompt + completion:
@@ -110,7 +110,12 @@ def normalize_usage(raw: object, *, flavor: Literal["chat", "embeddings"]) -> Us
         # total alone; the provider bills it as output.
         completion = total - prompt
     reasoning = _split_output(counts, completion, raw)
-    return Usage.of(counts, reasoning_tokens=reasoning)
+    return _usage(counts, reasoning)
+
+
+def _usage(counts: dict[Unit, int], reasoning: int) -> Usage:
+    """The counts as they were entered: in the order of the units, each within bounds already."""
+    return Usage(tuple([row for row in counts.items() if row[1]]), reasoning)
 
 
 def _split_input(counts: dict[Unit, int], prompt: int, raw: dict[object, object]) -> None:

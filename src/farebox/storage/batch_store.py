@@ -34,6 +34,7 @@ from farebox.ledger.commands import (
     Settle,
 )
 from farebox.ledger.decide import decide
+from farebox.ledger.holds import CallState
 from farebox.ledger.limits import window_bounds
 from farebox.ledger.state import Decision, OrganizationState, State
 from farebox.operations.batches import BatchRejectedError, BatchStoreLostError, BatchUnsettledError
@@ -226,16 +227,22 @@ class _Batch:
         if not missing:
             return
         drawn: set[UUID] = set()
+        late: set[UUID] = set()
         for row in await (await self._ask("read_closed", uuids(missing))).fetchall():
             if row[1] in state.organizations:
                 call = rows.closed(row)
                 state.organizations[row[1]].closed[call.call_id] = call
                 drawn.update(draw.grant_id for draw in call.draws)
+                if call.state is CallState.LAPSED and call.charge:
+                    late.add(call.organization_id)
         loaded = {g.id for o in state.organizations.values() for g in o.grants}
-        if drawn - loaded:
-            cursor = await self._ask("read_named_grants", uuids(drawn - loaded))
+        if drawn - loaded or late:
+            # A late answer may give money back: to the grants it drew, and to those that repaid
+            # what was owed for it, all of which may be empty by now.
+            cursor = await self._ask("read_empty_grants", uuids(drawn), uuids(late))
             for row in await cursor.fetchall():
-                state.organizations[row[1]].grants.append(rows.grant(row))
+                if row[0] not in loaded:
+                    state.organizations[row[1]].grants.append(rows.grant(row))
 
     async def _load_charged(self, mine: OrganizationState, now: datetime) -> None:
         """What the current window has charged, for a limit that begins in its middle."""

@@ -13,9 +13,12 @@ from typing import Final
 CHAT_MODELS: Final = (
     *("gpt-6.1-sol", "gpt-6.1-terra", "gpt-6-astra", "gpt-6-sol", "gpt-6-luna"),
     *("gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna", "gpt-5.5", "gpt-5.5-pro"),
-    *("gpt-5.4", "gpt-5.4-mini", "gpt-5.4-nano", "gpt-5.4-pro", "gpt-5.2", "gpt-5.1"),
-    *("gpt-5", "gpt-5-mini", "gpt-5-nano", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano"),
-    *("gpt-4o", "gpt-4o-mini", "o3", "o3-mini", "o4-mini", "gpt-3.5-turbo"),
+    *("gpt-5.4", "gpt-5.4-mini", "gpt-5.4-nano", "gpt-5.4-pro", "gpt-5.3-chat-latest"),
+    *("gpt-5.2", "gpt-5.2-pro", "gpt-5.2-chat-latest", "gpt-5.1", "gpt-5.1-mini"),
+    *("gpt-5.1-codex", "gpt-5.1-chat-latest", "gpt-5", "gpt-5-mini", "gpt-5-nano"),
+    *("gpt-5-chat-latest", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-4o"),
+    *("gpt-4o-mini", "chatgpt-4o-latest", "o4-mini", "o3", "o3-mini", "o1", "o1-mini"),
+    *("gpt-4-turbo", "gpt-4", "gpt-3.5-turbo"),
 )
 
 EMBEDDING_DIMENSIONS: Final = {

@@ -53,8 +53,6 @@ class _Call(msgspec.Struct, frozen=True):
     request: UpstreamRequest
     orders: Directives
     id_hex: str
-    chance: bytes
-    """Follows from the body alone: the same question gets the same answer."""
 
     @property
     def client_request_id(self) -> str | None:
@@ -114,12 +112,7 @@ class SimulatedUpstream(Upstream):
         orders = Directives()
         try:
             orders = parse_directives(request.sandbox_headers)
-            call = _Call(
-                request=request,
-                orders=orders,
-                id_hex=id_hex,
-                chance=digest(self._seed, "answer", request.body),
-            )
+            call = _Call(request=request, orders=orders, id_hex=id_hex)
             await self._wait(call)
             if orders.status is not None:
                 raise on_request(orders.status, orders.error_code)
@@ -180,7 +173,9 @@ class SimulatedUpstream(Upstream):
     def _chat(self, call: _Call) -> UpstreamResponse:
         chat = parse_chat(call.request.body, self._models)
         orders = call.orders
-        answer = self._compose(chat, call)
+        # Follows from the question alone: asked again, streamed or not, it gets the same answer.
+        chance = digest(self._seed, "answer", msgspec.json.encode([chat.model, chat.messages]))
+        answer = self._compose(chat, orders, chance)
         report = self._report(chat, answer, orders)
         head = Head(
             id=f"chatcmpl-{call.id_hex[:30]}",
@@ -196,19 +191,19 @@ class SimulatedUpstream(Upstream):
             breaks = orders.drop_after is not None
             headers = (_JSON, *self._headers(call.id_hex, orders))
             return WholeReply(200, headers, body, breaks=breaks)
-        chance = draws(call.chance)
+        cuts = draws(chance)
         stream = StreamReply(
             (_SSE, *self._headers(call.id_hex, orders)),
             events(
                 head,
                 answer,
                 usage if chat.include_usage else None,
-                chance,
+                cuts,
                 ask=chat.include_usage,
             ),
             line,
             Delivery(
-                draws=chance,
+                draws=cuts,
                 sleep=self._sleep,
                 event_seconds=orders.event_ms / 1000,
                 breaks_after=orders.drop_after,
@@ -219,17 +214,16 @@ class SimulatedUpstream(Upstream):
         self._streams.add(stream)
         return stream
 
-    def _compose(self, chat: ChatRequest, call: _Call) -> Answer:
+    def _compose(self, chat: ChatRequest, orders: Directives, chance: bytes) -> Answer:
         """The answer, longer than the limit where an overrun was ordered."""
-        orders = call.orders
         tokens, reasoning = orders.count("completion"), orders.count("reasoning")
-        answer = compose(chat, tokens, reasoning, call.chance, self._count_tokens)
+        answer = compose(chat, tokens, reasoning, chance, self._count_tokens)
         if orders.overrun is None or "completion" in orders.usage:
             return answer
         allowed = answer.completion_tokens
         if chat.tokens_max is not None:
             allowed = chat.tokens_max * chat.choices
-        return compose(chat, allowed + orders.overrun, reasoning, call.chance, self._count_tokens)
+        return compose(chat, allowed + orders.overrun, reasoning, chance, self._count_tokens)
 
     def _report(self, chat: ChatRequest, answer: Answer, orders: Directives) -> UsageReport:
         """The usage; a prompt whose size was ordered is neither counted nor cached."""

@@ -25,6 +25,14 @@ SELECT id, organization_id, sequence, source, amount_nanos, remaining_nanos, res
        repays, reference
 FROM credit_grant WHERE id = ANY(%s::uuid[]) AND NOT has_money
 
+-- name: read_empty_grants
+-- What a late answer may give money back to: grants it drew, and grants that repaid debt.
+SELECT id, organization_id, sequence, source, amount_nanos, remaining_nanos, reserved_nanos,
+       frozen_nanos, repaid_nanos, expired_nanos, refunded_nanos, effective_at, expires_at, state,
+       repays, reference
+FROM credit_grant WHERE NOT has_money
+  AND (id = ANY(%s::uuid[]) OR organization_id = ANY(%s::uuid[]) AND repaid_nanos > 0)
+
 -- name: read_limits
 SELECT organization_id, scope_kind, scope_id, rules, windows
 FROM scope_limit WHERE organization_id = ANY(%s::uuid[])

@@ -1,0 +1,176 @@
+"""The database of one command: found, brought up to date, and let go of at the end.
+
+Without ``DATABASE_URL`` it is the bundled PostgreSQL of FAREBOX_HOME, which this command attaches
+to or starts, and stops again if nobody else uses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from farebox.kit.errors import InvalidInputError, NotFoundError, RefusedError, UnavailableError
+from farebox.kit.ids import RANDOM_BYTES, uuid7
+from farebox.ledger.commands import Refused
+from farebox.operations.administration import Administration
+from farebox.operations.bookkeeper import Bookkeeper
+from farebox.settings import DATABASE_VARIABLE, Settings, read_settings
+from farebox.storage.batch_store import PostgresBatchStore
+from farebox.storage.connecting import Connector
+from farebox.storage.migrate import migrate
+from farebox.storage.tenancy_store import Deployment, PostgresTenantStore, read_deployment
+from farebox.system.secrets import SecretBox, random_bytes
+from farebox.tenancy.api_keys import KeyKind
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from datetime import datetime
+    from uuid import UUID
+
+    from psycopg import AsyncConnection
+
+    from farebox.ledger.commands import AnyCommand, Result
+    from farebox.operations.tenants import OrganizationProfile, Project
+    from farebox.system.postgres.server import RunningServer
+
+
+class Session:
+    """What a command works with."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connector: Connector,
+        connection: AsyncConnection[tuple[Any, ...]],
+        deployment: Deployment,
+    ) -> None:
+        self.settings = settings
+        self.connector = connector
+        self.connection = connection
+        """In autocommit mode."""
+        self.sandbox = deployment.sandbox
+        self.tenants = PostgresTenantStore(connection)
+        self.administration = Administration(
+            self.tenants,
+            chance=random_bytes,
+            key_kind=KeyKind.TEST if deployment.sandbox else KeyKind.LIVE,
+        )
+        self.secrets = SecretBox(settings.home)
+
+    async def now(self) -> datetime:
+        """The database's time."""
+        return await self.tenants.now()
+
+    async def new_id(self) -> UUID:
+        """A new id."""
+        return uuid7(await self.now(), random_bytes(RANDOM_BYTES))
+
+    async def organization(self, text: str | None) -> OrganizationProfile:
+        """The organisation that ``--org`` names; the only one there is where it is left out."""
+        if text is None:
+            return await self.administration.only_organization()
+        return await self.administration.find_organization(text)
+
+    async def project(self, text: str, organization: str | None) -> Project:
+        """The project that ``--project`` names, within ``--org`` where that is given."""
+        within = None if organization is None else (await self.organization(organization)).id
+        return await self.administration.find_project(text, organization_id=within)
+
+    async def submit(self, command: AnyCommand) -> Result:
+        """Have the engine decide and commit a command.
+
+        Raises:
+            RefusedError: With the engine's own reason.
+            UnavailableError: The database is away; the command may have taken effect.
+        """
+        bookkeeper = Bookkeeper([PostgresBatchStore(self.connector)], monotonic=time.monotonic)
+        bookkeeper.start()
+        try:
+            result = await bookkeeper.submit(command)
+        finally:
+            await bookkeeper.aclose()
+        if isinstance(result, Refused):
+            raise RefusedError(result.code, result.message)
+        return result
+
+
+def work(
+    args: argparse.Namespace, job: Callable[[Session], Awaitable[int]], *, create: bool = False
+) -> int:
+    """Run a command's job with the database.
+
+    Args:
+        args: The command's arguments.
+        job: Gives the exit status.
+        create: Make a new (real) installation where there is none.
+
+    Raises:
+        NotFoundError: There is none, and it was not to be made.
+        UnavailableError: The database cannot be reached.
+    """
+
+    async def run() -> int:
+        async with opened(args, create=create) as session:
+            return await job(session)
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def opened(
+    args: argparse.Namespace, *, create: bool = False, sandbox: bool | None = None
+) -> AsyncIterator[Session]:
+    """Open the database that the arguments and the environment name.
+
+    Args:
+        args: The command's arguments.
+        create: Make a new installation where there is none.
+        sandbox: What the installation must be; None takes it as it is, and makes a new one real.
+
+    Raises:
+        NotFoundError: There is no installation, and none was to be made.
+        IncompatibleError: It is the other kind, or newer than this program.
+        UnavailableError: The database cannot be reached.
+    """
+    settings = read_settings(home=getattr(args, "home", None))
+    server = None
+    if settings.database_url is None:
+        server = await asyncio.to_thread(_launch, settings, create=create)
+    dsn = server.dsn if server is not None else settings.database_url
+    assert dsn is not None
+    try:
+        await asyncio.to_thread(migrate, dsn, sandbox=sandbox)
+        connector = Connector(dsn, name="cli")
+        async with await connector.connect() as connection:
+            yield Session(settings, connector, connection, await read_deployment(connection))
+    except psycopg.OperationalError as error:
+        raise UnavailableError(f"The database cannot be reached: {_first_line(error)}") from error
+    except psycopg.ProgrammingError as error:
+        if error.sqlstate is not None:
+            raise
+        raise InvalidInputError(
+            DATABASE_VARIABLE, f"cannot be used: {_first_line(error)}"
+        ) from error
+    finally:
+        if server is not None:
+            await asyncio.to_thread(server.release)
+
+
+def _launch(settings: Settings, *, create: bool) -> RunningServer:
+    from farebox.system.postgres.launcher import launch
+
+    if not create and not settings.home.is_dir():
+        raise NotFoundError(
+            f"There is no Farebox in {settings.home} yet: begin with `farebox init` (real credit) "
+            "or `farebox serve --sandbox` (play money), or set FAREBOX_HOME or DATABASE_URL."
+        )
+    return launch(settings.home)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
