@@ -555,6 +555,29 @@ async def test_a_cancelled_upload_never_arrives_whole() -> None:
     assert arrived < size
 
 
+async def test_closing_an_early_answer_stops_the_upload() -> None:
+    """A provider that answers before it has read everything does not get the rest after a close."""
+    size = 30_000_000
+    closed = asyncio.Event()
+    arrived = 0
+
+    async def early(connection: Connection) -> None:
+        nonlocal arrived
+        await connection.send(CHUNKED)
+        await closed.wait()
+        with contextlib.suppress(ConnectionError):
+            while data := await connection.reader.read(2**20):
+                arrived += len(data)
+        connection.server.closes.set()
+
+    async with _against(early) as (upstream, server):
+        response = await upstream.send(UpstreamRequest("/chat/completions", b"x" * size))
+        await response.close()
+        closed.set()
+        await server.saw_close()
+    assert arrived < size
+
+
 async def test_closing_the_upstream_closes_running_calls() -> None:
     """Taking a provider out of use ends what runs there."""
     script = _saying(CHUNKED + chunk(b"one"), then=_wait_for_close)

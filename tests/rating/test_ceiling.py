@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farebox.kit.money import format_amount
+from farebox.kit.money import format_amount, price_up
 from farebox.rating.ceiling import (
     DEFAULT_OUTPUT_TOKENS,
     LINES_MAX,
@@ -305,6 +305,24 @@ def test_a_fee_per_request_is_part_of_the_ceiling() -> None:
     assert bound(PromptFacts(text_bytes=1), MODEL, fee).fixed == 12_000_000 + LINES_MAX
 
 
+def test_the_ceiling_covers_the_rounding_of_every_line() -> None:
+    """Lines round one by one: five of them may round up where their sum would not."""
+    price = 500_001  # a token is a hair more than half a nano
+    units = [
+        Unit.CACHED_INPUT,
+        Unit.CACHE_WRITE,
+        Unit.IMAGE_INPUT,
+        Unit.CACHED_IMAGE_INPUT,
+    ]
+    prices = version(dict.fromkeys([Unit.INPUT, Unit.OUTPUT, *units], price))
+    model = ModelFacts("openai", "m", image_tokens_max=1)
+    found = bound(PromptFacts(text_bytes=0, inline_images=1), model, prices)
+    used = Usage.of({Unit.INPUT: found.input_tokens - len(units)} | dict.fromkeys(units, 1))
+    charge = rate(used, prices).total
+    assert charge > price_up(found.input_tokens, price)
+    assert charge <= found.fixed
+
+
 PRICE = st.integers(0, 10**11)
 OPTIONAL_UNITS = [
     Unit.CACHED_INPUT,
@@ -406,9 +424,16 @@ def test_no_usage_within_the_bound_costs_more_than_the_ceiling(
 
     granted = data.draw(st.integers(found.output_min, found.output_max))
     most_output = granted + facts.predicted_bytes * facts.choices
-    used_input = data.draw(st.integers(0, found.input_tokens) | st.just(found.input_tokens))
-    used_output = data.draw(st.integers(0, most_output) | st.just(most_output))
-    counts = shares(data, used_input, inputs) | shares(data, used_output, outputs)
+    if data.draw(st.booleans()):
+        # The worst there can be: all of it, all of one kind.
+        counts = {
+            data.draw(st.sampled_from(inputs)): found.input_tokens,
+            data.draw(st.sampled_from(outputs)): most_output,
+        }
+    else:
+        used_input = data.draw(st.integers(0, found.input_tokens))
+        used_output = data.draw(st.integers(0, most_output))
+        counts = shares(data, used_input, inputs) | shares(data, used_output, outputs)
     if facts.hosted_tools:
         counts[Unit.WEB_SEARCH] = data.draw(st.integers(0, facts.tool_calls_max or 0))
 

@@ -83,7 +83,7 @@ async def _run(
         # Servers stop before what they stand on.
         stack.push_async_callback(servers.aclose)
         if settings.sandbox:
-            from farebox.assembly.sandbox import write_ready  # noqa: PLC0415
+            from farebox.assembly.ready import write_ready  # noqa: PLC0415
 
             write_ready(settings.home, facts)
         ready(facts)

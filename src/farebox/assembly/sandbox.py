@@ -7,7 +7,6 @@ made anew where that file is gone.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ from typing import Any, Final
 from psycopg import AsyncConnection
 
 from farebox.assembly.console_users import make_console_user
+from farebox.assembly.ready import read_ready
 from farebox.kit.errors import NotFoundError
 from farebox.kit.ids import RANDOM_BYTES, format_id, uuid7
 from farebox.kit.money import NANOS_PER_UNIT, Nanos
@@ -40,7 +40,6 @@ CREDIT: Final = Nanos(100 * NANOS_PER_UNIT)
 PROVIDER: Final = "simulated"
 PRICE_LIST: Final = "openai"
 EMAIL: Final = "owner@sandbox.example"
-READY_FILE: Final = "ready.json"
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
@@ -88,28 +87,6 @@ async def prepare_sandbox(connector: Connector, home: Path) -> dict[str, Any]:
         "project_id": format_id("proj", project.id),
         "login": {"email": EMAIL, "password": password},
     }
-
-
-def read_ready(home: Path) -> dict[str, Any]:
-    """What an earlier start wrote; empty where it did not."""
-    try:
-        facts = json.loads((home / READY_FILE).read_text())
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
-
-
-def write_ready(home: Path, facts: dict[str, Any]) -> Path:
-    """Write ``ready.json``, whole or not at all, readable by its owner alone."""
-    home.mkdir(parents=True, exist_ok=True)
-    draft = home / f".{READY_FILE}.{os.getpid()}"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(facts, file, indent=2)
-        file.write("\n")
-    target = home / READY_FILE
-    draft.replace(target)
-    return target
 
 
 async def _prices(connection: Connection) -> None:

@@ -55,7 +55,7 @@ def _target(args: argparse.Namespace) -> tuple[str, str]:
     """Where the calls go, and with which key."""
     import os
 
-    from farebox.assembly.sandbox import read_ready
+    from farebox.assembly.ready import read_ready
     from farebox.kit.errors import InvalidInputError
     from farebox.settings import read_settings
 
