@@ -323,7 +323,7 @@ def test_the_ceiling_covers_the_rounding_of_every_line() -> None:
     assert charge <= found.fixed
 
 
-PRICE = st.integers(0, 10**11)
+PRICE = st.integers(10**6, 10**11) | st.just(0)
 OPTIONAL_UNITS = [
     Unit.CACHED_INPUT,
     Unit.CACHE_WRITE,
@@ -359,21 +359,22 @@ def versions_of_a_model(draw: st.DrawFn) -> list[PriceVersion]:
 def requests(draw: st.DrawFn) -> PromptFacts:
     """What requests may say."""
     small = st.integers(0, 3)
+    seldom = st.sampled_from([False, False, False, True])
     return PromptFacts(
         text_bytes=draw(st.integers(0, 4_000)),
         messages=draw(small),
         tools=draw(small),
         inline_images=draw(small),
-        unbounded=draw(st.booleans()),
-        audio_inputs=draw(st.booleans()),
-        audio_output=draw(st.booleans()),
-        long_cache_writes=draw(st.booleans()),
+        unbounded=draw(seldom),
+        audio_inputs=draw(seldom),
+        audio_output=draw(seldom),
+        long_cache_writes=draw(seldom),
         counted_tokens=draw(st.none() | st.integers(0, 4_000)),
         choices=draw(st.integers(1, 3)),
         output_limit=draw(st.none() | st.integers(0, 2_000)),
         predicted_bytes=draw(st.integers(0, 300)),
-        hosted_tools=draw(st.sampled_from([(), (Unit.WEB_SEARCH,)])),
-        tool_calls_max=draw(st.none() | small),
+        hosted_tools=(Unit.WEB_SEARCH,) if draw(seldom) else (),
+        tool_calls_max=draw(small),
     )
 
 
@@ -381,10 +382,10 @@ MODELS = st.builds(
     ModelFacts,
     provider=st.just("openai"),
     model=st.just("m"),
-    context_window=st.none() | st.integers(1, 5_000),
+    context_window=st.integers(1, 5_000) | st.none(),
     output_max=st.none() | st.integers(1, 2_000),
     counts_o200k=st.booleans(),
-    image_tokens_max=st.none() | st.integers(1, 900),
+    image_tokens_max=st.integers(1, 900) | st.none(),
 )
 
 

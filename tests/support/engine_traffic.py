@@ -235,8 +235,8 @@ class Traffic:
         chance = self.chance
         grant_id = self._known_grant(tenant) if chance.random() < 0.1 else new_id(chance)
         tenant.grants.append(grant_id)
-        ends = self._now + timedelta(hours=chance.randint(1, 72))
-        begins = self._now + timedelta(minutes=chance.randint(1, 50))
+        ends = self.now + timedelta(hours=chance.randint(1, 72))
+        begins = self.now + timedelta(minutes=chance.randint(1, 50))
         return GrantCredit(
             organization_id=tenant.id,
             grant_id=grant_id,
@@ -284,10 +284,10 @@ class Traffic:
         return next(tenant for tenant in self.tenants if tenant.id == organization_id)
 
     def _make_people(self) -> None:
-        self._now = START
+        self.now = START
         self.sql(
             "UPDATE deployment SET clock_offset = %s - clock_timestamp()",
-            self._now + timedelta(seconds=1),
+            self.now + timedelta(seconds=1),
         )
         self.sql(
             "INSERT INTO node (id, epoch, name) VALUES (%s, %s, 'n')", self.node_id, self.epoch
@@ -336,5 +336,5 @@ class Traffic:
 
     def advance(self, by: timedelta) -> None:
         """Move the sandbox clock on."""
-        self._now += by
+        self.now += by
         self.sql("UPDATE deployment SET clock_offset = clock_offset + %s", by)

@@ -24,13 +24,21 @@ Pool = AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]
 class OpenDatabase:
     """A migrated database, held open until it is released."""
 
-    def __init__(self, dsn: str, server: RunningServer | None) -> None:
+    def __init__(self, dsn: str, server: RunningServer | None, *, durable: bool = True) -> None:
+        """Hold it open.
+
+        Args:
+            dsn: A libpq connection string or URL.
+            server: The bundled server to release at the end, if it is that one.
+            durable: Refuse a server that may lose commits; only tests say no.
+        """
         self.dsn = dsn
         self._server = server
+        self._durable = durable
 
     def connector(self, name: str) -> Connector:
         """Connections under a name that the server shows."""
-        return Connector(self.dsn, name=name)
+        return Connector(self.dsn, name=name, durable=self._durable)
 
     def ensure_running(self) -> bool:
         """Start a bundled server again that was killed; tells whether it had to."""

@@ -5,21 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
-from typing import Final
-
-import structlog
 
 from farebox.assembly.database import OpenDatabase, open_pool
-from farebox.kit.errors import FareboxError
 from farebox.operations.bookkeeper import Bookkeeper
-from farebox.operations.sweep import HOLDS_PER_STEP, Sweep
+from farebox.operations.sweep import Sweep
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.node_store import PostgresNodeStore
-
-SWEEP_SECONDS: Final = 5.0
-HOUSEKEEPING_SECONDS: Final = 3_600.0
-
-logger: Final = structlog.get_logger("farebox.worker")
+from farebox.worker.clockwork import housekeeping, sweeping
 
 
 class WorkerProcess:
@@ -42,7 +34,7 @@ class WorkerProcess:
         stack.push_async_callback(bookkeeper.aclose)
         store = PostgresNodeStore(pool)
         sweep = Sweep(store, bookkeeper, monotonic=time.monotonic)
-        for job in (_sweeping(sweep), _housekeeping(store)):
+        for job in (sweeping(sweep), housekeeping(store)):
             task = asyncio.create_task(job)
             stack.push_async_callback(_stopped, task)
 
@@ -54,30 +46,3 @@ class WorkerProcess:
 async def _stopped(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-async def _sweeping(sweep: Sweep) -> None:
-    paused = False
-    while True:
-        pause = SWEEP_SECONDS
-        try:
-            swept = await sweep.step()
-            if swept.paused != paused:
-                paused = swept.paused
-                logger.error("sweep_paused" if paused else "sweep_resumed", cause="clock jump")
-            if swept.lapsed or swept.fenced:
-                logger.warning("holds_lapsed", holds=swept.lapsed, fenced=list(swept.fenced))
-            if swept.lapsed >= HOLDS_PER_STEP:
-                pause = 0.0
-        except FareboxError as error:
-            logger.warning("sweep_failed", error=error.message)
-        await asyncio.sleep(pause)
-
-
-async def _housekeeping(store: PostgresNodeStore) -> None:
-    while True:
-        try:
-            await store.keep_house()
-        except FareboxError as error:
-            logger.warning("housekeeping_failed", error=error.message)
-        await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     grant.add_argument(
         "--expires-at",
         metavar="T",
-        help="date, or time with its zone (default: purchased and business a year, others 6 months)",
+        help="date, or time with its zone (default: bought credit a year, other 6 months)",
     )
     grant.add_argument("--reference", help="order form, payment or reason; a contract needs it")
     grant.add_argument(

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from farebox.ledger.audit import Audit, Finding, orphaned
+from farebox.ledger.audit import Audit
 from farebox.ledger.audit_facts import (
     CallFacts,
     CallSums,
@@ -31,6 +31,7 @@ from farebox.ledger.audit_facts import (
     RollupFacts,
     WindowFacts,
 )
+from farebox.ledger.audit_findings import Finding, orphaned
 from farebox.rating.charge import unit_price
 from farebox.rating.units import Unit
 

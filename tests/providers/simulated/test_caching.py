@@ -52,6 +52,14 @@ def test_short_prompts_are_not_cached() -> None:
         assert cache.use(NEW, _prompt(1023), {}) == CacheUse(cached=0, written=0)
 
 
+def test_a_short_beginning_in_common_is_no_hit() -> None:
+    """Two long prompts that share fewer than 1,024 tokens share nothing, in both kinds."""
+    for model in (DAY, NEW):
+        cache, _ = _cache()
+        cache.use(model, _prompt(1000, 1000), {})
+        assert cache.use(model, _prompt(1000, 1000, other=1), {}).cached == 0
+
+
 def test_a_longer_conversation_finds_its_beginning() -> None:
     """Adding a turn reads all that went before, in steps of 128 tokens."""
     cache, _ = _cache()

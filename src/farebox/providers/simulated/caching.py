@@ -143,8 +143,6 @@ class PromptCache:
             writes = marks[1 - _WRITES_MAX :] + turns[-1:]
         writes = [place for place in writes if place.tokens >= PREFIX_TOKENS_MIN]
         read = 0 if missed else self._longest(reads[-_READS_MAX:], now)
-        if read < PREFIX_TOKENS_MIN:
-            read = 0
         furthest = max((place.tokens for place in writes), default=0)
         known = [place for place in reads if place.tokens == read]
         for place in writes + known:

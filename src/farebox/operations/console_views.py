@@ -1,0 +1,158 @@
+"""What the console shows and whom it lets in; and the port to both.
+
+The page of an organisation is of one instant: its balance, its open holds and its last calls are
+read in one snapshot, so what is held is the sum of the holds beside it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+
+from farebox.kit.money import Nanos
+from farebox.operations.balance import Balance
+from farebox.tenancy.api_keys import KeyKind
+
+
+class SignInFacts(msgspec.Struct, frozen=True):
+    """What is needed to check a password."""
+
+    person_id: UUID
+    password_hash: str
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A person who is signed in."""
+
+    person_id: UUID
+    email: str
+    expires_at: datetime
+    """By the real clock; a sandbox's clock may be a year ahead."""
+
+
+class OrganizationName(msgspec.Struct, frozen=True):
+    """An organisation as a list names it."""
+
+    id: UUID
+    name: str
+
+
+class OpenHold(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that is running, and what it holds at most."""
+
+    call_id: UUID
+    amount: Nanos
+    model: str
+    endpoint: str
+    project_name: str
+    key_name: str
+    streamed: bool
+    admitted_at: datetime
+    latest_end: datetime
+    """The sweep lapses it after this."""
+
+
+class RecentCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that has ended, or one that was refused."""
+
+    id: UUID
+    state: str
+    """``settled``, ``released``, ``lapsed``, ``late`` or ``refused``."""
+    reason: str
+    """Why it ended or was refused, empty if it ended as usual; a stable code, not a sentence."""
+    at: datetime
+    """When it was admitted or refused."""
+    model: str
+    endpoint: str
+    project_name: str
+    key_name: str
+    charge: Nanos = Nanos(0)
+    absorbed: Nanos = Nanos(0)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    latency_ms: int | None = None
+    http_status: int = 0
+    """Of the upstream's answer; zero where there was none."""
+    estimated: bool = False
+    times: int = 1
+    """So many like refusals in a row are one."""
+
+
+class OrganizationView(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything on an organisation's page, at one instant (``balance.at``)."""
+
+    id: UUID
+    name: str
+    active: bool
+    balance: Balance
+    holds: tuple[OpenHold, ...]
+    """The longest running first; at most as many as were asked for."""
+    holds_count: int
+    """How many there are in all."""
+    calls: tuple[RecentCall, ...]
+    """The newest first."""
+    clock_offset: timedelta
+    """How far the sandbox's clock was moved; zero in a real installation."""
+
+
+class Bearer(msgspec.Struct, frozen=True):
+    """Whoever holds a key that opens something."""
+
+    organization_id: UUID | None
+    """The only organisation it may see; None for a management key, which sees all."""
+
+
+class ConsoleStore(Protocol):
+    """Reads the pages and keeps the sessions.
+
+    Every method raises UnavailableError while the database is away.
+    """
+
+    async def ping(self) -> None:
+        """Ask the database for a sign of life."""
+
+    async def find_sign_in(self, email: str) -> SignInFacts | None:
+        """The person with that address, in whatever case."""
+
+    async def open_session(self, digest: bytes, person_id: UUID, *, lasts: timedelta) -> None:
+        """Begin a session; forgets ended ones, and the oldest of a person who has too many."""
+
+    async def find_session(self, digest: bytes) -> Session | None:
+        """The session with that digest, if it has not ended."""
+
+    async def end_session(self, digest: bytes) -> None:
+        """End a session, if there is one."""
+
+    async def organizations(self, *, limit: int) -> list[OrganizationName]:
+        """The first ones that were made, in the order of their making."""
+
+    async def find_organization(self, text: str) -> OrganizationName | None:
+        """The one with that id or name."""
+
+    async def view_organization(
+        self, organization_id: UUID, *, holds: int, calls: int
+    ) -> OrganizationView:
+        """An organisation's page, with at most so many holds and calls.
+
+        Raises:
+            NotFoundError: There is no such organisation.
+        """
+
+    async def find_bearer(self, kind: KeyKind, digest: bytes) -> Bearer | None:
+        """Whoever holds the key with that digest; None if it opens nothing (any more)."""
+
+    async def explain_call(
+        self, call_id: UUID, *, organization_id: UUID | None
+    ) -> dict[str, object]:
+        """A call with its charge, explained.
+
+        Args:
+            call_id: The call.
+            organization_id: The only organisation whose calls may be seen; None for all.
+
+        Raises:
+            NotFoundError: There is none, or none that may be seen.
+        """

@@ -1,0 +1,215 @@
+"""The console's store on PostgreSQL: sessions, pages read in one snapshot, and bearers of keys."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from farebox.kit.errors import NotFoundError
+from farebox.kit.ids import looks_like_id, parse_id
+from farebox.kit.money import Nanos
+from farebox.operations.balance import view_balance
+from farebox.operations.calls import explain_call
+from farebox.operations.console_views import (
+    Bearer,
+    OpenHold,
+    OrganizationName,
+    OrganizationView,
+    RecentCall,
+    Session,
+    SignInFacts,
+)
+from farebox.storage import rows
+from farebox.storage.call_store import PostgresCallStore
+from farebox.storage.key_store import find_key, find_management_key
+from farebox.storage.node_store import Pool, borrowed
+from farebox.storage.sql import queries
+from farebox.storage.tenancy_store import PostgresTenantStore, find_console_user
+from farebox.tenancy.api_keys import KeyKind, KeyState
+
+SESSIONS_PER_PERSON_MAX: Final = 20
+"""A person has a few browsers; what signs in more often is a script, and its sessions pile up."""
+
+_READS: Final = frozenset({KeyState.ACTIVE, KeyState.ORGANIZATION_INACTIVE})
+"""A key of an organisation that is switched off still explains the calls it made."""
+
+_Connection = AsyncConnection[tuple[Any, ...]]
+
+
+class PostgresConsoleStore:
+    """Implements ``operations.console_views.ConsoleStore`` over a pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def ping(self) -> None:
+        """See the port."""
+        async with borrowed(self._pool) as connection:
+            await _all(connection, "console", "ping", None)
+
+    # Sessions.
+
+    async def find_sign_in(self, email: str) -> SignInFacts | None:
+        """See the port."""
+        async with borrowed(self._pool) as connection:
+            found = await find_console_user(connection, email)
+        return None if found is None else SignInFacts(found.id, found.password_hash)
+
+    async def open_session(self, digest: bytes, person_id: UUID, *, lasts: timedelta) -> None:
+        """See the port."""
+        values = {"digest": digest, "person_id": person_id, "lasts": lasts}
+        kept = {"person_id": person_id, "kept": SESSIONS_PER_PERSON_MAX}
+        sql = queries("console")
+        async with borrowed(self._pool) as connection, connection.transaction():
+            await connection.execute(sql["open_session"], values)
+            await connection.execute(sql["drop_oldest_sessions"], kept)
+
+    async def find_session(self, digest: bytes) -> Session | None:
+        """See the port."""
+        async with borrowed(self._pool) as connection:
+            found = await _all(connection, "console", "find_session", (digest,))
+        return Session(found[0][0], found[0][1], rows.utc(found[0][2])) if found else None
+
+    async def end_session(self, digest: bytes) -> None:
+        """See the port."""
+        async with borrowed(self._pool) as connection:
+            await connection.execute(queries("console")["end_session"], (digest,))
+
+    # Pages.
+
+    async def organizations(self, *, limit: int) -> list[OrganizationName]:
+        """See the port."""
+        async with borrowed(self._pool) as connection:
+            found = await PostgresTenantStore(connection).organizations(limit=limit)
+        return [OrganizationName(profile.id, profile.name) for profile in found]
+
+    async def find_organization(self, text: str) -> OrganizationName | None:
+        """See the port."""
+        async with borrowed(self._pool) as connection:
+            store = PostgresTenantStore(connection)
+            if looks_like_id("org", text):
+                wanted = parse_id("org", text, field="organization")
+                found = await store.organizations(organization_id=wanted, limit=1)
+            else:
+                found = await store.organizations(name=text, limit=1)
+        return OrganizationName(found[0].id, found[0].name) if found else None
+
+    async def view_organization(
+        self, organization_id: UUID, *, holds: int, calls: int
+    ) -> OrganizationView:
+        """See the port."""
+        one = (organization_id,)
+        async with borrowed(self._pool) as connection, connection.transaction():
+            await connection.execute(queries("catalogue")["read_only_snapshot"])
+            organizations = await _all(connection, "balance", "read_organization", one)
+            if not organizations:
+                raise NotFoundError("There is no such organisation.")
+            grants = await _all(connection, "balance", "read_grants_with_money", one)
+            facts = await _all(connection, "console", "read_page_facts", one)
+            held = await _page(connection, "read_open_holds", organization_id, holds)
+            ended = await _page(connection, "read_recent_calls", organization_id, calls)
+            refused = await _page(connection, "read_recent_refusals", organization_id, calls)
+        organization = rows.organization(organizations[0])
+        now = rows.utc(organizations[0][-1])
+        recent = [*map(_call, ended), *map(_refusal, refused)]
+        recent.sort(key=lambda call: call.id, reverse=True)
+        return OrganizationView(
+            id=organization_id,
+            name=facts[0][0],
+            active=organization.active,
+            balance=view_balance(organization, [rows.grant(row) for row in grants], now),
+            holds=tuple(map(_hold, held)),
+            holds_count=held[0][-1] if held else 0,
+            calls=tuple(recent[:calls]),
+            clock_offset=facts[0][1],
+        )
+
+    # The API.
+
+    async def find_bearer(self, kind: KeyKind, digest: bytes) -> Bearer | None:
+        """See the port."""
+        async with borrowed(self._pool) as connection:
+            if kind is KeyKind.ADMIN:
+                admin = await find_management_key(connection, digest)
+                return None if admin is None or admin.revoked_at is not None else Bearer(None)
+            key = await find_key(connection, digest)
+            now = await PostgresTenantStore(connection).now()
+        if key is None or key.state_at(now) not in _READS:
+            return None
+        return Bearer(key.organization_id)
+
+    async def explain_call(
+        self, call_id: UUID, *, organization_id: UUID | None
+    ) -> dict[str, object]:
+        """See the port."""
+        async with borrowed(self._pool) as connection:
+            found = await explain_call(PostgresCallStore(connection), call_id)
+        if organization_id is not None and found.get("organization_id") != str(organization_id):
+            raise NotFoundError("There is no such call.")
+        return found
+
+
+async def _all(
+    connection: _Connection, file: str, name: str, values: Any
+) -> list[tuple[Any, ...]]:
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(queries(file)[name], values)
+    return await cursor.fetchall()
+
+
+async def _page(
+    connection: _Connection, name: str, organization_id: UUID, limit: int
+) -> list[tuple[Any, ...]]:
+    values = {"organization_id": organization_id, "limit": limit}
+    return await _all(connection, "console", name, values)
+
+
+def _hold(row: tuple[Any, ...]) -> OpenHold:
+    return OpenHold(
+        call_id=row[0],
+        amount=Nanos(row[1]),
+        model=row[2],
+        endpoint=row[3],
+        project_name=row[4],
+        key_name=row[5],
+        streamed=row[6],
+        admitted_at=rows.utc(row[7]),
+        latest_end=rows.utc(row[8]),
+    )
+
+
+def _call(row: tuple[Any, ...]) -> RecentCall:
+    return RecentCall(
+        id=row[0],
+        state=row[1],
+        reason=row[2],
+        at=rows.utc(row[3]),
+        model=row[4],
+        endpoint=row[5],
+        project_name=row[6],
+        key_name=row[7],
+        charge=Nanos(row[8]),
+        absorbed=Nanos(row[9]),
+        input_tokens=row[10],
+        output_tokens=row[11],
+        latency_ms=row[12],
+        http_status=row[13],
+        estimated=row[14],
+    )
+
+
+def _refusal(row: tuple[Any, ...]) -> RecentCall:
+    return RecentCall(
+        id=row[0],
+        state="refused",
+        reason=row[1],
+        at=rows.utc(row[2]),
+        model=row[3],
+        endpoint=row[4],
+        project_name=row[5],
+        key_name=row[6],
+        times=row[7],
+    )

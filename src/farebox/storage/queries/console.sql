@@ -1,0 +1,54 @@
+-- Sessions of the console, and what an organisation's page shows beside its balance.
+
+-- name: ping
+SELECT 1
+
+-- name: open_session
+-- By the real clock: who moves a sandbox's clock stays signed in.
+WITH ended AS (DELETE FROM console_session WHERE expires_at <= clock_timestamp())
+INSERT INTO console_session (digest, user_id, expires_at)
+VALUES (%(digest)s, %(person_id)s, clock_timestamp() + %(lasts)s)
+
+-- name: drop_oldest_sessions
+DELETE FROM console_session WHERE digest IN (
+    SELECT digest FROM console_session WHERE user_id = %(person_id)s
+    ORDER BY created_at DESC, digest OFFSET %(kept)s)
+
+-- name: find_session
+SELECT u.id, u.email, s.expires_at
+FROM console_session s JOIN console_user u ON u.id = s.user_id
+WHERE s.digest = %s AND s.expires_at > clock_timestamp()
+
+-- name: end_session
+DELETE FROM console_session WHERE digest = %s
+
+-- name: read_page_facts
+SELECT o.name, d.clock_offset FROM organization o, deployment d WHERE o.id = %s
+
+-- name: read_open_holds
+SELECT h.call_id, h.amount_nanos, h.model, h.endpoint, coalesce(p.name, ''), coalesce(k.name, ''),
+       h.streamed, h.admitted_at, h.latest_end, count(*) OVER ()
+FROM hold h
+LEFT JOIN project p ON p.id = h.project_id
+LEFT JOIN api_key k ON k.id = h.key_id
+WHERE h.organization_id = %(organization_id)s
+ORDER BY h.admitted_at, h.call_id LIMIT %(limit)s
+
+-- name: read_recent_calls
+SELECT c.id, c.state, c.reason, c.admitted_at, c.model, c.endpoint, coalesce(p.name, ''),
+       coalesce(k.name, ''), c.charge_nanos, c.absorbed_nanos, c.input_tokens, c.output_tokens,
+       c.latency_ms, c.http_status, c.estimated
+FROM call c
+LEFT JOIN project p ON p.id = c.project_id
+LEFT JOIN api_key k ON k.id = c.key_id
+WHERE c.organization_id = %(organization_id)s
+ORDER BY c.id DESC LIMIT %(limit)s
+
+-- name: read_recent_refusals
+SELECT r.id, r.code, r.refused_at, r.model, r.endpoint, coalesce(p.name, ''), coalesce(k.name, ''),
+       r.times
+FROM refusal r
+LEFT JOIN project p ON p.id = r.project_id
+LEFT JOIN api_key k ON k.id = r.key_id
+WHERE r.organization_id = %(organization_id)s
+ORDER BY r.id DESC LIMIT %(limit)s

@@ -1,0 +1,455 @@
+"""The audit, told facts that agree but for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from msgspec import structs
+
+from farebox.kit.ids import format_id
+from farebox.ledger.audit import HOLD_OVERDUE_AFTER, Audit
+from farebox.ledger.audit_facts import (
+    CallFacts,
+    CallSums,
+    GrantFacts,
+    HoldFacts,
+    JournalSums,
+    OrganizationFacts,
+    PostingFacts,
+    QuarantinedFacts,
+    RaisedFacts,
+    RangeFacts,
+    RollupFacts,
+    WindowFacts,
+)
+from farebox.ledger.audit_findings import WARNINGS, Code, orphaned
+
+NOW = datetime(2026, 5, 17, 12, tzinfo=UTC)
+MONTH = datetime(2026, 5, 1, tzinfo=UTC)
+ORG, GRANT, CALL, PRICE = (UUID(int=number) for number in range(1, 5))
+PRICES = ({"input": 2_500_000, "output": 5_000_000}, {"input": 5_000_000, "output": 9_000_000})
+
+# One grant of 1000, of which one late call drew 60 (50 in time and 10 late), owing 5 more and 3 of
+# it absorbed, an open call holds 200 and 7 on the floor, 100 expired, 90 were refunded and 30
+# repaid a correction; a limit counts the month.
+ORGANIZATION = OrganizationFacts(
+    id=ORG,
+    sequence=2,
+    granted=1000,
+    owed=5,
+    spent=65,
+    reserved=200,
+    unreserved=520,
+    frozen=0,
+    expired=100,
+    refunded=120,
+    unsecured_held=7,
+    absorbed=3,
+)
+SUMS = CallSums(charge=65, absorbed=3, owed=5, numbered=2, numbers=2, number_max=2)
+GRANT_FACTS = GrantFacts(
+    id=GRANT,
+    source="purchased",
+    state="open",
+    amount=1000,
+    remaining=720,
+    reserved=200,
+    frozen=0,
+    repaid=30,
+    expired=100,
+    refunded=90,
+    drawn=60,
+    earmarked=200,
+    posted_paid=1000,
+    posted_free=0,
+    posted_repaid=30,
+    posted_expired=100,
+    posted_refunded=40,
+)
+WINDOW = WindowFacts(
+    scope_kind="organization",
+    scope_id=ORG,
+    period="month",
+    start=MONTH,
+    end=MONTH + timedelta(days=31),
+    used=65,
+    held=207,
+    charged=65,
+)
+RAISED = RaisedFacts("organization", ORG, "month", MONTH, 207)
+HOLD = HoldFacts(
+    call_id=UUID(int=9),
+    amount=207,
+    unsecured=7,
+    earmarks=[150, 50],
+    raised=(RAISED,),
+    admitted_at=NOW - timedelta(hours=1),
+    latest_end=NOW + timedelta(hours=1),
+    closed_too=False,
+)
+CALL_FACTS = CallFacts(
+    id=CALL,
+    state="late",
+    held=70,
+    charge=65,
+    absorbed=3,
+    owed=5,
+    late_charge=10,
+    late_absorbed=3,
+    estimated=False,
+    price_id=PRICE,
+    units=["input", "output"],
+    quantities=[7, 10],
+    prices=[2_500_000, 5_000_000],
+    amounts=[18, 50],
+    draws=[50, 10],
+)
+RANGE = RangeFacts(
+    posting_id=8,
+    first_sequence=2,
+    last_sequence=2,
+    range_before_ends=0,
+    customer_credit=50,
+    receivable=5,
+    absorbed=0,
+    revenue=-55,
+    calls=1,
+    call_first=2,
+    call_last=2,
+    charge=55,
+    owed=5,
+    call_absorbed=0,
+)
+ROLLUP = RollupFacts(
+    hour=NOW, model="gpt-5.4", stored=[1, 65, 3, 60, 7, 0, 0, 10, 0], counted=[1, 65, 3, 60, 7]
+)
+ROLLUP = structs.replace(ROLLUP, counted=list(ROLLUP.stored or ()))
+
+
+def posting(kind: str, accounts: dict[str, int], **changes: Any) -> PostingFacts:
+    """A posting of no grant and no call, but for the changes."""
+    plain = PostingFacts(
+        id=8,
+        kind=kind,
+        at=NOW,
+        accounts=list(accounts),
+        amounts=list(accounts.values()),
+        grant_id=None,
+        call_id=None,
+        grant_expires_at=None,
+        call_state=None,
+        call_late_charge=0,
+        call_late_absorbed=0,
+    )
+    return structs.replace(plain, **changes)
+
+
+FUNDED = posting("grant", {"clearing": 1000, "customer_credit": -1000}, grant_id=GRANT)
+LATE = posting(
+    "late",
+    {"customer_credit": 10, "absorbed": 3, "revenue": -13},
+    call_id=CALL,
+    call_state="late",
+    call_late_charge=10,
+    call_late_absorbed=3,
+)
+ENDED = posting(
+    "breakage", {"customer_credit": 100, "breakage": -100}, grant_id=GRANT, grant_expires_at=NOW
+)
+RETURNED = structs.replace(ENDED, at=NOW + timedelta(minutes=3), call_id=CALL, call_state="settled")
+JOURNAL = JournalSums(
+    {
+        "grant": {"clearing": 1000, "customer_credit": -1000},
+        "calls": {"customer_credit": 50, "receivable": 5, "revenue": -55},
+        "late": {"customer_credit": 10, "absorbed": 3, "revenue": -13},
+        "breakage": {"customer_credit": 100, "breakage": -100},
+        "refund": {"customer_credit": 40, "refunds": -40},
+        "correction": {"customer_credit": 50, "receivable": 30, "refunds": -80},
+        "repayment": {"customer_credit": 30, "receivable": -30},
+    }
+)
+
+FACTS: dict[str, Any] = {
+    "call": CALL_FACTS,
+    "prices": PRICES,
+    "overrun_told": False,
+    "postings": (FUNDED, LATE, ENDED, RETURNED),
+    "grants": (GRANT_FACTS,),
+    "windows": (WINDOW,),
+    "hold": HOLD,
+    "range": RANGE,
+    "rollup": ROLLUP,
+    "organization": ORGANIZATION,
+    "sums": SUMS,
+    "journal": JOURNAL,
+}
+
+
+def audit(**changes: Any) -> Audit:
+    """Tell an audit all the facts above, but for the changes."""
+    facts = {**FACTS, **changes}
+    told = Audit(ORG)
+    told.call(facts["call"], facts["prices"], overrun_told=facts["overrun_told"])
+    for each in facts["postings"]:
+        told.posting(each)
+    for grant in facts["grants"]:
+        told.grant(grant)
+    for window in facts["windows"]:
+        told.window(window)
+    told.hold(facts["hold"], NOW)
+    told.range(facts["range"])
+    told.rollup(facts["rollup"])
+    told.close(facts["organization"], facts["sums"], facts["journal"])
+    return told
+
+
+def codes(told: Audit) -> set[str]:
+    """The kinds of difference that were found."""
+    return {finding.code.value for finding in told.findings}
+
+
+def changed(name: str, **changes: Any) -> Callable[[], Audit]:
+    """An audit of the facts, with some fields of one fact changed."""
+    return lambda: audit(**{name: structs.replace(FACTS[name], **changes)})
+
+
+def journal(**changes: dict[str, int]) -> JournalSums:
+    """The journal, with the accounts of some kinds changed."""
+    by_kind = {kind: dict(accounts) for kind, accounts in JOURNAL.by_kind.items()}
+    for kind, accounts in changes.items():
+        by_kind.setdefault(kind, {}).update(accounts)
+    return JournalSums(by_kind)
+
+
+def other_grant(**changes: Any) -> Callable[[], Audit]:
+    """An audit that is told of a changed grant."""
+    return lambda: audit(grants=(structs.replace(GRANT_FACTS, **changes),))
+
+
+def one_posting(facts: PostingFacts, **changes: Any) -> Callable[[], Audit]:
+    """An audit that is told of one posting, changed."""
+    return lambda: audit(postings=(structs.replace(facts, **changes),))
+
+
+CASES: list[tuple[Callable[[], Audit], set[str]]] = [
+    # Totals of the organisation; each that is wrong alone breaks the identity too.
+    (changed("organization", granted=1001), {"granted", "totals_disagree", "funding"}),
+    (changed("organization", spent=66), {"spent", "totals_disagree", "revenue"}),
+    (changed("organization", reserved=201), {"reserved", "totals_disagree"}),
+    (changed("organization", unreserved=521), {"unreserved", "totals_disagree"}),
+    (changed("organization", frozen=1), {"frozen", "totals_disagree"}),
+    (changed("organization", expired=101), {"expired", "totals_disagree", "breakage"}),
+    (changed("organization", refunded=121), {"refunded", "totals_disagree", "refunds"}),
+    (changed("organization", owed=6), {"owed", "totals_disagree", "receivable"}),
+    (changed("organization", unsecured_held=8), {"unsecured_held"}),
+    (changed("organization", absorbed=4), {"absorbed", "absorbed_account", "revenue"}),
+    (
+        changed("organization", frozen=-1, unreserved=521),
+        {"frozen", "unreserved", "total_negative"},
+    ),
+    (changed("organization", sequence=3), {"sequence"}),
+    (changed("sums", numbers=1), {"sequence"}),
+    # The journal's accounts.
+    (
+        lambda: audit(journal=journal(refund={"customer_credit": 41})),
+        {"customer_credit"},
+    ),
+    (lambda: audit(journal=journal(calls={"receivable": 6})), {"receivable"}),
+    (lambda: audit(journal=journal(calls={"revenue": -56})), {"revenue"}),
+    (lambda: audit(journal=journal(late={"absorbed": 4})), {"absorbed_account"}),
+    (lambda: audit(journal=journal(breakage={"breakage": -99})), {"breakage"}),
+    (lambda: audit(journal=journal(refund={"refunds": -41})), {"refunds"}),
+    (lambda: audit(journal=journal(grant={"clearing": 999})), {"funding"}),
+    (lambda: audit(journal=journal(grant={"promotion_expense": 1})), {"funding"}),
+    # A grant against calls, holds and journal.
+    (other_grant(drawn=61), {"grant_parts"}),
+    (other_grant(earmarked=199), {"grant_reserved"}),
+    (other_grant(posted_paid=999), {"grant_posted"}),
+    (other_grant(posted_free=1), {"grant_posted"}),
+    (other_grant(source="free"), {"grant_posted"}),
+    (other_grant(source="free", posted_paid=0, posted_free=1000), set()),
+    (other_grant(posted_repaid=31), {"grant_repaid"}),
+    (other_grant(posted_expired=99), {"grant_expired"}),
+    (other_grant(posted_refunded=91), {"grant_refunded"}),
+    (other_grant(state="lost"), {"grant_state"}),
+    (other_grant(state="frozen"), {"grant_state"}),
+    (
+        other_grant(frozen=521),
+        {"grant_bounds", "grant_state", "frozen", "unreserved"},
+    ),
+    (
+        lambda: audit(
+            grants=(structs.replace(GRANT_FACTS, state="frozen", frozen=520),),
+            organization=structs.replace(ORGANIZATION, frozen=520, unreserved=0),
+        ),
+        set(),
+    ),
+    (
+        lambda: audit(grants=(GRANT_FACTS, structs.replace(GRANT_FACTS, source=None))),
+        {"grant_unknown"},
+    ),
+    # An open hold.
+    (changed("hold", amount=208), {"hold_parts", "window_held"}),
+    (changed("hold", raised=()), {"window_held"}),
+    (
+        changed("hold", raised=(RAISED, structs.replace(RAISED, start=NOW))),
+        {"hold_counter"},
+    ),
+    (changed("hold", admitted_at=MONTH - timedelta(days=1)), {"window_held"}),
+    (changed("hold", admitted_at=MONTH + timedelta(days=31)), {"window_held"}),
+    (changed("hold", closed_too=True), {"hold_closed"}),
+    (changed("hold", latest_end=NOW - HOLD_OVERDUE_AFTER), set()),
+    (
+        changed("hold", latest_end=NOW - HOLD_OVERDUE_AFTER - timedelta(seconds=1)),
+        {"hold_overdue"},
+    ),
+    # A closed call.
+    (changed("call", absorbed=2), {"call_lines"}),
+    (changed("call", units=["input"]), {"call_lines"}),
+    (changed("call", amounts=[17, 51]), {"call_line_amount"}),
+    (changed("call", quantities=[-7, 10]), {"call_line_amount"}),
+    (changed("call", prices=[-1, 5_000_000]), {"call_line_amount", "call_line_price"}),
+    (lambda: audit(prices=({"input": 2_500_000, "output": 1},)), {"call_line_price"}),
+    (lambda: audit(prices=({"input": 2_500_000},)), {"call_line_price"}),
+    (
+        # Each line at a price of the version, but of two tables.
+        lambda: audit(prices=({"input": 2_500_000, "output": 9}, {"output": 5_000_000})),
+        {"call_line_price"},
+    ),
+    (
+        lambda: audit(
+            call=structs.replace(CALL_FACTS, estimated=True),
+            prices=({"input": 2_500_000, "audio_output": 5_000_000},),
+        ),
+        set(),
+    ),
+    (
+        lambda: audit(
+            call=structs.replace(CALL_FACTS, estimated=True), prices=({"input": 2_500_000},)
+        ),
+        {"call_line_price"},
+    ),
+    (lambda: audit(prices=None), set()),
+    (changed("call", draws=[50, 11]), {"call_draws"}),
+    (changed("call", draws=[61, -1]), {"call_draws"}),
+    (changed("call", held=64), {"call_beyond_hold"}),
+    (
+        lambda: audit(call=structs.replace(CALL_FACTS, held=64), overrun_told=True),
+        set(),
+    ),
+    (changed("call", state="settled"), {"call_late"}),
+    (changed("call", state="released", late_charge=0, late_absorbed=0), {"call_released"}),
+    (
+        # A lapse has no lines: what it charged was reported, not rated.
+        changed(
+            "call",
+            state="lapsed",
+            late_charge=0,
+            late_absorbed=0,
+            units=[],
+            quantities=[],
+            prices=[],
+            amounts=[],
+        ),
+        set(),
+    ),
+    # Postings.
+    (one_posting(FUNDED, amounts=[1000, -999]), {"posting_unbalanced"}),
+    (one_posting(FUNDED, kind="gift"), {"posting_unknown"}),
+    (one_posting(FUNDED, accounts=["clearing", "cash"]), {"posting_unknown"}),
+    (
+        one_posting(FUNDED, accounts=["clearing", "clearing"], amounts=[5, -5]),
+        {"posting_unknown"},
+    ),
+    (one_posting(LATE, call_state=None), {"posting_call"}),
+    (one_posting(LATE, call_state="lapsed"), {"posting_late"}),
+    (one_posting(LATE, call_late_charge=9), {"posting_late"}),
+    (one_posting(LATE, call_late_absorbed=2), {"posting_late"}),
+    (one_posting(ENDED, at=NOW + timedelta(microseconds=1)), {"breakage_date"}),
+    (one_posting(ENDED, grant_expires_at=None), {"breakage_date"}),
+    (one_posting(RETURNED, at=NOW - timedelta(microseconds=1)), {"breakage_date"}),
+    # What a late answer gives back to an ended grant is breakage of kind late.
+    (one_posting(RETURNED, kind="late", call_state="late"), set()),
+    # Postings of calls.
+    (changed("range", range_before_ends=2), {"range"}),
+    (changed("range", call_first=1), {"range"}),
+    (changed("range", call_last=0), {"range"}),
+    (changed("range", posting_id=None), {"range"}),
+    (changed("range", customer_credit=49), {"range_sum"}),
+    (changed("range", receivable=6), {"range_sum"}),
+    (changed("range", absorbed=1), {"range_sum"}),
+    (changed("range", revenue=-54), {"range_sum"}),
+    # Rollups and limits.
+    (changed("rollup", stored=[1, 65, 3, 60, 7, 0, 0, 11, 0]), {"rollup"}),
+    (changed("rollup", stored=[1, 64, 3, 60, 7, 0, 0, 10, 0]), {"rollup"}),
+    (changed("rollup", stored=None), {"rollup"}),
+    (changed("rollup", counted=None), {"rollup"}),
+    (lambda: audit(windows=(structs.replace(WINDOW, used=64),)), {"window_used"}),
+    (lambda: audit(windows=(structs.replace(WINDOW, held=206),)), {"window_held"}),
+]
+
+
+def test_facts_that_agree_are_clean() -> None:
+    """Books in which every sum and every part agrees have no finding, and all was counted."""
+    told = audit()
+    assert told.findings == []
+    checked = told.checked
+    assert (checked.organizations, checked.grants, checked.holds, checked.calls) == (1, 1, 1, 1)
+    assert (checked.line_items, checked.draws, checked.postings, checked.windows) == (2, 2, 4, 1)
+
+
+@pytest.mark.parametrize(("broken", "expected"), CASES)
+def test_one_difference_is_named(broken: Callable[[], Audit], expected: set[str]) -> None:
+    """DED-16, CRD-11: each fact that does not agree is found, and nothing else with it."""
+    assert codes(broken()) == expected
+
+
+def test_a_finding_says_what_and_where() -> None:
+    """A finding names the row, what the others make of it, and what it says itself."""
+    (finding,) = changed("call", absorbed=2)().findings
+    assert finding.code is Code.CALL_LINES
+    assert finding.organization_id == ORG
+    assert finding.subject == format_id("req", CALL)
+    assert (finding.expected, finding.found) == ("0.000000068", "0.000000067")
+    assert finding.message == (
+        f"{format_id('req', CALL)}: the line items do not add up to charge + absorbed"
+        " (expected 0.000000068, found 0.000000067)."
+    )
+    assert not finding.warning
+
+
+def test_the_first_of_a_kind_stands_for_all() -> None:
+    """A thousand wrong rows are one finding that counts them and names the first."""
+    told = Audit(ORG)
+    for number in range(1, 1001):
+        told.call(structs.replace(CALL_FACTS, id=UUID(int=number), draws=[1]), PRICES)
+    (finding,) = told.findings
+    assert finding.subject == format_id("req", UUID(int=1))
+    assert finding.times == 1000
+
+
+def test_what_waits_for_a_person_is_a_warning() -> None:
+    """A command in quarantine and an overdue hold are told, and do not make the books wrong."""
+    told = Audit(ORG)
+    told.quarantined(QuarantinedFacts(3, "settle", "22003: out of range"))
+    told.hold(structs.replace(HOLD, raised=(), latest_end=MONTH), NOW)
+    assert codes(told) == {code.value for code in WARNINGS}
+    assert all(finding.warning for finding in told.findings)
+    assert "settle: 22003: out of range" in told.findings[0].message
+
+
+def test_rows_without_an_organisation_are_named() -> None:
+    """Rows that no organisation's check would ever read are a finding of their own."""
+    finding = orphaned("call", ORG)
+    assert (finding.code, finding.subject, finding.warning) == (Code.ORPHANS, "call", False)
+    assert format_id("org", ORG) in finding.message
+
+
+def test_every_kind_of_difference_is_found_somewhere_above() -> None:
+    """No rule of the audit is left without a case that breaks it."""
+    provoked = set().union(*(expected for _, expected in CASES))
+    assert {code.value for code in Code} - provoked == {"orphans", "quarantined"}
