@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class SmallBooks:
-    """One tenant with a limit, two grants (free, ended; purchased) and six calls.
+    """One tenant with a limit, three grants (free and promo, ended; purchased) and six calls.
 
     ``settled`` and ``beyond`` (more than its hold) and ``late`` (lapsed, then answered) and
     ``returned`` (ended after the free grant, so that its earmark is breakage) and ``released`` are
@@ -40,6 +40,7 @@ class SmallBooks:
         self.traffic = Traffic(dsn, seed=7, tenants=1)
         self.tenant = self.traffic.tenants[0]
         self.free = new_id(self.traffic.chance)
+        self.promo = new_id(self.traffic.chance)
         self.purchased = new_id(self.traffic.chance)
         self.calls: dict[str, UUID] = {}
 
@@ -56,6 +57,7 @@ class SmallBooks:
         await self._admit("returned")
         await self._admit("beyond")
         await self.one(self.traffic.settle(tenant, self.calls["beyond"], scale=9_000))
+        await self._grant(self.promo, Source.PROMO, 2 * CENT, hours=3)
         await self._admit("late")
         await self._lapse("late")
         await self.one(self.traffic.settle(tenant, self.calls["late"], scale=300))
@@ -96,17 +98,28 @@ class SmallBooks:
 
     async def _lapse(self, name: str) -> None:
         traffic, tenant = self.traffic, self.tenant
-        names = {
-            "organization_id": tenant.id,
-            "call_id": self.calls[name],
-            "node_id": traffic.node_id,
-            "epoch": traffic.epoch,
-        }
-        use = {"metered": Nanos(CENT // 2), "cost": Nanos(5), "input_tokens": 9}
-        await self.one(Report(**names, **use, output_tokens=9))
+        report = Report(
+            organization_id=tenant.id,
+            call_id=self.calls[name],
+            node_id=traffic.node_id,
+            epoch=traffic.epoch,
+            metered=Nanos(CENT // 2),
+            cost=Nanos(5),
+            input_tokens=9,
+            output_tokens=9,
+        )
+        await self.one(report)
         traffic.epoch += 1
         traffic.sql("UPDATE node SET epoch = %s", traffic.epoch)
-        await self.one(Lapse(**names, reason="node_gone"))
+        await self.one(
+            Lapse(
+                organization_id=tenant.id,
+                call_id=report.call_id,
+                node_id=report.node_id,
+                epoch=report.epoch,
+                reason="node_gone",
+            )
+        )
 
     async def _grant(self, grant_id: UUID, source: Source, amount: int, *, hours: int) -> None:
         await self.one(

@@ -209,19 +209,9 @@ async def _grants(session: Session, args: argparse.Namespace) -> int:
             hint("No credit was ever given; give some: farebox credits grant --help")
             return
         table(
-            ["*id", "source", "amount", "left", "state", "expires"],
-            [
-                (
-                    r["id"],
-                    r["source"],
-                    r["amount"],
-                    r["remaining"],
-                    r["state"],
-                    _day(r["expires_at"]),
-                )
-                for r in rows
-            ],
-            right="amount left",
+            ["*id", "source", "left", "*ends"],
+            [(r["id"], r["source"], r["remaining"], _end(r)) for r in rows],
+            right="left",
         )
         if cursor:
             hint(f"More: farebox credits grants --cursor {cursor}")
@@ -299,6 +289,11 @@ def _aligned(amount: str, width: int) -> str:
 
 def _day(instant: str | None) -> str:
     return "never" if instant is None else instant[:10]
+
+
+def _end(row: Document) -> str:
+    """When a grant ends, or why it is of no use any more."""
+    return _day(row["expires_at"]) if row["state"] == "active" else str(row["state"])
 
 
 def _subject(row: Document) -> str:

@@ -80,6 +80,11 @@ async def _create(session: Session, args: argparse.Namespace) -> int:
     document = describe(made)
     show(args, document, lambda: say(f"Made organisation {made.name}: {document['id']}"))
     if not args.json:
+        if made.currency != "USD":
+            hint(
+                f"Calls are refused until there are prices in {made.currency}: "
+                f"farebox prices set --currency {made.currency}"
+            )
         hint(f"Next: farebox projects create default --org {document['id']}")
     return 0
 
@@ -117,10 +122,11 @@ async def _show(session: Session, args: argparse.Namespace) -> int:
     described = describe(organization)
 
     def text() -> None:
-        facts([(key, value) for key, value in described.items() if key != "object"])
+        shown = {**described, "active": "yes" if organization.active else "no"}
+        facts((key.replace("_", " "), shown[key]) for key in shown if key != "object")
         say("")
         keys = ("available", "posted", "held", "owed", "spent", "expired", "maximum_exposure")
-        facts([(key, balance[key]) for key in keys])
+        facts((key.replace("_", " "), balance[key]) for key in keys)
 
     show(args, {**described, "balance": balance}, text)
     return 0

@@ -94,7 +94,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: s
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
     if not console.is_terminal or console.width < WIDTH:
         console.width = WIDTH
-    console.print(made)
+    with console.capture() as printed:
+        console.print(made)
+    say(*(line.rstrip() for line in printed.get().splitlines()))
 
 
 def short(instant: datetime | None, *, none: str = "never") -> str:

@@ -28,6 +28,7 @@ _UNITS = {
     "cache-write": "cache_write",
 }
 TOKENS_MAX = 2**53
+Key = tuple[str, str, str, str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,18 +126,21 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
     limit = read_limit(args)
     book = (await load_catalogue(session.connection)).prices
     now = await session.now()
-    current: dict[str, PriceVersion] = {}
+    listed = {version.model.lower() for version in book.versions()}
+    model = None if args.model is None else args.model.strip().lower()
+    current: dict[Key, PriceVersion] = {}
     for version in book.versions():
         wanted = (
             args.provider in {None, version.provider}
             and args.lane in {None, version.lane.value}
-            and (args.model is None or args.model.lower() in version.model.lower())
+            and (model is None or _is_named(version.model.lower(), model, exactly=model in listed))
         )
         if wanted and version.effective_at <= now:
-            current[_cursor(version)] = version
-    keys = sorted(key for key in current if args.cursor is None or key > args.cursor)
+            current[_key(version)] = version
+    last = None if args.cursor is None else _read_cursor(args.cursor)
+    keys = sorted(key for key in current if last is None or key > last)
     shown = [current[key] for key in keys[:limit]]
-    cursor = keys[limit - 1] if len(keys) > limit else None
+    cursor = _write_cursor(keys[limit - 1]) if len(keys) > limit else None
 
     def text() -> None:
         if not shown:
@@ -254,10 +258,16 @@ async def _set(session: Session, args: argparse.Namespace) -> int:
 async def _check(session: Session, args: argparse.Namespace) -> int:
     from collections import Counter
 
+    from farebox.operations.catalogue_import import OPERATOR
     from farebox.providers.price_comparison import UNEXPLAINED, compare_openai
-    from farebox.storage.catalogue_store import load_catalogue
+    from farebox.rating.price_book import PriceBook
+    from farebox.storage.catalogue_store import read_facts, read_versions
 
-    book = (await load_catalogue(session.connection)).prices
+    every = await read_versions(session.connection)
+    # A price that was set by hand differs on purpose.
+    own = [v for v in every if v.source == OPERATOR]
+    imported = [v for v in every if v.source != OPERATOR]
+    book = PriceBook(imported, await read_facts(session.connection), revision=0)
     if not book.models("openai"):
         hint("There are no OpenAI prices yet; bring them in: farebox prices import")
     differences = compare_openai(book) if book.models("openai") else []
@@ -266,6 +276,7 @@ async def _check(session: Session, args: argparse.Namespace) -> int:
     described: Document = {
         "object": "price_check",
         "status": "wrong" if wrong else "clean",
+        "set_by_hand": len(own),
         "explained": {reason: n for reason, n in reasons.items() if reason != UNEXPLAINED},
         "unexplained": [
             {
@@ -273,7 +284,7 @@ async def _check(session: Session, args: argparse.Namespace) -> int:
                 "lane": each.lane.value,
                 "at": short(each.at),
                 "ours_nanos": each.ours,
-                "theirs_nanos": None if each.theirs is None else str(each.theirs),
+                "theirs_nanos": str(each.theirs),
             }
             for each in wrong
         ],
@@ -380,8 +391,27 @@ def _with_facts(
     )
 
 
-def _cursor(version: PriceVersion) -> str:
-    return f"{version.provider}:{version.model}:{version.lane.value}:{version.currency}"
+def _is_named(model: str, text: str, *, exactly: bool) -> bool:
+    return model == text if exactly else text in model
+
+
+def _key(version: PriceVersion) -> Key:
+    return (version.provider, version.model, version.lane.value, version.currency)
+
+
+def _write_cursor(key: Key) -> str:
+    provider, model, lane, currency = key
+    return f"{provider}:{lane}:{currency}:{model}"  # the model last: it may hold colons
+
+
+def _read_cursor(text: str) -> Key:
+    from farebox.kit.errors import InvalidInputError
+
+    parts = text.split(":", 3)
+    if len(parts) != 4:
+        raise InvalidInputError("cursor", "must be the next_cursor of a page")
+    provider, lane, currency, model = parts
+    return (provider, model, lane, currency)
 
 
 def _amounts(version: PriceVersion, *units: str) -> list[str]:

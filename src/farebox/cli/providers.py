@@ -86,7 +86,9 @@ def read_secret(args: argparse.Namespace) -> str | None:
         return None
     secret = text.strip()
     if not secret:
-        raise InvalidInputError(field, "is empty; leave it out if the provider wants no key")
+        where = f"{args.api_key_env} " if args.api_key_env is not None else ""
+        reason = f"{where}is empty or not set; leave it out if the provider wants no key"
+        raise InvalidInputError(field, reason)
     if len(secret) > SECRET_BYTES_MAX or not secret.isascii() or not secret.isprintable():
         raise InvalidInputError(field, "must be one line of printable ASCII")
     if " " in secret:

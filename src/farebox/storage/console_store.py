@@ -152,9 +152,7 @@ class PostgresConsoleStore:
         return found
 
 
-async def _all(
-    connection: _Connection, file: str, name: str, values: Any
-) -> list[tuple[Any, ...]]:
+async def _all(connection: _Connection, file: str, name: str, values: Any) -> list[tuple[Any, ...]]:
     cursor = connection.cursor(binary=True)
     await cursor.execute(queries(file)[name], values)
     return await cursor.fetchall()

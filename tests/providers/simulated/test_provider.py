@@ -105,6 +105,12 @@ async def test_every_answer_has_its_own_id() -> None:
     assert first["choices"] == second["choices"]
 
 
+async def test_ids_stay_apart_after_a_new_start() -> None:
+    """A sandbox that starts again with the same seed gives new ids to its answers."""
+    first, second = simulated_upstream(), simulated_upstream(unix_time=lambda: 1_790_000_001.5)
+    assert (await _json(first, _request()))["id"] != (await _json(second, _request()))["id"]
+
+
 async def test_the_same_seed_does_the_same_again() -> None:
     """Everything follows from seed, clocks and calls."""
 

@@ -80,7 +80,7 @@ class SimulatedUpstream(Upstream):
             count_tokens: Tokens of a text.
             sleep: Waits for so many seconds; ``sleep(0)`` lets others have their turn.
             monotonic: Seconds that never go back, for the prompt cache.
-            unix_time: Seconds since 1970, for ``created``.
+            unix_time: Seconds since 1970, for ``created`` and the ids.
             seed: Of everything that looks like chance.
             models: The models that exist; their dated snapshots do too.
             billed_calls_max: Lines kept in :attr:`billed`.
@@ -108,7 +108,9 @@ class SimulatedUpstream(Upstream):
         if self._closed.is_set():
             raise UpstreamNotReachedError("the simulated provider is closed; nothing was sent")
         self._calls += 1
-        id_hex = digest(self._seed, "call", self._calls.to_bytes(8, "big")).hex()[:32]
+        # With the time in it, ids stay apart when the process starts again with the same seed.
+        made_of = b"%d %d" % (self._calls, self._unix_time() * 1000)
+        id_hex = digest(self._seed, "call", made_of).hex()[:32]
         orders = Directives()
         try:
             orders = parse_directives(request.sandbox_headers)

@@ -6,24 +6,24 @@
 SELECT id, currency, zone, active, floor_nanos, on_overrun, on_lapse, last_time, sequence,
        granted_nanos, owed_nanos, spent_nanos, reserved_nanos, unreserved_nanos, frozen_nanos,
        expired_nanos, refunded_nanos, unsecured_held_nanos, absorbed_nanos
-FROM organization WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE
+FROM organization WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE
 
 -- name: read_time
 -- A later statement than the lock, so that its time is later too.
 SELECT farebox_now(), c.revision, n.id, n.epoch
-FROM catalogue c LEFT JOIN node n ON n.id = ANY(%s::uuid[])
+FROM catalogue c LEFT JOIN node n ON n.id = ANY($1::uuid[])
 
 -- name: read_grants
 SELECT id, organization_id, sequence, source, amount_nanos, remaining_nanos, reserved_nanos,
        frozen_nanos, repaid_nanos, expired_nanos, refunded_nanos, effective_at, expires_at, state,
        repays, reference
-FROM credit_grant WHERE organization_id = ANY(%s::uuid[]) AND has_money
+FROM credit_grant WHERE organization_id = ANY($1::uuid[]) AND has_money
 
 -- name: read_named_grants
 SELECT id, organization_id, sequence, source, amount_nanos, remaining_nanos, reserved_nanos,
        frozen_nanos, repaid_nanos, expired_nanos, refunded_nanos, effective_at, expires_at, state,
        repays, reference
-FROM credit_grant WHERE id = ANY(%s::uuid[]) AND NOT has_money
+FROM credit_grant WHERE id = ANY($1::uuid[]) AND NOT has_money
 
 -- name: read_empty_grants
 -- What a late answer may give money back to: grants it drew, and grants that repaid debt.
@@ -31,27 +31,27 @@ SELECT id, organization_id, sequence, source, amount_nanos, remaining_nanos, res
        frozen_nanos, repaid_nanos, expired_nanos, refunded_nanos, effective_at, expires_at, state,
        repays, reference
 FROM credit_grant WHERE NOT has_money
-  AND (id = ANY(%s::uuid[]) OR organization_id = ANY(%s::uuid[]) AND repaid_nanos > 0)
+  AND (id = ANY($1::uuid[]) OR organization_id = ANY($2::uuid[]) AND repaid_nanos > 0)
 
 -- name: read_limits
 SELECT organization_id, scope_kind, scope_id, rules, windows
-FROM scope_limit WHERE organization_id = ANY(%s::uuid[])
+FROM scope_limit WHERE organization_id = ANY($1::uuid[])
 
 -- name: read_keys
 SELECT k.id, k.organization_id, k.project_id, k.expires_at, k.revoked_at, p.archived_at
-FROM api_key k JOIN project p ON p.id = k.project_id WHERE k.id = ANY(%s::uuid[])
+FROM api_key k JOIN project p ON p.id = k.project_id WHERE k.id = ANY($1::uuid[])
 
 -- name: read_holds
 SELECT call_id, organization_id, node_id, epoch, amount_nanos, unsecured_nanos, earmark_grants,
        earmark_nanos, raised, admitted_at, latest_end, project_id, key_id, feature, environment,
        model, lane, endpoint, fingerprint, output_limit, steps, progress
-FROM hold WHERE call_id = ANY(%s::uuid[])
+FROM hold WHERE call_id = ANY($1::uuid[])
 
 -- name: read_holds_of
 SELECT call_id, organization_id, node_id, epoch, amount_nanos, unsecured_nanos, earmark_grants,
        earmark_nanos, raised, admitted_at, latest_end, project_id, key_id, feature, environment,
        model, lane, endpoint, fingerprint, output_limit, steps, progress
-FROM hold WHERE organization_id = ANY(%s::uuid[])
+FROM hold WHERE organization_id = ANY($1::uuid[])
 
 -- name: read_closed
 SELECT id, organization_id, sequence, state, held_nanos, charge_nanos, absorbed_nanos, owed_nanos,
@@ -59,20 +59,20 @@ SELECT id, organization_id, sequence, state, held_nanos, charge_nanos, absorbed_
        admitted_at, project_id, key_id, feature, environment, model, lane, endpoint, input_tokens,
        cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, admit_fingerprint,
        settle_fingerprint
-FROM call WHERE id = ANY(%s::uuid[])
+FROM call WHERE id = ANY($1::uuid[])
 
 -- name: read_money_commands
-SELECT id FROM money_command WHERE id = ANY(%s::uuid[])
+SELECT id FROM money_command WHERE id = ANY($1::uuid[])
 
 -- name: read_charged_since
 -- What calls admitted since an instant have been charged: whole hours from the rollup, and the
 -- calls of the first hour where the window begins inside one (zones with half hours).
 SELECT (SELECT coalesce(sum(charge_nanos), 0) FROM rollup_hour
-        WHERE organization_id = %(organization_id)s AND hour >= %(first_hour)s)::bigint
+        WHERE organization_id = $1::uuid AND hour >= $2::timestamptz)::bigint
      + (SELECT coalesce(sum(charge_nanos), 0) FROM call
-        WHERE organization_id = %(organization_id)s
-          AND admitted_at >= %(start)s AND admitted_at < %(first_hour)s
-          AND ended_at >= %(start)s)::bigint
+        WHERE organization_id = $1::uuid
+          AND admitted_at >= $3::timestamptz AND admitted_at < $2::timestamptz
+          AND ended_at >= $3::timestamptz)::bigint
 
 -- name: write_organizations
 UPDATE organization o SET
@@ -81,9 +81,9 @@ UPDATE organization o SET
     reserved_nanos = t.reserved, unreserved_nanos = t.unreserved, frozen_nanos = t.frozen,
     expired_nanos = t.expired, refunded_nanos = t.refunded, unsecured_held_nanos = t.unsecured,
     absorbed_nanos = t.absorbed
-FROM unnest(%s::uuid[], %s::boolean[], %s::bigint[], %s::timestamptz[], %s::bigint[], %s::bigint[],
-            %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-            %s::bigint[], %s::bigint[], %s::bigint[])
+FROM unnest($1::uuid[], $2::boolean[], $3::bigint[], $4::timestamptz[], $5::bigint[], $6::bigint[],
+            $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[],
+            $13::bigint[], $14::bigint[], $15::bigint[])
     AS t (id, active, floor_nanos, last_time, sequence, granted, owed, spent, reserved, unreserved,
           frozen, expired, refunded, unsecured, absorbed)
 WHERE o.id = t.id
@@ -93,8 +93,8 @@ UPDATE credit_grant g SET
     remaining_nanos = t.remaining, reserved_nanos = t.reserved, frozen_nanos = t.frozen,
     repaid_nanos = t.repaid, expired_nanos = t.expired, refunded_nanos = t.refunded,
     state = t.state, repays = t.repays, has_money = t.remaining > 0
-FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-            %s::bigint[], %s::text[], %s::boolean[])
+FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+            $7::bigint[], $8::text[], $9::boolean[])
     AS t (id, remaining, reserved, frozen, repaid, expired, refunded, state, repays)
 WHERE g.id = t.id
 
@@ -103,16 +103,16 @@ INSERT INTO credit_grant (id, organization_id, sequence, source, amount_nanos, r
     reserved_nanos, frozen_nanos, repaid_nanos, expired_nanos, refunded_nanos, effective_at,
     expires_at, state, repays, reference, has_money)
 SELECT t.*, t.remaining > 0
-FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[],
-            %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-            %s::timestamptz[], %s::timestamptz[], %s::text[], %s::boolean[], %s::text[])
+FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[],
+            $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
+            $12::timestamptz[], $13::timestamptz[], $14::text[], $15::boolean[], $16::text[])
     AS t (id, organization_id, sequence, source, amount, remaining, reserved, frozen, repaid,
           expired, refunded, effective_at, expires_at, state, repays, reference)
 
 -- name: write_limits
 INSERT INTO scope_limit (organization_id, scope_kind, scope_id, rules, windows)
 SELECT t.organization_id, t.kind, t.id, t.rules::jsonb, t.windows::jsonb
-FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::text[], %s::text[])
+FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[])
     AS t (organization_id, kind, id, rules, windows)
 ON CONFLICT (organization_id, scope_kind, scope_id)
 DO UPDATE SET rules = excluded.rules, windows = excluded.windows
@@ -129,11 +129,11 @@ SELECT t.call_id, t.organization_id, t.node_id, t.epoch, t.amount, t.unsecured,
     decode(t.fingerprint, 'hex'), t.output_limit, t.user_ref, t.run_ref, t.priority, t.tags::jsonb,
     t.client_request_id, t.retry_count, t.streamed, t.price_id, t.upstream_account_id,
     t.ceiling::bigint[], t.available_before, t.limit_figures::jsonb
-FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::int[], %s::bigint[], %s::bigint[], %s::text[],
-            %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::uuid[], %s::uuid[],
-            %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
-            %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::boolean[],
-            %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::text[])
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[], $6::bigint[], $7::text[],
+            $8::text[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::uuid[], $13::uuid[],
+            $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::bigint[],
+            $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::int[], $27::boolean[],
+            $28::uuid[], $29::uuid[], $30::text[], $31::bigint[], $32::text[])
     AS t (call_id, organization_id, node_id, epoch, amount, unsecured, earmark_grants,
           earmark_nanos, raised, admitted_at, latest_end, project_id, key_id, feature, environment,
           model, lane, endpoint, fingerprint, output_limit, user_ref, run_ref, priority, tags,
@@ -145,19 +145,19 @@ UPDATE hold h SET
     amount_nanos = t.amount, unsecured_nanos = t.unsecured,
     earmark_grants = t.earmark_grants::uuid[], earmark_nanos = t.earmark_nanos::bigint[],
     raised = t.raised::jsonb, steps = t.steps, progress = t.progress::bigint[]
-FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::int[],
-            %s::text[])
+FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::int[],
+            $8::text[])
     AS t (call_id, amount, unsecured, earmark_grants, earmark_nanos, raised, steps, progress)
 WHERE h.call_id = t.call_id
 
 -- name: close_holds
 -- An open hold becomes a call in one statement; what admission recorded never leaves the server.
 WITH closing AS (
-    SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::timestamptz[],
-            %s::bigint[], %s::int[], %s::text[], %s::boolean[], %s::bigint[], %s::bigint[],
-            %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[],
-            %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[],
-            %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[],
+            $6::bigint[], $7::int[], $8::text[], $9::boolean[], $10::bigint[], $11::bigint[],
+            $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::bigint[], $17::bigint[],
+            $18::bigint[], $19::bigint[], $20::bigint[], $21::text[], $22::text[], $23::text[],
+            $24::text[], $25::text[], $26::text[], $27::text[], $28::text[])
     AS t (call_id, sequence, state, lane, ended_at, latency_ms, http_status, reason, estimated,
           held, charge, absorbed, owed, cost, price_id, input_tokens, cached_tokens,
           cache_write_tokens, output_tokens, reasoning_tokens, line_units, line_quantities,
@@ -195,10 +195,10 @@ UPDATE call c SET
     line_prices = t.line_prices::bigint[], line_nanos = t.line_nanos::bigint[],
     draw_grants = t.draw_grants::uuid[], draw_nanos = t.draw_nanos::bigint[],
     settle_fingerprint = decode(t.fingerprint, 'hex')
-FROM unnest(%s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-            %s::bigint[], %s::bigint[], %s::boolean[], %s::text[], %s::bigint[], %s::bigint[],
-            %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[],
-            %s::text[], %s::text[], %s::text[], %s::text[])
+FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+            $7::bigint[], $8::bigint[], $9::boolean[], $10::text[], $11::bigint[], $12::bigint[],
+            $13::bigint[], $14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::text[],
+            $19::text[], $20::text[], $21::text[], $22::text[])
     AS t (id, state, charge, absorbed, owed, cost, late_charge, late_absorbed, estimated, reason,
           input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
           line_units, line_quantities, line_prices, line_nanos, draw_grants, draw_nanos,
@@ -209,10 +209,10 @@ WHERE c.id = t.id
 INSERT INTO rollup_hour AS r (organization_id, hour, bucket, project_id, key_id, feature,
     environment, model, lane, endpoint, calls, charge_nanos, absorbed_nanos, cost_nanos,
     input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens)
-SELECT * FROM unnest(%s::uuid[], %s::timestamptz[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[],
-            %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],
-            %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-            %s::bigint[])
+SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[],
+            $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[],
+            $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[],
+            $19::bigint[])
 ON CONFLICT (organization_id, hour, bucket) DO UPDATE SET
     calls = r.calls + excluded.calls,
     charge_nanos = r.charge_nanos + excluded.charge_nanos,
@@ -229,20 +229,20 @@ INSERT INTO posting (organization_id, kind, at, accounts, amounts_nanos, grant_i
     first_sequence, last_sequence, note)
 SELECT t.organization_id, t.kind, t.at, t.accounts::text[], t.amounts::bigint[], t.grant_id,
     t.call_id, t.first_sequence, t.last_sequence, t.note
-FROM unnest(%s::uuid[], %s::text[], %s::timestamptz[], %s::text[], %s::text[], %s::uuid[],
-            %s::uuid[], %s::bigint[], %s::bigint[], %s::text[])
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::uuid[],
+            $7::uuid[], $8::bigint[], $9::bigint[], $10::text[])
     AS t (organization_id, kind, at, accounts, amounts, grant_id, call_id, first_sequence,
           last_sequence, note)
 
 -- name: insert_events
 INSERT INTO outbox (organization_id, kind, at, facts)
 SELECT t.organization_id, t.kind, t.at, t.facts::jsonb
-FROM unnest(%s::uuid[], %s::text[], %s::timestamptz[], %s::text[])
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[])
     AS t (organization_id, kind, at, facts)
 
 -- name: insert_money_commands
 INSERT INTO money_command (id, organization_id)
-SELECT * FROM unnest(%s::uuid[], %s::uuid[])
+SELECT * FROM unnest($1::uuid[], $2::uuid[])
 
 -- name: insert_quarantine
 INSERT INTO quarantine (organization_id, command_kind, command, error)

@@ -1,0 +1,86 @@
+"""The console as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from farebox.console.api import Api
+from farebox.console.assets import PREFIX, Assets
+from farebox.console.errors import ErrorPages
+from farebox.console.pages import Pages
+from farebox.console.people import SIGN_IN, People, SignedOutError
+from farebox.console.rendering import make_environment
+from farebox.console.security import SecurityHeaders
+from farebox.kit.errors import NotFoundError, UnavailableError
+from farebox.operations.console_views import ConsoleStore
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleDeps:
+    """Everything the console stands on."""
+
+    store: ConsoleStore
+    chance: Callable[[int], bytes]
+    """Gives so many random bytes, good enough for secrets."""
+    monotonic: Callable[[], float]
+    """Seconds on a clock that never goes back."""
+    sandbox: bool
+    """Whether every page says that this is play money."""
+    login_place: str | None = None
+    """In a sandbox: where the first login is written down, told on the sign-in page."""
+
+
+def build_console(deps: ConsoleDeps) -> ASGIApp:
+    """Put the console together; nothing is read or started yet."""
+    assets = Assets()
+    environment = make_environment(assets.address, sandbox=deps.sandbox)
+    people = People(
+        deps.store,
+        environment,
+        chance=deps.chance,
+        monotonic=deps.monotonic,
+        login_place=deps.login_place if deps.sandbox else None,
+    )
+    pages = Pages(deps.store, people, environment)
+    errors = ErrorPages(environment)
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        try:
+            await deps.store.ping()
+        except UnavailableError:
+            return JSONResponse({"status": "unavailable", "reason": "database"}, 503)
+        return JSONResponse({"status": "ready"})
+
+    console = Starlette(
+        routes=[
+            Route("/", pages.first),
+            Route("/organizations/{id}", pages.organization),
+            Route("/organizations/{id}/live", pages.live),
+            Route(SIGN_IN, people.show_sign_in, methods=["GET"]),
+            Route(SIGN_IN, people.sign_in, methods=["POST"]),
+            Route("/sign-out", people.sign_out, methods=["POST"]),
+            Route("/api/v1/calls/{id}", Api(deps.store).call),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route(PREFIX + "{name:path}", assets.serve),
+        ],
+        exception_handlers={
+            HTTPException: errors.refused,
+            SignedOutError: people.signed_out,
+            NotFoundError: errors.missing,
+            UnavailableError: errors.away,
+            Exception: errors.failed,
+        },
+    )
+    return SecurityHeaders(console)

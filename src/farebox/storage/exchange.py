@@ -1,0 +1,142 @@
+"""Statements that travel together: one write to the socket, one wait, answers in order.
+
+The driver's own pipeline writes to the socket once per statement; a batch has a dozen. This speaks
+libpq's pipeline mode through the driver's documented ``pq`` module instead: statements are prepared
+once per connection, queued, and sent with one flush. An error makes the server skip everything up
+to the next synchronisation point, so a batch that fails half-way never commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from psycopg import AsyncConnection, OperationalError, errors, pq
+from psycopg.adapt import Transformer
+
+Row = tuple[Any, ...]
+
+_BINARY: Final = 1
+_ROWS: Final = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
+
+
+class Answer:
+    """What the server answered to one statement."""
+
+    __slots__ = ("rows", "touched")
+
+    def __init__(self, rows: list[Row], touched: int) -> None:
+        self.rows = rows
+        self.touched = touched
+        """Rows inserted, updated or deleted."""
+
+
+class Exchange:
+    """A connection in pipeline mode; nobody else may use it."""
+
+    def __init__(self, connection: AsyncConnection[Row]) -> None:
+        self.connection = connection
+        self._pq = connection.pgconn
+        self._transformer = Transformer(connection)
+        self._names: dict[str, bytes] = {}
+        self._awaited = 0
+        self._pq.enter_pipeline_mode()
+
+    def send(self, sql: str, parameters: tuple[str, ...] = ()) -> None:
+        """Queue a statement; :meth:`answers` sends it.
+
+        Args:
+            sql: With ``$1``, ``$2``... each cast to its type, so that the server knows them.
+            parameters: In text form.
+        """
+        name = self._names.get(sql)
+        if name is None:
+            name = self._names[sql] = f"s{len(self._names)}".encode()
+            self._pq.send_prepare(name, sql.encode())
+            self._awaited += 1
+        self._pq.send_query_prepared(name, [p.encode() for p in parameters], result_format=_BINARY)
+        self._awaited += 1
+
+    async def answers(self, *, end: bool) -> list[Answer]:
+        """Send what is queued and wait for every answer, in order.
+
+        Args:
+            end: Close the unit of work: after an error the connection is usable again.
+
+        Raises:
+            psycopg.Error: The first error that the server reported, or the connection's end.
+        """
+        if end:
+            self._pq.pipeline_sync()
+        else:
+            self._pq.send_flush_request()
+        await self._flush()
+        found: list[Answer] = []
+        while self._awaited:
+            result = await self._result()
+            self._awaited -= 1
+            if result.status not in _ROWS:
+                raise self._error(result)
+            if result.nfields or result.command_status:
+                found.append(self._answer(result))
+        if end:
+            await self._synchronised()
+        return found
+
+    async def _synchronised(self) -> None:
+        result = await self._next()
+        if result is None or result.status != pq.ExecStatus.PIPELINE_SYNC:
+            raise OperationalError("the server lost step with the pipeline")
+
+    async def _result(self) -> pq.abc.PGresult:
+        """The next statement's result, and the separator after it."""
+        result = await self._next()
+        if result is None:
+            raise OperationalError("the server gave no answer")
+        if await self._next() is not None:
+            raise OperationalError("the server lost step with the pipeline")
+        return result
+
+    async def _next(self) -> pq.abc.PGresult | None:
+        while self._pq.is_busy():
+            await self._ready(write=False)
+            self._pq.consume_input()
+        return self._pq.get_result()
+
+    async def _flush(self) -> None:
+        while self._pq.flush():
+            # The server may be waiting for us to read before it takes more.
+            await self._ready(write=True)
+            self._pq.consume_input()
+
+    async def _ready(self, *, write: bool) -> None:
+        """Wait until the socket can be read, or, where asked, written."""
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+        socket = self._pq.socket
+
+        def wake() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        loop.add_reader(socket, wake)
+        if write:
+            loop.add_writer(socket, wake)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(socket)
+            if write:
+                loop.remove_writer(socket)
+
+    def _answer(self, result: pq.abc.PGresult) -> Answer:
+        rows: list[Row] = []
+        if result.ntuples:
+            self._transformer.set_pgresult(result, format=pq.Format.BINARY)
+            rows = self._transformer.load_rows(0, result.ntuples, tuple)
+        return Answer(rows, result.command_tuples or 0)
+
+    def _error(self, result: pq.abc.PGresult) -> Exception:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            return errors.error_from_result(result)
+        return OperationalError(f"the server skipped a statement ({result.status})")
