@@ -155,7 +155,7 @@ def _chat_facts(fields: Fields, messages: msgspec.Raw, body_bytes: int) -> Promp
         unbounded=parts.unbounded,
         audio_inputs=parts.audio,
         audio_output="audio" in (_value(fields, "modalities") or ()),
-        long_cache_writes=b"12h" in bytes(fields.get("prompt_cache_options", _NULL)),
+        long_cache_writes="12h" in str(_value(fields, "prompt_cache_options")),
         choices=_count(fields, "n", CHOICES_MAX) or 1,
         output_limit=_output_limit(fields),
         predicted_bytes=0 if prediction == _NULL else len(prediction),
