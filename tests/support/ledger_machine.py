@@ -82,6 +82,7 @@ class Wish:
     mode: int
     n: int
     when: int
+    time: int = 0
 
 
 MODES = st.integers(0, 3)
@@ -94,6 +95,7 @@ WISHES = st.builds(
     mode=MODES,
     n=SMALL,
     when=st.integers(0, 7),
+    time=st.sampled_from([0] * 12 + [2, 3, 5, 6, 7, 8, 9, 10]),
 )
 
 
@@ -202,9 +204,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Calls report their progress, their node is fenced, they lapse, and some answer late."""
         for mode, n in reports:
             self.try_run(Wish("report", org, n, mode, n, 0))
-        for node in (uuid(30), uuid(31)):
-            self.world.epochs[node] += 1
-            self.ledger.epochs[node] += 1
+        self.fence()
         for call in list(self.world.orgs[uuid(org + 1)].open_calls())[:4]:
             self.run(
                 [
@@ -244,36 +244,55 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: "limit" not in self.without)
     @rule(org=st.integers(0, 1), mode=MODES, n=SMALL, after=st.lists(WISHES, max_size=4))
     def limit_is_set(self, org: int, mode: int, n: int, after: list[Wish]) -> None:
-        """A limit near what is used begins in the middle of traffic."""
-        self.try_run(Wish("limit", org, 0, mode, n, n % 4))
+        """A limit near what is used begins in the middle of traffic, and the month may turn."""
+        wishes = (Wish("settle", org, n, n % 4, n, 0), Wish("limit", org, 0, mode, n, n % 4))
+        made = [self.make(wish) for wish in wishes]
+        self.run([command for command in made if command is not None])
         for wish in after:
             self.try_run(replace(wish, org=org))
+        self.clock = max(self.clock, month_end(self.world.orgs[uuid(org + 1)]))
+        self.latest = max(self.latest, self.clock)
+        for i, wish in enumerate(after):
+            self.try_run(replace(wish, org=org, kind=("extend", "settle", "admit")[i % 3], time=0))
 
     def try_run(self, wish: Wish) -> None:
         """One wish as a batch of its own, if it can be made and is not left out."""
+        self.pass_time(wish.time)
         command = None if wish.kind in self.without else self.make(wish)
         if command is not None:
             self.run([command])
 
-    @rule(what=st.integers(0, 9), org=st.integers(0, 1))
-    def change_world(self, what: int, org: int) -> None:
-        """A node comes back with a new epoch; prices, keys, organisations change, and back."""
-        if what < 5:
-            self.world.epochs[uuid(30 + org)] += 1
-            self.ledger.epochs[uuid(30 + org)] += 1
-            return
-        key = KeyFacts(uuid(10 + org), uuid(1 + org), uuid(20 + org), None, None, None)
+    @rule(what=st.integers(0, 5), org=st.integers(0, 1), wishes=st.lists(WISHES, max_size=3))
+    def admission_is_barred(self, what: int, org: int, wishes: list[Wish]) -> None:
+        """For a while a node is fenced, prices are newer, or the key, project or org is barred."""
+        key = self.world.keys[uuid(10 + org)]
         soon = self.latest + timedelta(hours=1)
         changes: dict[int, dict[str, datetime]] = {
-            5: {"revoked_at": soon},
-            6: {"expires_at": soon},
-            7: {"project_archived_at": soon},
+            0: {"revoked_at": soon},
+            1: {"expires_at": soon},
+            2: {"project_archived_at": soon},
         }
         self.put_key(structs.replace(key, **changes.get(what, {})))
-        self.world.revision = self.ledger.catalogue_revision = 1 + (what == 8)
-        active = what != 9
-        self.world.orgs[uuid(org + 1)].active = active
-        self.ledger.organizations[uuid(org + 1)].active = active
+        self.let_admit(org, active=what != 3, revision=1 + (what == 4))
+        if what == 5:
+            self.fence()
+        for wish in wishes:
+            self.try_run(replace(wish, org=org, kind="admit"))
+        self.put_key(key)
+        self.let_admit(org, active=True, revision=1)
+
+    def let_admit(self, org: int, *, active: bool, revision: int) -> None:
+        model, row = self.world.orgs[uuid(org + 1)], self.ledger.organizations[uuid(org + 1)]
+        model.active = row.active = active
+        self.world.revision = revision
+        # The caller rated with the book it knew: the first one.
+        self.ledger.catalogue_revision = revision
+
+    def fence(self) -> None:
+        """Both nodes come back with a new epoch."""
+        for node in (uuid(30), uuid(31)):
+            self.world.epochs[node] += 1
+            self.ledger.epochs[node] += 1
 
     @rule(data=st.data(), split=st.booleans())
     def replay(self, data: st.DataObject, split: bool) -> None:
@@ -349,7 +368,11 @@ class LedgerMachine(RuleBasedStateMachine):
             self.clock + timedelta(hours=when % 50),
             self.clock - timedelta(hours=when % 50),
             self.clock + timedelta(days=when % 40),
-            *([edges[0], edges[0] - micro, edges[0], edges[-1] - micro] if edges else []),
+            *(
+                [edges[0], edges[0] - micro, edges[0], edges[-1] - micro, edges[-1]]
+                if edges
+                else []
+            ),
         ]
         self.clock = steps[when % len(steps)]
         self.latest = max(self.latest, self.clock)
@@ -398,7 +421,7 @@ class LedgerMachine(RuleBasedStateMachine):
             call_id=self.next_id(),
             node_id=node,
             epoch=self.world.epochs[node] - (wish.pick == 6),
-            catalogue_revision=self.world.revision + (wish.pick == 5 and wish.n % 4 == 0),
+            catalogue_revision=1,
             fixed=Nanos(0 if wish.when == 5 else max(0, fixed)),
             output_price=PRICES[wish.n % 4],
             output_min=low,
@@ -505,8 +528,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.note(command)
         for org_id, model in self.world.orgs.items():
             # A batch that changes nothing of an organisation does not move its time either.
-            assert self.ledger.organizations[org_id].last_time in {times[org_id], model.now}
-            model.now = self.ledger.organizations[org_id].last_time
+            written = any(org.id == org_id for org in decision.changes.organizations)
+            model.now = model.now if written else times[org_id]
+            assert self.ledger.organizations[org_id].last_time == model.now
             compare_organization(self.ledger, model)
             self.closest = min(self.closest, abs(model.spendable()))
             touched = [c for c in commands if c.organization_id == org_id]

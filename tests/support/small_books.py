@@ -68,7 +68,7 @@ class SmallBooks:
         )
         self.traffic.advance(timedelta(hours=4))
         await self.one(ExpireGrants(organization_id=tenant.id))
-        await self.one(self.traffic.settle(tenant, self.calls["returned"], scale=2))
+        await self.one(self.traffic.settle(tenant, self.calls["returned"], scale=300))
         await self.one(
             Refund(
                 organization_id=tenant.id,

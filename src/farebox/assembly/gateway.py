@@ -15,7 +15,7 @@ from farebox.assembly.database import OpenDatabase, open_pool
 from farebox.assembly.directory import DatabaseDirectory
 from farebox.gateway.asgi import AsgiGateway
 from farebox.gateway.callers import Callers
-from farebox.gateway.desk import Desk, RefusedCall, logger
+from farebox.gateway.desk import Desk, logger
 from farebox.gateway.gateway import Gateway
 from farebox.gateway.metrics import Metrics
 from farebox.gateway.sales import Sales
@@ -24,7 +24,7 @@ from farebox.kit.ids import RANDOM_BYTES, uuid7_from_millis
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.calls import explain_call
 from farebox.operations.nodes import HEARTBEAT_SECONDS, Node
-from farebox.operations.refusals import Refusal, RefusalRecorder
+from farebox.operations.refusals import RefusalRecorder
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.call_store import PostgresCallStore
 from farebox.storage.node_store import PostgresNodeStore, borrowed
@@ -78,12 +78,15 @@ class GatewayProcess:
         stack.push_async_callback(sales.aclose)
         await asyncio.to_thread(warm_up)
 
+        def lost() -> None:
+            desk.abort_running()
+
         node = Node(
             PostgresNodeStore(pool),
             node_id=new_call_id(),
             name=f"{platform.node()} {os.getpid()}",
             monotonic=time.monotonic,
-            on_lost=lambda: desk.abort_running(),
+            on_lost=lost,
         )
         desk = Desk(
             bookkeeper=bookkeeper,
@@ -93,7 +96,7 @@ class GatewayProcess:
             count_tokens=count_o200k,
             new_call_id=new_call_id,
             monotonic=time.monotonic,
-            note_refusal=lambda call: refusals.note(_refusal(call)),
+            note_refusal=refusals.note,
         )
         await node.start()
         stack.push_async_callback(node.aclose)
@@ -125,7 +128,3 @@ async def _report(desk: Desk) -> None:
             await desk.report_running()
         except Exception as error:  # noqa: BLE001 - one bad stream must not end the reports
             logger.error("report_failed", error=repr(error))
-
-
-def _refusal(call: RefusedCall) -> Refusal:
-    raise NotImplementedError

@@ -99,7 +99,7 @@ async def _keep_database(database: OpenDatabase) -> None:
             if await asyncio.to_thread(database.ensure_running):
                 logger.warning("database_restarted")
         except FareboxError as error:
-            logger.error("database_down", error=error.message)
+            logger.warning("database_down", error=error.message)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

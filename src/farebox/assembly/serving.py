@@ -27,6 +27,15 @@ STOP_SECONDS: Final = 30
 class _Server(uvicorn.Server):
     """A server that leaves signals to us: there may be several in one loop."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
     @override
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -77,8 +86,10 @@ class Servers:
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         self._servers.append((server, task))
-        while not server.started and not task.done():
-            await asyncio.sleep(0.005)
+        await asyncio.wait(
+            {task, asyncio.create_task(server.listening.wait())},
+            return_when=asyncio.FIRST_COMPLETED,
+        )
 
     async def until_stopped(self) -> None:
         """Wait for SIGINT or SIGTERM, or for a server that ends by itself."""

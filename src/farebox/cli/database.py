@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from farebox.ledger.commands import AnyCommand, Result
     from farebox.operations.tenants import OrganizationProfile, Project
     from farebox.system.postgres.server import RunningServer
+
+
+ANSWER_SECONDS: Final = 30.0
+"""How long a person waits for a command while the database is away; a server waits longer."""
 
 
 class Session:
@@ -91,9 +95,15 @@ class Session:
         bookkeeper = Bookkeeper([PostgresBatchStore(self.connector)], monotonic=time.monotonic)
         bookkeeper.start()
         try:
-            result = await bookkeeper.submit(command)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                result = await bookkeeper.submit(command)
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"The database did not answer within {ANSWER_SECONDS:.0f} seconds; the command may "
+                "have taken effect, so look before it is repeated."
+            ) from error
         finally:
-            await bookkeeper.aclose()
+            await bookkeeper.aclose(drain_seconds=0.0)
         if isinstance(result, Refused):
             raise RefusedError(result.code, result.message)
         return result

@@ -15,6 +15,8 @@ from farebox.operations.console_views import Bearer, ConsoleStore
 from farebox.tenancy.api_keys import digest, kind_of
 
 _BEARER: Final = "bearer "
+_NO_CALL: Final = "A call's id is the x-request-id of its answer: req_ and 32 hexadecimal digits."
+"""The same for a call of another organisation: it is not there."""
 
 
 class Api:
@@ -42,8 +44,8 @@ class Api:
         try:
             call_id = parse_id("req", request.path_params["id"], field="call id")
             found = await self._store.explain_call(call_id, organization_id=bearer.organization_id)
-        except (InvalidInputError, NotFoundError) as error:
-            return problem(404, NotFoundError.code, "There is no such call", error.message)
+        except (InvalidInputError, NotFoundError):
+            return problem(404, NotFoundError.code, "There is no such call", _NO_CALL)
         return Response(msgspec.json.encode(found), media_type="application/json")
 
     async def _bearer(self, request: Request) -> Bearer | None:

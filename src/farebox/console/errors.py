@@ -50,7 +50,8 @@ class ErrorPages:
     async def refused(self, request: Request, error: Exception) -> Response:
         """An HTTP error that a handler or the router raised."""
         assert isinstance(error, HTTPException)
-        told = error.detail if error.detail != HTTPException(error.status_code).detail else ""
+        usual = HTTPException(error.status_code).detail
+        told = "" if error.detail == usual else error.detail
         return self._answer(request, error.status_code, told, headers=error.headers)
 
     async def missing(self, request: Request, error: Exception) -> Response:
@@ -131,5 +132,3 @@ def problem(
 def _again(request: Request) -> str:
     refresh = str(RETRY_SECONDS)
     return refresh if request.method in {"GET", "HEAD"} else f"{refresh}; url=/"
-
-

@@ -64,7 +64,7 @@ def _why_nothing_is_available(view: OrganizationView) -> Iterator[Notice]:
             "wait",
             "Held by open calls",
             balance.held,
-            "Not spent: what a call does not use comes back when it ends. New calls wait for that.",
+            "Not spent: what a call does not use comes back when it ends.",
         )
     if balance.frozen > 0:
         yield Notice(
@@ -72,27 +72,16 @@ def _why_nothing_is_available(view: OrganizationView) -> Iterator[Notice]:
         )
     if balance.pending > 0:
         yield Notice("wait", "Not begun", balance.pending, _begins(balance))
-    if balance.held > 0:
-        return
+    if balance.posted + balance.floor > 0:
+        return  # only the holds stand in the way
     if balance.expired > 0:
-        yield Notice(
-            "stop",
-            "Expired",
-            balance.expired,
-            "Credit that ended unused. It was not spent, and its end cannot be moved.",
-        )
+        text = "Credit that ended unused; its end cannot be moved. Grant new credit to go on:"
+        yield Notice("stop", "Expired", balance.expired, text, _grant_command(view))
+    if balance.refunded > 0:
+        yield Notice("stop", "Refunded", balance.refunded, "Credit that was taken back unspent.")
     if balance.spent > 0:
-        yield Notice(
-            "stop",
-            "Used up",
-            balance.spent,
-            "Charged for calls. Grant more credit to go on:",
-            _grant_command(view),
-        )
-    elif balance.owed == 0:
-        yield Notice(
-            "stop", "Nothing to draw on", text="Grant credit:", command=_grant_command(view)
-        )
+        text = "Charged for calls. Grant more credit to go on:"
+        yield Notice("stop", "Used up", balance.spent, text, _grant_command(view))
 
 
 def _begins(balance: Balance) -> str:

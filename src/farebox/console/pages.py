@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from farebox.console.cookies import SESSION_COOKIE, form_token, read_cookie
 from farebox.console.notices import notices
 from farebox.console.people import People
+from farebox.console.whereabouts import whereabouts
 from farebox.kit.errors import InvalidInputError, NotFoundError
 from farebox.kit.ids import format_id, parse_id
 from farebox.operations.console_views import (
@@ -85,9 +86,7 @@ class Pages:
     async def _view(self, request: Request) -> OrganizationView:
         try:
             wanted = parse_id("org", request.path_params["id"], field="organization")
-            return await self._store.view_organization(
-                wanted, holds=HOLDS_SHOWN, calls=CALLS_SHOWN
-            )
+            return await self._store.view_organization(wanted, holds=HOLDS_SHOWN, calls=CALLS_SHOWN)
         except (InvalidInputError, NotFoundError) as error:
             raise HTTPException(404, "There is no organisation with that id.") from error
 
@@ -101,25 +100,12 @@ class Pages:
 
 def _facts(view: OrganizationView) -> dict[str, object]:
     balance = view.balance
-    secured = sum(grant.held for grant in balance.grants)
-    remaining = sum(grant.remaining for grant in balance.grants)
-    parts = [
-        ("spent", "spent", balance.spent),
-        ("held", "held", secured),
-        ("left", "left", remaining - secured - balance.frozen),
-        ("frozen", "frozen", balance.frozen),
-        ("expired", "expired", balance.expired),
-        ("refunded", "refunded", balance.refunded),
-    ]
-    total = balance.granted + balance.owed
-    assert sum(amount for _, _, amount in parts) == total, (parts, total)
     return {
         "view": view,
         "balance": balance,
         "notices": notices(view),
         "grants": balance.grants[:GRANTS_SHOWN],
-        "parts": parts,
-        "total": total,
+        "parts": whereabouts(balance),
     }
 
 

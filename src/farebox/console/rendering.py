@@ -60,11 +60,15 @@ def money(nanos: int, currency: str) -> Markup:
     whole, _, fraction = plain.removeprefix("-").partition(".")
     sign = "-" if nanos < 0 else ""
     symbol = _SYMBOLS.get(currency)
-    before, after = (symbol, "") if symbol else ("", f"\N{NO-BREAK SPACE}{currency}")
+    before = symbol or ""
+    after = "" if symbol else Markup('<span class="currency">&nbsp;{}</span>').format(currency)
     coarse = f"{sign}{before}{int(whole):,}.{fraction[:_CENTS]}"
-    fine = fraction[_CENTS:]
-    tail = Markup('<span class="fine">{}</span>').format(fine) if fine else ""
-    return Markup('<data class="money" value="{}">{}{}{}</data>').format(plain, coarse, tail, after)
+    # On a narrow screen a long amount may break before what is finer than a cent, nowhere else.
+    fine = Markup('<wbr><span class="fine">{}</span>').format(fraction[_CENTS:])
+    tail = fine if len(fraction) > _CENTS else ""
+    return Markup('<data class="money" value="{}"><span>{}</span>{}{}</data>').format(
+        plain, coarse, tail, after
+    )
 
 
 def instant(at: datetime) -> Markup:

@@ -13,11 +13,22 @@ from typing import Any, Final
 
 import msgspec
 
+from farebox.gateway.fields import (
+    NULL,
+    Fields,
+    count_of,
+    flag_of,
+    list_of,
+    object_of,
+    raw_list,
+    string_of,
+    value_of,
+)
+from farebox.gateway.messages import MessageParts
 from farebox.gateway.openai_errors import GatewayError, invalid_request
 from farebox.rating.ceiling import PromptFacts
 from farebox.rating.units import Unit
 
-MESSAGES_MAX: Final = 20_000
 CHOICES_MAX: Final = 128
 """OpenAI's own limit for ``n``."""
 OUTPUT_TOKENS_MAX: Final = 100_000_000
@@ -26,12 +37,19 @@ MODEL_CHARACTERS_MAX: Final = 200
 EMBEDDING_INPUTS_MAX: Final = 2_048
 """OpenAI's own limit."""
 
-Fields = dict[str, msgspec.Raw]
-
 _fields: Final = msgspec.json.Decoder(Fields)
-_raws: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_any: Final = msgspec.json.Decoder()
 _encoder: Final = msgspec.json.Encoder()
+
+_REFUSED: Final = {
+    "background": "Calls in the background are not supported here.",
+    "previous_response_id": "What a provider remembers has no owner here; send the messages.",
+    "conversation": "What a provider remembers has no owner here; send the messages.",
+    "prompt": "Prompts stored at a provider have no owner here; send the messages.",
+    "data_sources": "What a provider looks up by itself has no known bound.",
+    "plugins": "What a provider's plugins bill has no known bound.",
+    "models": "Name one model: what another one costs is not held.",
+}
+"""Fields that would change what is billed, or reach what other tenants keep at the provider."""
 
 
 class CallBody(msgspec.Struct):
@@ -49,8 +67,7 @@ class CallBody(msgspec.Struct):
 
     def forced_stream_options(self) -> dict[str, object]:
         """The client's stream options, with usage asked for."""
-        options = _value(self.fields, "stream_options")
-        return {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        return {**(object_of(self.fields, "stream_options") or {}), "include_usage": True}
 
     def encode(self, changes: Mapping[str, object]) -> bytes:
         """The body with some top-level fields set; a change to None removes the field."""
@@ -73,18 +90,16 @@ def read_chat(body: bytes) -> CallBody:
     messages = fields.get("messages")
     if messages is None:
         raise invalid_request("Missing required parameter: 'messages'.", param="messages")
-    for name in ("background", "previous_response_id", "conversation"):
-        if name in fields and (value := _value(fields, name)) is not None and value is not False:
-            raise invalid_request(f"'{name}' is not supported here.", param=name)
-    stream = _flag(fields, "stream")
+    _refuse_unbounded(fields)
+    stream = flag_of(fields, "stream")
     return CallBody(
         fields=fields,
         model=_model(fields),
         facts=_chat_facts(fields, messages, len(body)),
         stream=stream,
         include_usage=stream and _include_usage(fields),
-        service_tier=_string(fields, "service_tier"),
-        user=_string(fields, "safety_identifier") or _string(fields, "user"),
+        service_tier=string_of(fields, "service_tier"),
+        user=string_of(fields, "safety_identifier") or string_of(fields, "user"),
         metadata=_metadata(fields),
     )
 
@@ -99,26 +114,31 @@ def read_embeddings(body: bytes) -> CallBody:
     raw = fields.get("input")
     if raw is None:
         raise invalid_request("Missing required parameter: 'input'.", param="input")
-    inputs = 1
-    if bytes(raw).startswith(b"["):
-        items = _list(fields, "input")
-        inputs = len(items)
-        if items and not bytes(items[0]).startswith((b'"', b"[")):
-            inputs = 1  # a single input, given as tokens
-        if not 1 <= inputs <= EMBEDDING_INPUTS_MAX:
-            raise invalid_request(
-                f"'input' must have 1 to {EMBEDDING_INPUTS_MAX} entries.", param="input"
-            )
+    _refuse_unbounded(fields)
     return CallBody(
         fields=fields,
         model=_model(fields),
         # A token given as a number takes at least a digit and a comma: bytes bound these too.
-        facts=PromptFacts(text_bytes=len(body), messages=inputs, embeddings=True),
-        user=_string(fields, "user"),
+        facts=PromptFacts(text_bytes=len(body), messages=_inputs(raw), embeddings=True),
+        service_tier=string_of(fields, "service_tier"),
+        user=string_of(fields, "user"),
     )
 
 
-_NULL: Final = msgspec.Raw(b"null")
+def _inputs(raw: msgspec.Raw) -> int:
+    """How many texts an embeddings request gives."""
+    if not bytes(raw).startswith(b"["):
+        return 1
+    items = raw_list(raw, "input")
+    if not items:
+        raise invalid_request("'input' must not be empty.", param="input")
+    # A flat list of numbers is a single input, given as tokens.
+    inputs = sum(bytes(item).startswith((b'"', b"[")) for item in items) or 1
+    if inputs > EMBEDDING_INPUTS_MAX:
+        raise invalid_request(
+            f"'input' must have 1 to {EMBEDDING_INPUTS_MAX} entries.", param="input"
+        )
+    return inputs
 
 
 def _top_level(body: bytes) -> Fields:
@@ -141,11 +161,20 @@ def _malformed(reason: str) -> GatewayError:
     )
 
 
+def _refuse_unbounded(fields: Fields) -> None:
+    for name, reason in _REFUSED.items():
+        if name in fields and value_of(fields, name) not in (None, False):
+            raise invalid_request(f"'{name}' is not supported. {reason}", param=name)
+
+
 def _chat_facts(fields: Fields, messages: msgspec.Raw, body_bytes: int) -> PromptFacts:
-    parts = _Parts()
+    parts = MessageParts()
     parts.read(messages)
+    if parts.written is not None:
+        fields["messages"] = parts.written
+        body_bytes += max(0, len(parts.written) - len(messages))
     functions, hosted = _tools(fields)
-    prediction = fields.get("prediction", _NULL)
+    prediction = fields.get("prediction", NULL)
     return PromptFacts(
         # The whole body bounds its text from above: escapes are longer than what they stand for.
         text_bytes=body_bytes - parts.image_bytes,
@@ -154,14 +183,19 @@ def _chat_facts(fields: Fields, messages: msgspec.Raw, body_bytes: int) -> Promp
         inline_images=parts.inline_images,
         unbounded=parts.unbounded,
         audio_inputs=parts.audio,
-        audio_output="audio" in (_value(fields, "modalities") or ()),
-        long_cache_writes="12h" in str(_value(fields, "prompt_cache_options")),
-        choices=_count(fields, "n", CHOICES_MAX) or 1,
+        audio_output="audio" in list_of(fields, "modalities"),
+        # Written again, so that no escape hides it.
+        long_cache_writes=b"12h" in _encoder.encode(value_of(fields, "prompt_cache_options")),
+        choices=max(_count(fields, "n", CHOICES_MAX), _count(fields, "best_of", CHOICES_MAX)),
         output_limit=_output_limit(fields),
-        predicted_bytes=0 if prediction == _NULL else len(prediction),
+        predicted_bytes=0 if prediction == NULL else len(prediction),
         hosted_tools=hosted,
-        tool_calls_max=_count(fields, "max_tool_calls", 1_000),
+        tool_calls_max=count_of(fields, "max_tool_calls", 1_000),
     )
+
+
+def _count(fields: Fields, name: str, most: int) -> int:
+    return count_of(fields, name, most) or 1
 
 
 def _output_limit(fields: Fields) -> int | None:
@@ -169,90 +203,33 @@ def _output_limit(fields: Fields) -> int | None:
     limits = [
         limit
         for name in ("max_completion_tokens", "max_tokens")
-        if (limit := _count(fields, name, OUTPUT_TOKENS_MAX)) is not None
+        if (limit := count_of(fields, name, OUTPUT_TOKENS_MAX)) is not None
     ]
     return max(limits, default=None)
 
 
-class _Parts:
-    """What the messages contain besides text."""
-
-    def __init__(self) -> None:
-        self.messages = 0
-        self.inline_images = 0
-        self.image_bytes = 0
-        self.unbounded = False
-        self.audio = False
-
-    def read(self, raw: msgspec.Raw) -> None:
-        items = _decoded(_raws, raw, "messages")
-        self.messages = len(items)
-        if not 1 <= len(items) <= MESSAGES_MAX:
-            raise invalid_request(
-                f"'messages' must have 1 to {MESSAGES_MAX} entries.", param="messages"
-            )
-        text = bytes(raw)
-        if b'"type"' not in text and b"\\u" not in text:
-            return  # no part can have a type, so all is text
-        for index, message in enumerate(_decoded(_any, raw, "messages")):
-            if not isinstance(message, dict):
-                raise invalid_request(
-                    f"'messages[{index}]' must be an object.", param=f"messages[{index}]"
-                )
-            if message.get("audio") is not None:
-                self.unbounded = True  # an earlier answer's audio, kept by the provider
-            content = message.get("content")
-            for part in content if isinstance(content, list) else ():
-                self._part(part)
-
-    def _part(self, part: object) -> None:
-        kind = part.get("type") if isinstance(part, dict) else None
-        assert isinstance(part, dict) or kind is None
-        match kind:
-            case "text" | "refusal":
-                return
-            case "image_url":
-                self._image(part.get("image_url") if isinstance(part, dict) else None)
-            case "input_audio":
-                self.audio = True
-            case _:
-                # A file, a video, or something newer: only the context window bounds it.
-                self.unbounded = True
-
-    def _image(self, image: object) -> None:
-        url = image.get("url") if isinstance(image, dict) else image
-        if isinstance(url, str) and url[:5].lower() == "data:":
-            self.inline_images += 1
-            # Base64 has no characters that JSON must escape, so the body has as many bytes.
-            self.image_bytes += len(url) if "\\" not in url and url.isascii() else 0
-        else:
-            self.unbounded = True
-
-
 def _tools(fields: Fields) -> tuple[int, tuple[Unit, ...]]:
     """How many functions, and what hosted tools bill."""
-    functions = len(_list(fields, "functions"))
+    functions = len(list_of(fields, "functions"))
     hosted: list[Unit] = []
-    for index, tool in enumerate(_value(fields, "tools") or ()):
+    for index, tool in enumerate(list_of(fields, "tools")):
         kind = tool.get("type") if isinstance(tool, dict) else None
-        if kind in {"function", "custom"}:
+        if kind in ("function", "custom"):
             functions += 1
-        elif kind in {"web_search", "web_search_preview"}:
+        elif kind in ("web_search", "web_search_preview"):
             hosted.append(Unit.WEB_SEARCH)
-        elif kind == "file_search":
-            hosted.append(Unit.FILE_SEARCH)
         else:
             raise invalid_request(
                 f"'tools[{index}].type' {str(kind)[:40]!r} has no known price; leave it out.",
                 param=f"tools[{index}].type",
             )
-    if fields.get("web_search_options", _NULL) != _NULL:
+    if fields.get("web_search_options", NULL) != NULL:
         hosted.append(Unit.WEB_SEARCH)
     return functions, tuple(hosted)
 
 
 def _model(fields: Fields) -> str:
-    model = _string(fields, "model")
+    model = string_of(fields, "model")
     if not model:
         raise invalid_request("You must provide a model parameter.", param="model")
     if len(model) > MODEL_CHARACTERS_MAX:
@@ -261,60 +238,12 @@ def _model(fields: Fields) -> str:
 
 
 def _include_usage(fields: Fields) -> bool:
-    options = _value(fields, "stream_options")
-    if options is None:
-        return False
-    if not isinstance(options, dict):
-        raise invalid_request("'stream_options' must be an object.", param="stream_options")
+    options = object_of(fields, "stream_options") or {}
     return options.get("include_usage") is True
 
 
 def _metadata(fields: Fields) -> dict[str, str] | None:
-    value = _value(fields, "metadata")
+    value = value_of(fields, "metadata")
     if not isinstance(value, dict):
         return None
     return {str(k): v for k, v in value.items() if isinstance(v, str)}
-
-
-def _flag(fields: Fields, name: str) -> bool:
-    value = _value(fields, name)
-    if value not in {None, True, False} or isinstance(value, int | float) != isinstance(
-        value, bool
-    ):
-        raise invalid_request(f"'{name}' must be true or false.", param=name)
-    return value is True
-
-
-def _string(fields: Fields, name: str) -> str | None:
-    value = _value(fields, name)
-    if value is not None and not isinstance(value, str):
-        raise invalid_request(f"'{name}' must be a string.", param=name)
-    return value
-
-
-def _count(fields: Fields, name: str, most: int) -> int | None:
-    value = _value(fields, name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise invalid_request(f"'{name}' must be a whole number from 1 to {most}.", param=name)
-    return value
-
-
-def _list(fields: Fields, name: str) -> list[msgspec.Raw]:
-    raw = fields.get(name, _NULL)
-    return [] if raw == _NULL else _decoded(_raws, raw, name)
-
-
-def _value(fields: Fields, name: str) -> Any:
-    raw = fields.get(name)
-    return None if raw is None else _decoded(_any, raw, name)
-
-
-def _decoded(decoder: Any, raw: msgspec.Raw, name: str) -> Any:
-    try:
-        return decoder.decode(raw)
-    except RecursionError as error:
-        raise invalid_request(f"'{name}' is nested too deeply.", param=name) from error
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise invalid_request(f"'{name}' is malformed: {error}.", param=name) from error

@@ -22,23 +22,24 @@ from farebox.gateway.desk import (
     PATIENCE_SECONDS,
     SETTLE_SECONDS_MAX,
     Desk,
-    RefusedCall,
     logger,
     patiently,
 )
 from farebox.gateway.metering import estimated_usage, prompt_tokens
 from farebox.gateway.openai_errors import away, invalid_request, refused
-from farebox.gateway.pricing import price
+from farebox.gateway.pricing import Priced, price
 from farebox.gateway.sales import Offer
-from farebox.kit.errors import FareboxError, RefusedError, UnavailableError
+from farebox.kit.errors import FareboxError, InvalidInputError, RefusedError, UnavailableError
 from farebox.kit.ids import format_id
-from farebox.kit.money import format_amount
+from farebox.kit.money import AMOUNT_NANOS_MAX, format_amount
 from farebox.ledger.commands import Admit, Admitted, Closed, Refused, Release, Report, Settle
 from farebox.ledger.holds import CallState, Dimensions
 from farebox.operations.directory import Caller
+from farebox.operations.refusals import Refusal
 from farebox.operations.upstream import UpstreamRequest, UpstreamResponse
 from farebox.rating.ceiling import DEFAULT_OUTPUT_TOKENS, Ceiling, ceiling
-from farebox.rating.usage import Usage
+from farebox.rating.units import UnpricedError
+from farebox.rating.usage import Usage, UsageInvalidError
 
 ADMIT_TRIES_MAX: Final = 4
 """Tries of one admission: after a change of prices, and after counting its tokens."""
@@ -70,6 +71,7 @@ class Call:
         self.output_limit = 0
         self.started_at = desk.monotonic()
         self.response: UpstreamResponse | None = None
+        self.aborted = False
         self._epoch = 0
         self._money = _Money.NONE
         self._prompt_tokens: int | None = None
@@ -95,6 +97,8 @@ class Call:
             desk.running[self.id] = self
             desk.metrics.open_calls.inc()
             return
+        if result.code == "stale_catalogue":
+            raise away()  # it changes faster than we can rate
         desk.metrics.refusals.labels(result.code).inc()
         desk.note_refusal(self._refused(result))
         raise refused(result)
@@ -111,7 +115,7 @@ class Call:
                 await self._count()
             else:
                 return result
-        raise away()  # the catalogue changes faster than we can rate
+        raise away()
 
     async def _ask(self, patience_seconds: float) -> Admitted | Refused:
         bound = self.ceiling
@@ -146,6 +150,8 @@ class Call:
             result = await self.desk.bookkeeper.submit(command, patience_seconds=patience_seconds)
         except UnavailableError as error:
             raise away() from error
+        except InvalidInputError as error:
+            raise invalid_request(f"This call cannot be held: {error.message}.") from error
         assert isinstance(result, Admitted | Refused), result
         return result
 
@@ -179,8 +185,8 @@ class Call:
         except RefusedError as error:
             raise invalid_request(error.message) from error
 
-    def _refused(self, result: Refused) -> RefusedCall:
-        return RefusedCall(
+    def _refused(self, result: Refused) -> Refusal:
+        return Refusal(
             call_id=self.id,
             organization_id=self.caller.organization_id,
             project_id=self.caller.project_id,
@@ -223,11 +229,28 @@ class Call:
 
     # The end.
 
+    def price(self, usage: Usage, service_tier: str | None) -> Priced:
+        """What a usage comes to.
+
+        Args:
+            usage: What was used.
+            service_tier: The tier that the answer reports.
+
+        Raises:
+            UsageInvalidError: It has no price, or more than any: no usage that anybody had.
+        """
+        try:
+            priced = price(self.offer, self.desk.sales.catalogue, usage, service_tier)
+        except UnpricedError as error:
+            raise UsageInvalidError("usage", f"has no price: {error.message}") from error
+        if priced.total > AMOUNT_NANOS_MAX:
+            raise UsageInvalidError("usage", "comes to more than any balance")
+        return priced
+
     async def settle(
         self,
-        usage: Usage,
+        priced: Priced,
         *,
-        service_tier: str | None = None,
         estimated: bool = False,
         reason: str = "",
         http_status: int = 200,
@@ -235,17 +258,15 @@ class Call:
         """Charge the call and wait until the charge is durable.
 
         Args:
-            usage: What it used.
-            service_tier: The tier that the answer reports.
+            priced: What it used, at the book's price.
             estimated: Whether the usage is our own count.
             reason: Why the end was not an ordinary one.
-            http_status: What the client is told.
+            http_status: What the client is told; 499 where it is gone.
 
         Raises:
             GatewayError: 503: the database stayed away; the charge may follow, or the hold lapses.
         """
         began_at = self.desk.monotonic()
-        priced = price(self.offer, self.desk.sales.catalogue, usage, service_tier)
         command = Settle(
             organization_id=self.caller.organization_id,
             call_id=self.id,
@@ -264,7 +285,7 @@ class Call:
         task = self.desk.spawn(self._submit_settle(command))
         try:
             closed = await patiently(task, SETTLE_SECONDS_MAX)
-        except (TimeoutError, UnavailableError, FareboxError) as error:
+        except (TimeoutError, FareboxError) as error:
             logger.error("settle_failed", request_id=self.request_id, error=repr(error))
             raise away() from error
         self.desk.metrics.settlement.observe(self.desk.monotonic() - began_at)
@@ -335,10 +356,10 @@ class Call:
 
     # Estimates and reports.
 
-    def estimate(self, output_tokens: int) -> Usage:
+    async def estimate(self, output_tokens: int) -> Usage:
         """What the call used by our own count."""
         if self._prompt_tokens is None:
-            self._prompt_tokens = prompt_tokens(self.body, self.desk.count_tokens)
+            self._prompt_tokens = await prompt_tokens(self.body, self.desk.count_tokens)
         return estimated_usage(self._prompt_tokens, output_tokens)
 
     def output_so_far(self) -> int | None:
@@ -348,9 +369,9 @@ class Call:
     async def report(self) -> None:
         """Note the use so far with the hold, so that a lapse charges it."""
         output_tokens = self.output_so_far()
-        if output_tokens is None or not self.is_held:
+        if output_tokens is None or self.response is None or not self.is_held:
             return
-        priced = price(self.offer, self.desk.sales.catalogue, self.estimate(output_tokens), None)
+        priced = self.price(await self.estimate(output_tokens), None)
         report = Report(
             organization_id=self.caller.organization_id,
             call_id=self.id,
@@ -369,5 +390,6 @@ class Call:
 
     async def abort(self) -> None:
         """Close the upstream: the node has lost its holds."""
+        self.aborted = True  # an answer that has not begun is closed when it does
         if self.response is not None:
             await self.response.close()

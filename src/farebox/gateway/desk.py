@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-import msgspec
 import structlog
 
 from farebox.gateway.metering import CountTokens
 from farebox.gateway.metrics import Metrics
 from farebox.gateway.sales import Sales
-from farebox.ledger.commands import AnyCommand, Refused, Result
+from farebox.ledger.commands import AnyCommand, Result
 from farebox.operations.nodes import Node
+from farebox.operations.refusals import Refusal
 
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
 """Larger requests are refused before they are read: enough for several inline images."""
@@ -31,6 +31,9 @@ USAGE_AFTER_DISCONNECT_SECONDS: Final = 2.0
 PATIENCE_SECONDS: Final = 2.0
 """How long an admission waits in order for money that open calls hold (DESIGN.md decision 5)."""
 
+DRAIN_POLL_SECONDS: Final = 0.02
+"""How often calls that are about to end are looked at while the gateway stops."""
+
 logger: Final = structlog.get_logger("farebox.gateway")
 
 
@@ -39,20 +42,6 @@ class Bookkeeping(Protocol):
 
     async def submit(self, command: AnyCommand, *, patience_seconds: float = 0.0) -> Result:
         """Have a command decided and committed."""
-
-
-class RefusedCall(msgspec.Struct, frozen=True):
-    """A call that was not admitted, as it is recorded (ERR-11)."""
-
-    call_id: UUID
-    organization_id: UUID
-    project_id: UUID
-    key_id: UUID
-    model: str
-    endpoint: str
-    user: str
-    feature: str
-    refusal: Refused
 
 
 class Running(Protocol):
@@ -78,7 +67,7 @@ class Desk:
         count_tokens: CountTokens,
         new_call_id: Callable[[], UUID],
         monotonic: Callable[[], float],
-        note_refusal: Callable[[RefusedCall], None],
+        note_refusal: Callable[[Refusal], None],
     ) -> None:
         self.bookkeeper = bookkeeper
         self.node = node
@@ -99,9 +88,14 @@ class Desk:
         return task
 
     async def report_running(self) -> None:
-        """Have every running stream note its use; called with the heartbeat."""
-        for call in list(self.running.values()):
-            await call.report()
+        """Have every running stream note its use; called with the heartbeat.
+
+        All at once, so that they share batches; one that cannot report keeps no other from it.
+        """
+        calls = list(self.running.values())
+        for result in await asyncio.gather(*(c.report() for c in calls), return_exceptions=True):
+            if isinstance(result, Exception):
+                logger.error("report_failed", error=repr(result))
 
     def abort_running(self) -> None:
         """Close the upstream of every running call: this node's holds are lost."""
@@ -109,9 +103,13 @@ class Desk:
             self.spawn(call.abort())
 
     async def drain(self, seconds: float) -> None:
-        """Wait for what is still finishing."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=seconds)
+        """Wait for what is still finishing, and for what that begins."""
+        until = self.monotonic() + seconds
+        while (self._tasks or self.running) and (left := until - self.monotonic()) > 0:
+            if self._tasks:
+                await asyncio.wait(set(self._tasks), timeout=left)
+            else:
+                await asyncio.sleep(min(left, DRAIN_POLL_SECONDS))
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import msgspec
 from typing_extensions import override
@@ -18,30 +19,32 @@ from farebox.gateway.call import Call
 from farebox.gateway.desk import USAGE_AFTER_DISCONNECT_SECONDS, logger
 from farebox.gateway.metering import OutputMeter
 from farebox.gateway.openai_errors import GatewayError
-from farebox.gateway.pricing import tier_of
+from farebox.gateway.pricing import Priced, tier_of
 from farebox.kit.money import format_amount
 from farebox.ledger.commands import Closed
 from farebox.operations.upstream import UpstreamBrokenError, UpstreamResponse
-from farebox.rating.usage import Usage, UsageInvalidError, normalize_usage
+from farebox.rating.usage import UsageInvalidError, normalize_usage
 
 
 class StreamedCall(Call):
     """A call with a stream for an answer."""
 
-    _tail: list[bytes]
-    _meter: OutputMeter
-
-    def stream(self, response: UpstreamResponse) -> AsyncGenerator[bytes, None]:
-        """The answer's bytes; must be read to its end, or until it has been told to abandon."""
-        self.response = response
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._meter = OutputMeter(self.desk.count_tokens)
-        self._tail = []
         self._splitter = streaming.EventSplitter()
+        self._first: bytes | None = None
+        self._tail: list[bytes] = []
+        self._holding_back = False
         self._finished = 0
         self._usage: object = None
         self._tier: str | None = None
         self._failed = False
         self._gone = False
+
+    def stream(self, response: UpstreamResponse) -> AsyncGenerator[bytes, None]:
+        """The answer's bytes; must be read to its end, or until it has been told to abandon."""
+        self.response = response
         return self._run(response)
 
     def abandon(self) -> None:
@@ -94,59 +97,83 @@ class StreamedCall(Call):
         ready: list[bytes] = []
         for event in self._splitter.feed(chunk):
             self._look_at(event)
-            if self._tail or self._is_finished:
+            if self._holding_back:
                 self._tail.append(event)
             else:
                 ready.append(event)
         return ready[0] if len(ready) == 1 else b"".join(ready)
 
     def _take_last(self) -> None:
-        rest = self._splitter.flush()
-        if rest.strip():
-            event = rest.rstrip(b"\r\n") + b"\n\n"
+        """Read what stands behind the last blank line; a stream without an end has broken off."""
+        event = self._splitter.flush().rstrip(b"\r\n") + b"\n\n"
+        if streaming.read_chunk(event) is not None or streaming.is_done(event):
             self._look_at(event)
             self._tail.append(event)
+        if not self._holding_back:
+            self._failed = not self._gone
 
     def _look_at(self, event: bytes) -> None:
+        if self._first is None:
+            self._first = event
         self._meter.add(event)
         self._finished += streaming.finishes(event)
         if streaming.carries_usage(event):
-            chunk = streaming.read_chunk(event)
-            if chunk is not None and chunk.usage is not None:
-                self._usage = chunk.usage
-                self._tier = tier_of(chunk.service_tier) or self._tier
+            self._note_usage(event)
         elif streaming.carries_error(event):
-            self._failed = True
-            self._tail.append(event)
+            self._failed = self._holding_back = True
+        elif streaming.is_done(event):
+            self._holding_back = True
+        if self._is_finished:
+            self._holding_back = True
+
+    def _note_usage(self, event: bytes) -> None:
+        chunk = streaming.read_chunk(event)
+        if chunk is not None and chunk.usage is not None:
+            self._usage = chunk.usage
+            self._tier = tier_of(chunk.service_tier) or self._tier
+            if not chunk.choices:  # the usage chunk itself, though nothing said that it is the end
+                self._holding_back = True
 
     # The end.
 
     async def _end(self) -> list[bytes]:
         """Charge the call; gives the last events."""
-        reason = "upstream_broken" if self._failed else ""
-        status = 200
+        reason, status = "", 200
+        if self._failed:
+            reason, status = "upstream_broken", 502
         if self._gone:
             reason, status = "client_disconnected", 499
+        if self._failed and self._usage is None and not self._meter.tokens():
+            # It failed before it produced anything billable (DED-14).
+            self.release(reason, http_status=status)
+            return [*self._tail, *self._failure("nothing was charged for it")]
         try:
             closed = await self._charge(reason, http_status=status)
         except GatewayError as error:
             return [_error_event(error)]
-        if self._failed and not any(map(streaming.carries_error, self._tail)):
-            failure = GatewayError(
-                502,
-                "The model provider broke off its answer; what it had produced was charged.",
-                kind="server_error",
-                code="upstream_error",
-            )
-            return [*self._last_events(closed), _error_event(failure)]
-        return self._last_events(closed)
+        return [
+            *self._last_events(closed),
+            *self._failure("what it had produced was charged"),
+        ]
+
+    def _failure(self, charged: str) -> list[bytes]:
+        """The event that tells of a break, unless the provider's own does."""
+        if not self._failed or any(map(streaming.carries_error, self._tail)):
+            return []
+        failure = GatewayError(
+            502,
+            f"The model provider broke off its answer; {charged}.",
+            kind="server_error",
+            code="upstream_error",
+        )
+        return [_error_event(failure)]
 
     def _last_events(self, closed: Closed) -> list[bytes]:
         """The held-back events: usage with its cost for who asked, without it for who did not."""
         events: list[bytes] = []
         for event in self._tail:
             chunk = streaming.read_chunk(event) if streaming.carries_usage(event) else None
-            if chunk is None or chunk.usage is None:
+            if chunk is None or not isinstance(chunk.usage, dict):
                 events.append(event)
             elif self.body.include_usage:
                 events.append(streaming.with_cost(event, format_amount(closed.charge)))
@@ -156,25 +183,30 @@ class StreamedCall(Call):
 
     async def _charge(self, reason: str, *, http_status: int = 200) -> Closed:
         """Settle by the provider's usage, or by our own count where there is none."""
-        usage, estimated = None, False
+        priced: Priced | None = None
+        tier = self._reported_tier()
         if self._usage is not None:
             try:
-                usage = normalize_usage(self._usage, flavor="chat")
+                priced = self.price(normalize_usage(self._usage, flavor="chat"), tier)
             except UsageInvalidError as error:
                 reason = f"usage_invalid: {error.message}"[:200]
-        if usage is None:
-            usage, estimated = self._metered(), True
+        else:
             reason = reason or "usage_missing"
+        estimated = priced is None
+        if priced is None:
+            priced = self.price(await self.estimate(self._meter.tokens()), tier)
         return await self.settle(
-            usage,
-            service_tier=self._tier,
-            estimated=estimated,
-            reason=reason,
-            http_status=http_status,
+            priced, estimated=estimated, reason=reason, http_status=http_status
         )
 
-    def _metered(self) -> Usage:
-        return self.estimate(self._meter.tokens())
+    def _reported_tier(self) -> str | None:
+        """The tier of the usage chunk, else of the end, else of the beginning."""
+        if self._tier is None:
+            for event in (*reversed(self._tail), self._first or b""):
+                chunk = streaming.read_chunk(event) if b'"service_tier"' in event else None
+                if chunk is not None and chunk.service_tier is not None:
+                    return tier_of(chunk.service_tier)
+        return self._tier
 
 
 def _error_event(error: GatewayError) -> bytes:

@@ -16,7 +16,7 @@ EVENT_BYTES_MAX: Final = 8 * 1024 * 1024
 """A single event larger than this is a fault of the upstream."""
 
 _BOUNDARY: Final = re.compile(rb"\r?\n\r?\n")
-_FINISHED: Final = re.compile(rb'"finish_reason"\s*:\s*"')
+_FINISHED: Final = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*\{')
 _ERROR: Final = re.compile(rb'"error"\s*:\s*[{"]')
 
@@ -40,9 +40,11 @@ class EventSplitter:
             EventTooLargeError: More than :data:`EVENT_BYTES_MAX` without an end.
         """
         data = self._rest + chunk if self._rest else chunk
+        # What was kept has no boundary, but it may end with the beginning of one.
+        searched = max(0, len(self._rest) - 3)
         events: list[bytes] = []
         begin = 0
-        for match in _BOUNDARY.finditer(data):
+        for match in _BOUNDARY.finditer(data, searched):
             events.append(data[begin : match.end()])
             begin = match.end()
         self._rest = data[begin:]
@@ -64,31 +66,7 @@ class Chunk(msgspec.Struct, frozen=True):
     service_tier: Any = None
 
 
-class Delta(msgspec.Struct, frozen=True):
-    """The text that a choice grew by."""
-
-    content: str | None = None
-    refusal: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[msgspec.Raw] | None = None
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """One choice of a chunk."""
-
-    delta: Delta = Delta()
-    finish_reason: str | None = None
-
-
-class Content(msgspec.Struct, frozen=True):
-    """A chunk read for its text."""
-
-    choices: list[Choice] = []
-
-
 _chunk: Final = msgspec.json.Decoder(Chunk)
-_content: Final = msgspec.json.Decoder(Content)
 _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -109,7 +87,7 @@ def carries_error(event: bytes) -> bool:
 
 def is_done(event: bytes) -> bool:
     """Tell whether the event is the end mark."""
-    return data_of(event).strip() == b"[DONE]"
+    return b"[DONE]" in event and data_of(event).strip() == b"[DONE]"
 
 
 def data_of(event: bytes) -> bytes:
@@ -122,30 +100,41 @@ def read_chunk(event: bytes) -> Chunk | None:
     """Decode an event's chunk; None where it is something else."""
     try:
         return _chunk.decode(data_of(event))
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no JSON, or no UTF-8
         return None
 
 
 def text_of(event: bytes) -> str:
     """All text that an event adds to the answer, for counting its tokens."""
-    try:
-        content = _content.decode(data_of(event))
-    except (msgspec.DecodeError, RecursionError):
+    chunk = read_chunk(event)
+    if chunk is None or not isinstance(chunk.choices, list):
         return ""
-    pieces: list[str] = []
-    for choice in content.choices:
-        delta = choice.delta
-        pieces += [
-            text
-            for text in (
-                delta.content,
-                delta.refusal,
-                delta.reasoning or delta.reasoning_content,
-            )
-            if text
-        ]
-        pieces += [bytes(call).decode() for call in delta.tool_calls or ()]
-    return "".join(pieces)
+    return "".join(
+        said(choice.get("delta")) for choice in chunk.choices if isinstance(choice, dict)
+    )
+
+
+def said(message: object) -> str:
+    """The text of a message, or of what it grew by: what the model wrote, not its frame."""
+    if not isinstance(message, dict):
+        return ""
+    texts = [message.get("content"), message.get("refusal")]
+    # Some providers give the same reasoning under two names.
+    texts.append(message.get("reasoning_content") or message.get("reasoning"))
+    calls = message.get("tool_calls")
+    for call in [*(calls if isinstance(calls, list) else ()), message]:
+        for kind in ("function", "custom", "function_call"):
+            called = call.get(kind) if isinstance(call, dict) else None
+            if isinstance(called, dict):
+                texts += [called.get("name"), called.get("arguments"), called.get("input")]
+    return "".join(map(_text, texts))
+
+
+def _text(value: object) -> str:
+    """A string, or the strings of a list of text parts."""
+    if isinstance(value, list):
+        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
+    return value if isinstance(value, str) else ""
 
 
 def with_cost(event: bytes, charge: str) -> bytes:

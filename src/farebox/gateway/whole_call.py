@@ -16,10 +16,10 @@ from farebox.gateway.desk import ANSWER_BYTES_MAX
 from farebox.gateway.dispatch import answer_headers, broken, dispatch
 from farebox.gateway.http import Answer
 from farebox.gateway.metering import answer_text
-from farebox.gateway.pricing import tier_of
+from farebox.gateway.pricing import Priced, tier_of
 from farebox.kit.money import format_amount
 from farebox.operations.upstream import UpstreamBrokenError, UpstreamResponse
-from farebox.rating.usage import Usage, UsageInvalidError, normalize_usage
+from farebox.rating.usage import UsageInvalidError, normalize_usage
 
 Flavor = Literal["chat", "embeddings"]
 
@@ -29,6 +29,7 @@ class _Reply(msgspec.Struct, frozen=True):
 
     usage: Any = None
     service_tier: Any = None
+    error: Any = None
 
 
 _reply: Final = msgspec.json.Decoder(_Reply)
@@ -61,9 +62,14 @@ async def finish_whole(call: Call, response: UpstreamResponse, flavor: Flavor) -
         # Nobody said what it used, so nothing is billed for it (field bug 50).
         call.release("upstream_broken", http_status=502)
         raise broken(502, "broke off its answer") from error
-    usage, tier, estimated, reason = _usage_of(call, body, flavor)
+    reply = _read(body)
+    if reply.error and reply.usage is None:
+        # Some providers report a failure with status 200; no tokens are billed for it (DED-14).
+        call.release("upstream_error", http_status=502)
+        raise broken(502, "answered with an error")
+    priced, estimated, reason = await _priced(call, body, reply, flavor)
     closed = await call.settle(
-        usage, service_tier=tier, estimated=estimated, reason=reason, http_status=response.status
+        priced, estimated=estimated, reason=reason, http_status=response.status
     )
     charged = [
         ("x-farebox-charge", format_amount(closed.charge)),
@@ -72,26 +78,30 @@ async def finish_whole(call: Call, response: UpstreamResponse, flavor: Flavor) -
     return Answer(response.status, [*answer_headers(call, response), *charged], body)
 
 
-def _usage_of(call: Call, body: bytes, flavor: Flavor) -> tuple[Usage, str | None, bool, str]:
-    """The answer's usage and tier; our own count where it says none, or nonsense."""
+def _read(body: bytes) -> _Reply:
     try:
-        reply = _reply.decode(body)
-        raw, tier = reply.usage, tier_of(reply.service_tier)
-    except (msgspec.DecodeError, RecursionError):
-        raw, tier = None, None
-    if raw is not None:
+        return _reply.decode(body)
+    except (ValueError, RecursionError):  # no JSON object, or no UTF-8
+        return _Reply()
+
+
+async def _priced(
+    call: Call, body: bytes, reply: _Reply, flavor: Flavor
+) -> tuple[Priced, bool, str]:
+    """The answer's usage at the book's price; our own count where it says none, or nonsense."""
+    tier, reason = tier_of(reply.service_tier), "usage_missing"
+    if reply.usage is not None:
         try:
-            return normalize_usage(raw, flavor=flavor), tier, False, ""
+            return call.price(normalize_usage(reply.usage, flavor=flavor), tier), False, ""
         except UsageInvalidError as error:
             reason = f"usage_invalid: {error.message}"[:200]
-    else:
-        reason = "usage_missing"
-    return call.estimate(_counted_output(call, body)), tier, True, reason
+    usage = await call.estimate(_counted_output(call, body))
+    return call.price(usage, tier), True, reason
 
 
 def _counted_output(call: Call, body: bytes) -> int:
     try:
         text = answer_text(_any.decode(body))
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return 0
     return call.desk.count_tokens(text) if text else 0

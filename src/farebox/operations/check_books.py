@@ -107,13 +107,11 @@ class BooksReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a check found."""
 
     findings: list[Finding]
-    """The first difference of each kind per organisation, at most :data:`FINDINGS_MAX`."""
+    """The first difference of each kind per organisation, warnings last; at most
+    :data:`FINDINGS_MAX`."""
+    is_clean: bool
+    """The books are right; a warning does not make them wrong."""
     checked: Counts
-
-    @property
-    def is_clean(self) -> bool:
-        """Tell whether the books are right; a warning does not make them wrong."""
-        return all(finding.warning for finding in self.findings)
 
 
 async def check_books(
@@ -129,20 +127,26 @@ async def check_books(
     Raises:
         UnavailableError: The database is away, or one organisation takes too long.
     """
-    findings: list[Finding] = []
+    broken: list[Finding] = []
+    warnings: list[Finding] = []
     checked = Counts()
     prices = _Prices(store)
     if organization_ids is None:
-        findings += [orphaned(table, org) for table, org in await store.orphans()]
+        broken += [orphaned(table, org) for table, org in await store.orphans()]
     async for organization_id in _each(store, organization_ids):
         audit = Audit(organization_id)
         await _check_rows(store, audit, prices)
         async with store.snapshot(organization_id) as snapshot:
             await _check_sums(snapshot, audit)
-        findings += audit.findings
+        for finding in audit.findings:
+            kept = warnings if finding.warning else broken
+            if len(kept) < FINDINGS_MAX:
+                kept.append(finding)
         for name in checked.__struct_fields__:
             setattr(checked, name, getattr(checked, name) + getattr(audit.checked, name))
-    return BooksReport(findings=findings[:FINDINGS_MAX], checked=checked)
+    return BooksReport(
+        findings=[*broken, *warnings][:FINDINGS_MAX], is_clean=not broken, checked=checked
+    )
 
 
 async def _each(store: AuditStore, organization_ids: Sequence[UUID] | None) -> AsyncIterator[UUID]:

@@ -14,6 +14,7 @@ import msgspec
 
 from farebox.kit.money import Nanos
 from farebox.operations.balance import Balance
+from farebox.operations.call_facts import CallSummary
 from farebox.tenancy.api_keys import KeyKind
 
 
@@ -55,32 +56,6 @@ class OpenHold(msgspec.Struct, frozen=True, kw_only=True):
     """The sweep lapses it after this."""
 
 
-class RecentCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that has ended, or one that was refused."""
-
-    id: UUID
-    state: str
-    """``settled``, ``released``, ``lapsed``, ``late`` or ``refused``."""
-    reason: str
-    """Why it ended or was refused, empty if it ended as usual; a stable code, not a sentence."""
-    at: datetime
-    """When it was admitted or refused."""
-    model: str
-    endpoint: str
-    project_name: str
-    key_name: str
-    charge: Nanos = Nanos(0)
-    absorbed: Nanos = Nanos(0)
-    input_tokens: int = 0
-    output_tokens: int = 0
-    latency_ms: int | None = None
-    http_status: int = 0
-    """Of the upstream's answer; zero where there was none."""
-    estimated: bool = False
-    times: int = 1
-    """So many like refusals in a row are one."""
-
-
 class OrganizationView(msgspec.Struct, frozen=True, kw_only=True):
     """Everything on an organisation's page, at one instant (``balance.at``)."""
 
@@ -92,8 +67,8 @@ class OrganizationView(msgspec.Struct, frozen=True, kw_only=True):
     """The longest running first; at most as many as were asked for."""
     holds_count: int
     """How many there are in all."""
-    calls: tuple[RecentCall, ...]
-    """The newest first."""
+    calls: tuple[CallSummary, ...]
+    """Closed and refused, the newest first."""
     clock_offset: timedelta
     """How far the sandbox's clock was moved; zero in a real installation."""
 
@@ -151,7 +126,8 @@ class ConsoleStore(Protocol):
 
         Args:
             call_id: The call.
-            organization_id: The only organisation whose calls may be seen; None for all.
+            organization_id: The only organisation whose calls may be seen; None for the operator,
+                who sees all, and the upstream's bill besides.
 
         Raises:
             NotFoundError: There is none, or none that may be seen.

@@ -60,7 +60,7 @@ class PostgresAuditStore:
 
     async def orphans(self) -> list[tuple[str, UUID]]:
         """Table and organisation of rows whose organisation does not exist."""
-        return [(row[0], row[1]) for row in await self._all("orphans")]
+        return [(row[0], row[1]) for row in await self._all("orphans", limit=PAGE_ROWS)]
 
     async def call_pages(self, organization_id: UUID) -> AsyncIterator[list[CallFacts]]:
         """Closed calls by id, each page in a statement of its own."""

@@ -18,7 +18,6 @@ from farebox.operations.console_views import (
     OpenHold,
     OrganizationName,
     OrganizationView,
-    RecentCall,
     Session,
     SignInFacts,
 )
@@ -32,6 +31,9 @@ from farebox.tenancy.api_keys import KeyKind, KeyState
 
 SESSIONS_PER_PERSON_MAX: Final = 20
 """A person has a few browsers; what signs in more often is a script, and its sessions pile up."""
+
+_OPEN_PASSED_MAX: Final = 200
+"""So many open calls are passed over to find the last closed ones."""
 
 _READS: Final = frozenset({KeyState.ACTIVE, KeyState.ORGANIZATION_INACTIVE})
 """A key of an organisation that is switched off still explains the calls it made."""
@@ -109,21 +111,23 @@ class PostgresConsoleStore:
                 raise NotFoundError("There is no such organisation.")
             grants = await _all(connection, "balance", "read_grants_with_money", one)
             facts = await _all(connection, "console", "read_page_facts", one)
-            held = await _page(connection, "read_open_holds", organization_id, holds)
-            ended = await _page(connection, "read_recent_calls", organization_id, calls)
-            refused = await _page(connection, "read_recent_refusals", organization_id, calls)
+            page = {"organization_id": organization_id, "limit": holds}
+            held = await _all(connection, "console", "read_open_holds", page)
+            open_count = held[0][-1] if held else 0
+            # Open ones stand in the same list, mostly at its head.
+            recent = await PostgresCallStore(connection).page(
+                organization_id, after=None, limit=calls + min(open_count, _OPEN_PASSED_MAX)
+            )
         organization = rows.organization(organizations[0])
         now = rows.utc(organizations[0][-1])
-        recent = [*map(_call, ended), *map(_refusal, refused)]
-        recent.sort(key=lambda call: call.id, reverse=True)
         return OrganizationView(
             id=organization_id,
             name=facts[0][0],
             active=organization.active,
             balance=view_balance(organization, [rows.grant(row) for row in grants], now),
             holds=tuple(map(_hold, held)),
-            holds_count=held[0][-1] if held else 0,
-            calls=tuple(recent[:calls]),
+            holds_count=open_count,
+            calls=tuple(call for call in recent if call.status != "open")[:calls],
             clock_offset=facts[0][1],
         )
 
@@ -146,7 +150,9 @@ class PostgresConsoleStore:
     ) -> dict[str, object]:
         """See the port."""
         async with borrowed(self._pool) as connection:
-            found = await explain_call(PostgresCallStore(connection), call_id)
+            found = await explain_call(
+                PostgresCallStore(connection), call_id, for_operator=organization_id is None
+            )
         if organization_id is not None and found.get("organization_id") != str(organization_id):
             raise NotFoundError("There is no such call.")
         return found
@@ -156,13 +162,6 @@ async def _all(connection: _Connection, file: str, name: str, values: Any) -> li
     cursor = connection.cursor(binary=True)
     await cursor.execute(queries(file)[name], values)
     return await cursor.fetchall()
-
-
-async def _page(
-    connection: _Connection, name: str, organization_id: UUID, limit: int
-) -> list[tuple[Any, ...]]:
-    values = {"organization_id": organization_id, "limit": limit}
-    return await _all(connection, "console", name, values)
 
 
 def _hold(row: tuple[Any, ...]) -> OpenHold:
@@ -176,38 +175,4 @@ def _hold(row: tuple[Any, ...]) -> OpenHold:
         streamed=row[6],
         admitted_at=rows.utc(row[7]),
         latest_end=rows.utc(row[8]),
-    )
-
-
-def _call(row: tuple[Any, ...]) -> RecentCall:
-    return RecentCall(
-        id=row[0],
-        state=row[1],
-        reason=row[2],
-        at=rows.utc(row[3]),
-        model=row[4],
-        endpoint=row[5],
-        project_name=row[6],
-        key_name=row[7],
-        charge=Nanos(row[8]),
-        absorbed=Nanos(row[9]),
-        input_tokens=row[10],
-        output_tokens=row[11],
-        latency_ms=row[12],
-        http_status=row[13],
-        estimated=row[14],
-    )
-
-
-def _refusal(row: tuple[Any, ...]) -> RecentCall:
-    return RecentCall(
-        id=row[0],
-        state="refused",
-        reason=row[1],
-        at=rows.utc(row[2]),
-        model=row[3],
-        endpoint=row[4],
-        project_name=row[5],
-        key_name=row[6],
-        times=row[7],
     )

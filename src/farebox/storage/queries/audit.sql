@@ -28,7 +28,7 @@ WITH RECURSIVE named (source, id) AS (
 )
 SELECT n.source, n.id FROM named n
 WHERE n.id IS NOT NULL AND NOT EXISTS (SELECT FROM organization o WHERE o.id = n.id)
-ORDER BY n.id, n.source
+ORDER BY n.id, n.source LIMIT %(limit)s
 
 -- name: call_page
 SELECT id, state, held_nanos, charge_nanos, absorbed_nanos, owed_nanos, late_charge_nanos,

@@ -33,22 +33,3 @@ LEFT JOIN project p ON p.id = h.project_id
 LEFT JOIN api_key k ON k.id = h.key_id
 WHERE h.organization_id = %(organization_id)s
 ORDER BY h.admitted_at, h.call_id LIMIT %(limit)s
-
--- name: read_recent_calls
-SELECT c.id, c.state, c.reason, c.admitted_at, c.model, c.endpoint, coalesce(p.name, ''),
-       coalesce(k.name, ''), c.charge_nanos, c.absorbed_nanos, c.input_tokens, c.output_tokens,
-       c.latency_ms, c.http_status, c.estimated
-FROM call c
-LEFT JOIN project p ON p.id = c.project_id
-LEFT JOIN api_key k ON k.id = c.key_id
-WHERE c.organization_id = %(organization_id)s
-ORDER BY c.id DESC LIMIT %(limit)s
-
--- name: read_recent_refusals
-SELECT r.id, r.code, r.refused_at, r.model, r.endpoint, coalesce(p.name, ''), coalesce(k.name, ''),
-       r.times
-FROM refusal r
-LEFT JOIN project p ON p.id = r.project_id
-LEFT JOIN api_key k ON k.id = r.key_id
-WHERE r.organization_id = %(organization_id)s
-ORDER BY r.id DESC LIMIT %(limit)s

@@ -1,0 +1,53 @@
+"""The console, put together: a small pool, its store, its pages."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from starlette.types import ASGIApp
+
+from farebox.assembly.database import OpenDatabase, open_pool
+from farebox.console.app import ConsoleDeps, build_console
+from farebox.storage.console_store import PostgresConsoleStore
+from farebox.storage.node_store import borrowed
+from farebox.storage.tenancy_store import read_deployment
+
+POOL_CONNECTIONS: Final = 4
+"""A page takes one for some milliseconds; an open page asks every two seconds."""
+
+
+class ConsoleProcess:
+    """A console that runs in this process; any number may run at once."""
+
+    def __init__(self, database: OpenDatabase, home: Path) -> None:
+        self._database = database
+        self._home = home
+        self._stack = AsyncExitStack()
+
+    async def start(self) -> ASGIApp:
+        """Connect; gives the ASGI application.
+
+        Raises:
+            FareboxError: The database is away or set up wrongly.
+        """
+        pool = await open_pool(self._database.connector("console"), size=POOL_CONNECTIONS)
+        self._stack.push_async_callback(pool.close)
+        async with borrowed(pool) as connection:
+            deployment = await read_deployment(connection)
+        return build_console(
+            ConsoleDeps(
+                store=PostgresConsoleStore(pool),
+                chance=os.urandom,
+                monotonic=time.monotonic,
+                sandbox=deployment.sandbox,
+                login_place=f"{self._home.name}/ready.json",
+            )
+        )
+
+    async def aclose(self) -> None:
+        """Close everything."""
+        await self._stack.aclose()

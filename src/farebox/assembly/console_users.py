@@ -1,0 +1,57 @@
+"""People of the console, made: the first one by the sandbox, the others by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from farebox.console.passwords import (
+    PASSWORD_LENGTH_MAX,
+    PASSWORD_LENGTH_MIN,
+    SALT_BYTES,
+    hash_password,
+)
+from farebox.console.people import EMAIL_LENGTH_MAX
+from farebox.kit.errors import InvalidInputError
+from farebox.kit.ids import RANDOM_BYTES, uuid7
+from farebox.storage.tenancy_store import PostgresTenantStore, put_console_user
+
+_EMAIL: Final = re.compile(r"[^\s@]+@[^\s@]+")
+
+
+async def make_console_user(
+    connection: AsyncConnection[tuple[Any, ...]], email: str, password: str
+) -> UUID:
+    """Make a person who may sign in, or give them a new password and end their sessions.
+
+    Args:
+        connection: In autocommit mode.
+        email: Found again in whatever case.
+        password: Kept as an argon2id hash alone.
+
+    Returns:
+        The person's id.
+
+    Raises:
+        InvalidInputError: Naming the field.
+    """
+    address = email.strip()
+    plain = address.isprintable() and _EMAIL.fullmatch(address)
+    if not plain or len(address) > EMAIL_LENGTH_MAX:
+        raise InvalidInputError("email", "must be an address such as ada@example.org")
+    if not PASSWORD_LENGTH_MIN <= len(password) <= PASSWORD_LENGTH_MAX:
+        raise InvalidInputError(
+            "password", f"must have from {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters"
+        )
+    hashed = await asyncio.to_thread(hash_password, password, os.urandom(SALT_BYTES))
+    return await put_console_user(
+        connection,
+        user_id=uuid7(await PostgresTenantStore(connection).now(), os.urandom(RANDOM_BYTES)),
+        email=address,
+        password_hash=hashed,
+    )
