@@ -10,7 +10,9 @@ from farebox.kit.errors import InvalidInputError
 from farebox.settings import Settings, read_settings
 
 
-def test_without_a_word_everything_is_local(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_word_everything_is_local(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """The defaults are those that DESIGN.md fixes: .farebox here, 127.0.0.1, 8080 and 8081."""
     monkeypatch.chdir(tmp_path)
     settings = read_settings({})
@@ -30,13 +32,13 @@ def test_a_flag_goes_before_its_variable(tmp_path: Path) -> None:
     environ = {
         "FAREBOX_HOME": "/elsewhere",
         "DATABASE_URL": "postgresql://h/d",
-        "FAREBOX_HOST": "0.0.0.0",
+        "FAREBOX_HOST": "192.0.2.1",
         "FAREBOX_GATEWAY_PORT": "1",
         "FAREBOX_CONSOLE_PORT": " 2 ",
     }
     settings = read_settings(environ, home=str(tmp_path), gateway_port=0)
     assert (settings.home, settings.gateway_port, settings.console_port) == (tmp_path, 0, 2)
-    assert settings.gateway_host == settings.console_host == "0.0.0.0"
+    assert settings.gateway_host == settings.console_host == "192.0.2.1"
     assert settings.database_url == "postgresql://h/d"
 
 
@@ -50,6 +52,7 @@ def test_a_flag_goes_before_its_variable(tmp_path: Path) -> None:
         ({"FAREBOX_HOST": "a b"}, "FAREBOX_HOST"),
         ({"FAREBOX_HOST": "http://x"}, "FAREBOX_HOST"),
         ({"DATABASE_URL": "mysql://user:hunter2@h/d"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "hunter2"}, "DATABASE_URL"),
         ({"FAREBOX_HOME": __file__}, "FAREBOX_HOME"),
     ],
 )

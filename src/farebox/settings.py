@@ -112,7 +112,9 @@ def _home(text: str | None) -> Path:
 
 
 def _database(text: str | None) -> str | None:
-    if text is not None and not text.startswith(("postgresql://", "postgres://")):
+    """A URL, or the keywords of libpq (``host=... dbname=...``)."""
+    is_url = text is not None and text.startswith(("postgresql://", "postgres://"))
+    if text is not None and not is_url and ("://" in text or "=" not in text):
         # The text is not repeated: it may hold a password.
         raise InvalidInputError(
             DATABASE_VARIABLE, "must begin with postgresql:// ; Farebox runs on PostgreSQL alone"

@@ -124,7 +124,7 @@ def test_refused_calls_are_explained_too(books: SmallBooks, farebox: CommandLine
         "REFUSED",
         "reason: credit_balance_exhausted",
         "You have 1 available.",
-        "3 calls of this second were refused alike.",
+        "3 like calls of this second share this row.",
         "would have held",
         "held by open calls",
         "organization limit per month",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from farebox.operations.catalogue_import import OPERATOR, ImportPlan, plan_import
+from farebox.operations.catalogue_import import AT_ONCE, OPERATOR, ImportPlan, plan_import
 from farebox.rating.price_book import ModelFacts, PriceBook, PriceVersion
 from farebox.rating.units import Lane, Unit
 
@@ -24,6 +24,7 @@ _numbers = count(1)
 def price(
     nanos: int, at: datetime = ALWAYS, *, model: str = "m", source: str = "catalogue"
 ) -> PriceVersion:
+    """A price of the model's input from an instant on."""
     return PriceVersion(
         id=UUID(int=next(_numbers)),
         provider="p",
@@ -38,10 +39,12 @@ def price(
 
 
 def plan(known: list[PriceVersion], incoming: list[PriceVersion]) -> ImportPlan:
+    """The plan of an import at NOW, without facts."""
     return plan_import(known, [], incoming, [], NOW)
 
 
 def told(versions: tuple[PriceVersion, ...]) -> list[tuple[int, datetime]]:
+    """Price and instant of each version."""
     return [(version.base[0][1], version.effective_at) for version in versions]
 
 
@@ -117,7 +120,7 @@ def test_after_an_import_the_catalogues_prices_hold_from_now_on(
     theirs = PriceBook(incoming, [], revision=0)
     for at in (NOW, NOW + timedelta(days=1), SOON, LATER, LATER + timedelta(days=1)):
         # A moment later: where two versions meet at an instant, the later word follows at once.
-        at_once = at + timedelta(microseconds=2)
+        at_once = at + AT_ONCE
         if any(row.effective_at <= at_once for row in incoming):
             wanted = theirs.version_at("p", "m", Lane.STANDARD, at_once).base
             assert book.version_at("p", "m", Lane.STANDARD, at_once).base == wanted

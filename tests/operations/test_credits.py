@@ -27,6 +27,7 @@ ORG, GRANT, COMMAND = UUID(int=1), UUID(int=2), UUID(int=3)
 def planned(
     source: Source, *, expires_at: datetime | None = None, reference: str | None = None
 ) -> GrantCredit:
+    """What becomes of a request for a grant at NOW."""
     return plan_grant(
         ORG,
         GRANT,
@@ -39,6 +40,7 @@ def planned(
 
 
 def a_grant(source: Source, *, reserved: int = 0) -> Grant:
+    """A grant of ten of which two are spent."""
     return Grant(
         id=GRANT,
         organization_id=ORG,
@@ -101,7 +103,7 @@ def test_what_does_not_exist_is_refused_with_its_rule(operation: str) -> None:
 
 
 def test_bought_credit_is_refunded_only_by_an_exception() -> None:
-    """CRD-07, CRD-08: without an exception of the closed list it is refused; with one it is noted."""
+    """CRD-07, CRD-08: refused without an exception of the closed list; with one it is noted."""
     grant = a_grant(Source.PURCHASED, reserved=3)
     with pytest.raises(RefusedError) as caught:
         plan_refund(grant, COMMAND, amount=None, exception=None, note=None)

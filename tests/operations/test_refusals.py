@@ -111,13 +111,11 @@ async def test_rows_say_how_old_they_are() -> None:
     recorder = RefusalRecorder(store, monotonic=clock)
     recorder.note(refusal(1))
     await recorder.flush()
-    assert recorder.last_error == UnavailableError().message
-    assert recorder.queued == 1
+    assert (recorder.queued, recorder.last_error) == (1, UnavailableError().message)
     clock.seconds += 30
     await recorder.flush()
     assert [row.age.total_seconds() for row in store.rows] == [30]
-    assert recorder.last_error is None
-    assert recorder.dropped == 0
+    assert (recorder.dropped, recorder.last_error) == (0, None)
 
 
 async def test_a_row_that_cannot_be_written_stops_no_other() -> None:

@@ -7,12 +7,14 @@ from datetime import timedelta
 import pytest
 
 from farebox.kit.errors import UnavailableError
-from farebox.ledger.commands import ExpireGrants
+from farebox.kit.money import ZERO
+from farebox.ledger.commands import Closed, ExpireGrants, Settle, Usage
+from farebox.ledger.grants import Source
 from farebox.operations.check_books import BooksReport, check_books
 from farebox.storage import audit_store
 from farebox.storage.audit_store import PostgresAuditStore
 from farebox.storage.connecting import Connector
-from tests.support.engine_traffic import Traffic, new_id
+from tests.support.engine_traffic import CENT, Traffic, new_id
 from tests.support.small_books import SmallBooks, small_books
 
 SWEPT = {"hold_overdue"}
@@ -282,15 +284,16 @@ PLANTED: dict[str, tuple[str, set[str]]] = {
     ),
     "a posting that vanished": (
         (
-            "DELETE FROM posting WHERE kind = 'calls' AND first_sequence = (SELECT sequence FROM call"
-            " WHERE id = '{settled}')"
+            "DELETE FROM posting WHERE kind = 'calls' AND first_sequence ="
+            " (SELECT sequence FROM call WHERE id = '{settled}')"
         ),
         {"range", "customer_credit", "revenue"},
     ),
     "a posting twice": (
         (
-            "INSERT INTO posting (organization_id, kind, at, accounts, amounts_nanos, first_sequence,"
-            " last_sequence) SELECT organization_id, kind, at, accounts, amounts_nanos, first_sequence,"
+            "INSERT INTO posting (organization_id, kind, at, accounts, amounts_nanos,"
+            " first_sequence, last_sequence)"
+            " SELECT organization_id, kind, at, accounts, amounts_nanos, first_sequence,"
             " last_sequence FROM posting WHERE kind = 'calls' ORDER BY id LIMIT 1"
         ),
         {"range", "customer_credit", "revenue"},
@@ -421,10 +424,36 @@ async def test_an_overrun_counts_as_told_only_for_its_call(dsn: str) -> None:
 async def test_breakage_long_after_its_day_is_dated_at_its_day(dsn: str) -> None:
     """CRD-11: after weeks of downtime the sweep books each end once, at the end; all is clean."""
     books = await small_books(dsn)
+    before = (await checked(dsn)).checked.postings
     books.traffic.advance(timedelta(days=100))
     for _ in range(2):
         await books.one(ExpireGrants(organization_id=books.tenant.id))
     await books.traffic.aclose()
     report = await checked(dsn)
     assert found(report) == {"hold_overdue"}
-    assert report.checked.postings == 13
+    assert report.checked.postings == before + 1
+
+
+async def test_money_goes_back_to_an_empty_grant_that_repaid_it(dsn: str) -> None:
+    """NEG-04: a charge that was owed, repaid by a grant that is empty now, can be taken back."""
+    books = SmallBooks(dsn)
+    books.traffic.sql("UPDATE organization SET on_overrun = 'owe'")
+    tenant, traffic = books.tenant, books.traffic
+    await books.grant(books.free, Source.FREE, CENT, hours=9)
+    await books.admit("late")
+    await books.lapse("late", metered=3 * CENT)
+    await books.grant(books.purchased, Source.PURCHASED, 2 * CENT, hours=9)
+    settled = await books.one(
+        Settle(
+            organization_id=tenant.id,
+            call_id=books.calls["late"],
+            metered=ZERO,
+            cost=ZERO,
+            lines=(),
+            usage=Usage(),
+        )
+    )
+    await traffic.aclose()
+    assert isinstance(settled, Closed)
+    assert (settled.charge, settled.available) == (0, 3 * CENT)
+    assert (await checked(dsn)).findings == []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
+from psycopg import AsyncConnection
 
 from farebox.kit.errors import ConflictError, NotFoundError
 from farebox.providers.price_catalogue import import_catalogue
@@ -45,6 +47,7 @@ FACTS = ModelFacts(
 
 
 def new_provider(number: int = 1, **changes: object) -> NewProvider:
+    """A provider ``openai`` with ids of its own."""
     values: dict[str, object] = {
         "id": UUID(int=10 + number),
         "name": "openai",
@@ -57,6 +60,13 @@ def new_provider(number: int = 1, **changes: object) -> NewProvider:
         "account_name": "main",
     }
     return NewProvider(**(values | changes))  # type: ignore[arg-type]
+
+
+async def add_twice(connection: AsyncConnection[tuple[Any, ...]]) -> None:
+    """Add two providers of one name in one change."""
+    async with changing_catalogue(connection) as change:
+        await change.add_provider(new_provider(1))
+        await change.add_provider(new_provider(2))
 
 
 async def test_a_catalogue_is_read_as_it_was_written(dsn: str) -> None:
@@ -97,9 +107,7 @@ async def test_a_change_that_fails_changes_nothing(dsn: str) -> None:
     async with connection:
         before = await read_revision(connection)
         with pytest.raises(ConflictError):
-            async with changing_catalogue(connection) as change:
-                await change.add_provider(new_provider(1))
-                await change.add_provider(new_provider(2))
+            await add_twice(connection)
         assert await read_revision(connection) == before
         assert await read_providers(connection) == []
 
@@ -115,8 +123,8 @@ async def test_a_removed_provider_forgets_its_secret_and_frees_its_name(dsn: str
         cursor = await connection.execute("SELECT secret FROM provider")
         assert await cursor.fetchone() == (None,)
 
-        with pytest.raises(NotFoundError):
-            async with changing_catalogue(connection) as change:
+        async with changing_catalogue(connection) as change:
+            with pytest.raises(NotFoundError):
                 await change.remove_provider(first.id)
         async with changing_catalogue(connection) as change:
             second = await change.add_provider(new_provider(2, secret=None))

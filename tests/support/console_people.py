@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from os import urandom
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import httpx2
@@ -45,6 +47,8 @@ INPUT_PRICE: Final = 2_500_000_000
 OUTPUT_PRICE: Final = 15_000_000_000
 """Nanos per million tokens."""
 
+_T = TypeVar("_T")
+
 _TOKEN: Final = re.compile(r'name="form_token" value="([^"]+)"')
 
 
@@ -72,39 +76,41 @@ async def running_console(dsn: str, home: Path) -> AsyncIterator[Any]:
 @contextmanager
 def serving_console(dsn: str, home: Path) -> Iterator[str]:
     """The same on a socket, in a thread with a loop of its own; gives its address."""
-    started, server = threading.Event(), _quiet_server()
-    port: list[int] = []
+    ready: Future[uvicorn.Server] = Future()
+    # Listening already: whoever comes before the server is ready waits in the queue.
+    with socket.create_server(("127.0.0.1", 0)) as listening:
 
-    async def serve() -> None:
-        async with running_console(dsn, home) as app:
-            server.config.app = app
-            task = asyncio.create_task(server.serve())
-            while not server.started:
-                await asyncio.sleep(0.01)
-            port.append(server.servers[0].sockets[0].getsockname()[1])
-            started.set()
-            await task
+        async def serve() -> None:
+            async with running_console(dsn, home) as app:
+                config = uvicorn.Config(
+                    app, log_level="warning", lifespan="off", server_header=False
+                )
+                server = uvicorn.Server(config)
+                ready.set_result(server)
+                await server.serve(sockets=[listening])
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    try:
-        assert started.wait(30), "the console did not start"
-        yield f"http://127.0.0.1:{port[0]}"
-    finally:
-        server.should_exit = True
-        thread.join(30)
+        def run() -> None:
+            try:
+                asyncio.run(serve())
+            except BaseException as error:
+                if not ready.done():
+                    ready.set_exception(error)
+                raise
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            server = ready.result(30)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            server.should_exit = True
+        finally:
+            thread.join(30)
 
 
-def _quiet_server() -> uvicorn.Server:
-    async def later(*_: Any) -> None:
-        raise AssertionError
-
-    config = uvicorn.Config(
-        later, host="127.0.0.1", port=0, log_level="warning", lifespan="off", server_header=False
-    )
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    return server
+def run_apart(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine from a test whose own thread is busy with the browser's loop."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 class Visitor(httpx2.AsyncClient):
@@ -189,9 +195,7 @@ class Payer:
         await self.send(command)
         return grant_id
 
-    async def admit(
-        self, fixed: str, *, model: str = "gpt-5.4", streamed: bool = False
-    ) -> UUID:
+    async def admit(self, fixed: str, *, model: str = "gpt-5.4", streamed: bool = False) -> UUID:
         """Begin a call that holds so much."""
         call_id = _new_id()
         admit = Admit(
@@ -247,8 +251,8 @@ class Payer:
         refusal_id = _new_id()
         with psycopg.connect(self.dsn, autocommit=True) as sql:
             sql.execute(
-                "INSERT INTO refusal (id, organization_id, project_id, key_id, code, message, model,"
-                " endpoint, needed_nanos, available_nanos, held_nanos, times)"
+                "INSERT INTO refusal (id, organization_id, project_id, key_id, code, message,"
+                " model, endpoint, needed_nanos, available_nanos, held_nanos, times)"
                 " VALUES (%s, %s, %s, %s, %s, '', %s, 'chat', 1, 0, 0, %s)",
                 (refusal_id, self.id, self.project_id, self.key_id, code, model, times),
             )

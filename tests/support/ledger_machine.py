@@ -228,32 +228,78 @@ class LedgerMachine(RuleBasedStateMachine):
         pick=st.integers(0, 3),
         steps=st.lists(st.sampled_from(DisputeStep), min_size=1, max_size=3),
         between=st.lists(WISHES, max_size=4),
+        outlast=st.booleans(),
     )
     def payment_is_disputed(
-        self, org: int, pick: int, steps: list[DisputeStep], between: list[Wish]
+        self, org: int, pick: int, steps: list[DisputeStep], between: list[Wish], outlast: bool
     ) -> None:
-        """The grant that is used most is disputed while its calls go on."""
+        """The grant that is used most is disputed while its calls go on, perhaps past its end."""
         model = self.world.orgs[uuid(org + 1)]
         lots = sorted(model.lots.values(), key=lambda lot: (-model.reserved(lot), lot.number))
         for i, step in enumerate(steps if lots else []):
-            lot_id = lots[pick % len(lots)].id
-            self.run([Dispute(organization_id=model.id, grant_id=lot_id, step=step)])
+            lot = lots[pick % len(lots)]
+            if outlast and i > 0 and lot.end < FAR:
+                self.wait_until(lot.end)
+            self.run([Dispute(organization_id=model.id, grant_id=lot.id, step=step)])
             for wish in between[i * 2 : i * 2 + 2]:
                 self.try_run(replace(wish, org=org))
 
     @precondition(lambda self: "limit" not in self.without)
-    @rule(org=st.integers(0, 1), mode=MODES, n=SMALL, after=st.lists(WISHES, max_size=4))
-    def limit_is_set(self, org: int, mode: int, n: int, after: list[Wish]) -> None:
-        """A limit near what is used begins in the middle of traffic, and the month may turn."""
+    @rule(
+        org=st.integers(0, 1),
+        mode=MODES,
+        n=SMALL,
+        after=st.lists(WISHES, max_size=4),
+        anew=st.booleans(),
+    )
+    def limit_is_set(self, org: int, mode: int, n: int, after: list[Wish], anew: bool) -> None:
+        """A limit near what is used begins, anew or not, in the middle of traffic; a month turns."""
+        if anew:
+            self.try_run(Wish("limit", org, 0, 0, 40, 1))
+            self.try_run(Wish("admit", org, 0, 0, n, 0))
+            self.try_run(Wish("limit", org, 0, 0, 0, 0))
         wishes = (Wish("settle", org, n, n % 4, n, 0), Wish("limit", org, 0, mode, n, n % 4))
         made = [self.make(wish) for wish in wishes]
         self.run([command for command in made if command is not None])
         for wish in after:
             self.try_run(replace(wish, org=org))
-        self.clock = max(self.clock, month_end(self.world.orgs[uuid(org + 1)]))
-        self.latest = max(self.latest, self.clock)
+        self.wait_until(month_end(self.world.orgs[uuid(org + 1)]))
         for i, wish in enumerate(after):
             self.try_run(replace(wish, org=org, kind=("extend", "settle", "admit")[i % 3], time=0))
+
+    @precondition(lambda self: "correct" not in self.without)
+    @rule(
+        org=st.integers(0, 1),
+        debt=SMALL,
+        grants=st.lists(st.tuples(st.sampled_from(Source), SMALL, st.integers(-3, 9)), max_size=3),
+        between=st.lists(WISHES, max_size=3),
+    )
+    def debt_is_repaid(
+        self, org: int, debt: int, grants: list[tuple[Source, int, int]], between: list[Wish]
+    ) -> None:
+        """Debt arises, credit comes now or later, some of it ends before anybody looks."""
+        org_id = uuid(org + 1)
+        amount = Nanos(1 + debt + max(0, self.world.orgs[org_id].spendable()))
+        command_id = self.next_id()
+        self.run([Correct(organization_id=org_id, command_id=command_id, amount=amount, note="")])
+        for source, n, hours in grants:
+            begins = self.latest + timedelta(hours=hours)
+            credit = GrantCredit(
+                organization_id=org_id,
+                grant_id=self.next_id(),
+                source=source,
+                amount=Nanos(1 + n),
+                effective_at=None if hours <= 0 else begins,
+                expires_at=max(begins, self.latest) + timedelta(hours=1 + n),
+            )
+            self.run([credit])
+        self.wait_until(self.latest + timedelta(hours=debt))
+        for wish in between:
+            self.try_run(replace(wish, org=org))
+
+    def wait_until(self, instant: datetime) -> None:
+        self.clock = max(self.clock, instant)
+        self.latest = max(self.latest, self.clock)
 
     def try_run(self, wish: Wish) -> None:
         """One wish as a batch of its own, if it can be made and is not left out."""

@@ -50,18 +50,18 @@ class SmallBooks:
         await self.one(
             SetLimit(organization_id=tenant.id, period=Period.MONTH, maximum=Nanos(10_000 * CENT))
         )
-        await self._grant(self.free, Source.FREE, 3 * CENT, hours=3)
-        await self._grant(self.purchased, Source.PURCHASED, 100 * CENT, hours=1_000)
-        await self._admit("settled")
+        await self.grant(self.free, Source.FREE, 3 * CENT, hours=3)
+        await self.grant(self.purchased, Source.PURCHASED, 100 * CENT, hours=1_000)
+        await self.admit("settled")
         await self.one(self.traffic.settle(tenant, self.calls["settled"], scale=300))
-        await self._admit("returned")
-        await self._admit("beyond")
+        await self.admit("returned")
+        await self.admit("beyond")
         await self.one(self.traffic.settle(tenant, self.calls["beyond"], scale=9_000))
-        await self._grant(self.promo, Source.PROMO, 2 * CENT, hours=3)
-        await self._admit("late")
-        await self._lapse("late")
+        await self.grant(self.promo, Source.PROMO, 2 * CENT, hours=3)
+        await self.admit("late")
+        await self.lapse("late")
         await self.one(self.traffic.settle(tenant, self.calls["late"], scale=300))
-        await self._admit("released")
+        await self.admit("released")
         released = self.calls["released"]
         await self.one(
             Release(organization_id=tenant.id, call_id=released, reason="upstream_refused")
@@ -78,7 +78,7 @@ class SmallBooks:
                 note="asked for",
             )
         )
-        await self._admit("open")
+        await self.admit("open")
         await self.traffic.aclose()
 
     async def one(self, command: AnyCommand) -> Result:
@@ -91,19 +91,21 @@ class SmallBooks:
         dimensions = structs.replace(plain.dimensions, model="gpt-5.4", feature="search")
         return structs.replace(plain, fixed=Nanos(CENT), output_price=0, dimensions=dimensions)
 
-    async def _admit(self, name: str) -> None:
+    async def admit(self, name: str) -> None:
+        """Admit a call under a name."""
         command = self.admission()
         await self.one(command)
         self.calls[name] = command.call_id
 
-    async def _lapse(self, name: str) -> None:
+    async def lapse(self, name: str, *, metered: int = CENT // 2) -> None:
+        """Let a call of that name lapse after it reported some use."""
         traffic, tenant = self.traffic, self.tenant
         report = Report(
             organization_id=tenant.id,
             call_id=self.calls[name],
             node_id=traffic.node_id,
             epoch=traffic.epoch,
-            metered=Nanos(CENT // 2),
+            metered=Nanos(metered),
             cost=Nanos(5),
             input_tokens=9,
             output_tokens=9,
@@ -121,7 +123,8 @@ class SmallBooks:
             )
         )
 
-    async def _grant(self, grant_id: UUID, source: Source, amount: int, *, hours: int) -> None:
+    async def grant(self, grant_id: UUID, source: Source, amount: int, *, hours: int) -> None:
+        """Give a grant that ends after some hours."""
         await self.one(
             GrantCredit(
                 organization_id=self.tenant.id,

@@ -15,7 +15,7 @@ from farebox.assembly.database import OpenDatabase, open_pool
 from farebox.assembly.directory import DatabaseDirectory
 from farebox.gateway.asgi import AsgiGateway
 from farebox.gateway.callers import Callers
-from farebox.gateway.desk import Desk, logger
+from farebox.gateway.desk import Desk
 from farebox.gateway.gateway import Gateway
 from farebox.gateway.metrics import Metrics
 from farebox.gateway.sales import Sales
@@ -45,9 +45,17 @@ def new_call_id() -> UUID:
 class GatewayProcess:
     """A gateway that runs in this process."""
 
-    def __init__(self, database: OpenDatabase, home: Path) -> None:
+    def __init__(self, database: OpenDatabase, home: Path, *, help_url: str = "") -> None:
+        """Describe it.
+
+        Args:
+            database: Where the money is.
+            home: Where the key of provider secrets is.
+            help_url: What a refusal shows to people: the console's address.
+        """
         self._database = database
         self._home = home
+        self._help_url = help_url
         self._stack = AsyncExitStack()
         self.app: AsgiGateway | None = None
 
@@ -98,6 +106,7 @@ class GatewayProcess:
             monotonic=time.monotonic,
             note_refusal=refusals.note,
         )
+        desk.help_url = self._help_url
         await node.start()
         stack.push_async_callback(node.aclose)
         stack.push_async_callback(desk.drain, DRAIN_SECONDS)
@@ -124,7 +133,4 @@ async def _report(desk: Desk) -> None:
     """Have running streams note their use with every heartbeat."""
     while True:
         await asyncio.sleep(HEARTBEAT_SECONDS)
-        try:
-            await desk.report_running()
-        except Exception as error:  # noqa: BLE001 - one bad stream must not end the reports
-            logger.error("report_failed", error=repr(error))
+        await desk.report_running()

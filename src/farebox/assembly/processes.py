@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ def run_processes(settings: Settings, wings: Sequence[str], ready: Ready) -> Non
         FareboxError: Something stands in the way; the message says what and what to do.
     """
     _log_to_stderr()
+    # Until the servers listen for it: a stop in the middle of starting still cleans up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sockets: dict[str, socket.socket] = {}
     if "gateway" in wings:
         sockets["gateway"] = bind(
@@ -71,7 +74,7 @@ async def _run(
         if "gateway" in wings:
             from farebox.assembly.gateway import GatewayProcess  # noqa: PLC0415
 
-            gateway = GatewayProcess(database, settings.home)
+            gateway = GatewayProcess(database, settings.home, help_url=facts.get("console_url", ""))
             stack.push_async_callback(gateway.aclose)
             await servers.start(await gateway.start(), sockets["gateway"])
         if "console" in wings:

@@ -49,7 +49,10 @@ def _stream_charge(answer: bytes) -> str | None:
     """The charge that the usage chunk carries, digit by digit."""
     for event in reversed(answer.split(b"\n\n")):
         if b'"cost":' in event:
-            chunk = msgspec.json.decode(event.removeprefix(b"data: "), type=_Chunk)
+            try:
+                chunk = msgspec.json.decode(event.removeprefix(b"data: "), type=_Chunk)
+            except (ValueError, RecursionError):
+                continue
             return bytes(chunk.usage.cost).decode()
     return None
 

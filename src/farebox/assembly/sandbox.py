@@ -31,7 +31,7 @@ from farebox.storage.catalogue_store import (
 from farebox.storage.connecting import Connector
 from farebox.storage.key_store import find_key, find_management_key
 from farebox.storage.tenancy_store import PostgresTenantStore, find_console_user, read_deployment
-from farebox.tenancy.api_keys import KeyKind, digest
+from farebox.tenancy.api_keys import KeyKind, KeyState, digest
 
 NAME: Final = "Sandbox"
 PROJECT: Final = "Playground"
@@ -67,11 +67,14 @@ async def prepare_sandbox(connector: Connector, home: Path) -> dict[str, Any]:
             project = await administration.find_project(PROJECT, organization_id=organization.id)
         except NotFoundError:
             project = await administration.create_project(PROJECT, organization.id)
+        now = (await read_deployment(connection)).now
         api_key = str(before.get("api_key", ""))
-        if await find_key(connection, digest(api_key)) is None:
+        known = await find_key(connection, digest(api_key))
+        if known is None or known.state_at(now) is not KeyState.ACTIVE:
             api_key = (await administration.create_key("sandbox", project.id)).text
         admin_key = str(before.get("admin_key", ""))
-        if await find_management_key(connection, digest(admin_key)) is None:
+        manager = await find_management_key(connection, digest(admin_key))
+        if manager is None or manager.revoked_at is not None:
             admin_key = (await administration.create_management_key("sandbox")).text
         login = before.get("login")
         password = str(login.get("password", "")) if isinstance(login, dict) else ""

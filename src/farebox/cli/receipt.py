@@ -84,7 +84,7 @@ def _refusal(call: Document) -> Iterator[Row]:
     yield "Refused", "", "bold"
     yield call["message"], "", ""
     if call["times"] > 1:
-        yield f"{call['times']:,} calls of this second were refused alike.", "", ""
+        yield f"{call['times']:,} like calls of this second share this row.", "", ""
     yield f"Charge in {call['currency']}", call["charge"], "bold"
 
 

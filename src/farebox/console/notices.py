@@ -75,8 +75,9 @@ def _why_nothing_is_available(view: OrganizationView) -> Iterator[Notice]:
     if balance.posted + balance.floor > 0:
         return  # only the holds stand in the way
     if balance.expired > 0:
-        text = "Credit that ended unused; its end cannot be moved. Grant new credit to go on:"
-        yield Notice("stop", "Expired", balance.expired, text, _grant_command(view))
+        text = "Credit that ended unused; its end cannot be moved."
+        command = None if balance.spent > 0 else _grant_command(view)  # said once is enough
+        yield Notice("stop", "Expired", balance.expired, text, command)
     if balance.refunded > 0:
         yield Notice("stop", "Refunded", balance.refunded, "Credit that was taken back unspent.")
     if balance.spent > 0:

@@ -16,6 +16,7 @@ from farebox.gateway.http import (
     ClientGoneError,
     Handler,
     Headers,
+    Presence,
     Request,
     StreamAnswer,
 )
@@ -37,38 +38,39 @@ class AsgiGateway:
         """Serve one request; lifespan and other scopes are none of ours."""
         if scope["type"] != "http":
             return
+        presence = Presence(lambda: _until_gone(receive))
         request = Request(
             method=scope["method"],
             path=scope["path"],
             headers=_headers(scope["headers"]),
             read_body=_BodyReader(receive, scope["headers"]).read,
+            presence=presence,
         )
         try:
             answer = await self._handler(request)
+            if isinstance(answer, Answer):
+                await _send_whole(send, answer)
+            else:
+                await self._send_stream(presence, send, answer)
         except ClientGoneError:
             return
-        if isinstance(answer, Answer):
-            await _send_whole(send, answer)
-        else:
-            await self._send_stream(receive, send, answer)
+        finally:
+            presence.close()
 
-    async def _send_stream(self, receive: Receive, send: Send, answer: StreamAnswer) -> None:
+    async def _send_stream(self, presence: Presence, send: Send, answer: StreamAnswer) -> None:
         """Send pieces until the end; a stream that is told of its client's going ends by itself."""
         sender = asyncio.create_task(_pump(send, answer))
         # Whatever becomes of this task, the stream runs to its end and is charged.
         self._senders.add(sender)
         sender.add_done_callback(self._senders.discard)
-        watcher = asyncio.create_task(_until_gone(receive))
         try:
-            await asyncio.wait({sender, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sender, presence.watch()}, return_when=asyncio.FIRST_COMPLETED)
             if not sender.done():
                 answer.abandon()
                 await asyncio.wait({sender})
         except BaseException:
             answer.abandon()
             raise
-        finally:
-            watcher.cancel()
 
 
 class _BodyReader:

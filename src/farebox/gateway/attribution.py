@@ -20,6 +20,9 @@ TAGS_CHARACTERS_MAX: Final = 4_096
 TAG_KEY_CHARACTERS_MAX: Final = 64
 TAG_VALUE_CHARACTERS_MAX: Final = 256
 
+CLIENT_REQUEST_ID_CHARACTERS_MAX: Final = 512
+"""OpenAI's own limit."""
+
 _PRIORITIES: Final = frozenset({"", "low", "normal", "high"})
 
 
@@ -55,21 +58,23 @@ def read_labels(
         raise invalid_request(
             "X-Farebox-Priority must be low, normal or high.", param="X-Farebox-Priority"
         )
-    tags = {
-        key[:TAG_KEY_CHARACTERS_MAX]: value[:TAG_VALUE_CHARACTERS_MAX]
-        for key, value in list((metadata or {}).items())[:TAGS_MAX]
-    }
-    tags |= parse_tags(headers.get("x-farebox-tags", ""))
-    client_id = headers.get("x-client-request-id", "")
+    # Where there are too many, the header's come first.
+    tags = parse_tags(headers.get("x-farebox-tags", ""))
+    for key, value in (metadata or {}).items():
+        if len(tags) == TAGS_MAX:
+            break
+        tags.setdefault(
+            storable(key)[:TAG_KEY_CHARACTERS_MAX], storable(value)[:TAG_VALUE_CHARACTERS_MAX]
+        )
     return Labels(
         feature=_label(headers, "x-farebox-feature"),
         environment=_label(headers, "x-farebox-environment") or environment,
         attribution=Attribution(
-            user=_label(headers, "x-farebox-user") or (user or "")[:LABEL_CHARACTERS_MAX],
+            user=_label(headers, "x-farebox-user") or storable(user or "")[:LABEL_CHARACTERS_MAX],
             run=_label(headers, "x-farebox-run"),
             priority=priority,
-            tags=dict(list(tags.items())[:TAGS_MAX]) if len(tags) > TAGS_MAX else tags,
-            client_request_id=client_id[:512],
+            tags=tags,
+            client_request_id=_client_request_id(headers),
             retry_count=_retry_count(headers),
         ),
     )
@@ -118,6 +123,22 @@ def _label(headers: Mapping[str, str], name: str) -> str:
         raise invalid_request(
             f"{shown} has {len(value)} characters; send at most {LABEL_CHARACTERS_MAX}.",
             param=shown,
+        )
+    return value
+
+
+def storable(text: str) -> str:
+    """A text of the body without the one character that no database keeps."""
+    return text.replace("\0", "")
+
+
+def _client_request_id(headers: Mapping[str, str]) -> str:
+    value = headers.get("x-client-request-id", "")
+    if not value.isascii() or len(value) > CLIENT_REQUEST_ID_CHARACTERS_MAX:
+        raise invalid_request(
+            "X-Client-Request-Id must be ASCII, at most "
+            f"{CLIENT_REQUEST_ID_CHARACTERS_MAX} characters.",
+            param="X-Client-Request-Id",
         )
     return value
 

@@ -101,7 +101,7 @@ class Call:
             raise away()  # it changes faster than we can rate
         desk.metrics.refusals.labels(result.code).inc()
         desk.note_refusal(self._refused(result))
-        raise refused(result)
+        raise refused(result, help_url=desk.help_url)
 
     async def _admit(self) -> Admitted | Refused:
         for tried in range(ADMIT_TRIES_MAX):

@@ -77,6 +77,8 @@ class Desk:
         self.new_call_id = new_call_id
         self.monotonic = monotonic
         self.note_refusal = note_refusal
+        self.help_url = ""
+        """Where a person adds credit or raises a limit; empty where no console is known."""
         self.running: dict[UUID, Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 

@@ -7,15 +7,15 @@ looks like the tenant's own (ERR-08).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
-
-import msgspec
 
 from farebox.gateway.call import Call
 from farebox.gateway.desk import logger
 from farebox.gateway.http import Answer, Headers
 from farebox.gateway.openai_errors import GatewayError
+from farebox.gateway.upstream_errors import broken, translated, without_identity
 from farebox.operations.upstream import (
     UpstreamBrokenError,
     UpstreamNotReachedError,
@@ -27,11 +27,19 @@ ERROR_BYTES_MAX: Final = 1024 * 1024
 
 _FORWARDED: Final = ("content-type", "openai-processing-ms", "openai-version")
 _SENT: Final = ("accept-language", "openai-beta", "x-client-request-id")
+_PLAIN: Final = re.compile(r"[ -~]{0,512}")
 
 
 def sent_headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The client's headers that go upstream: a short list, none of ours, no tenant's identity."""
-    return tuple((name, headers[name]) for name in _SENT if name in headers)
+    """The client's headers that go upstream: a short list, none of ours, no tenant's identity.
+
+    One that is no plain ASCII stays behind: it must not make the provider seem out of reach.
+    """
+    return tuple(
+        (name, headers[name])
+        for name in _SENT
+        if name in headers and _PLAIN.fullmatch(headers[name])
+    )
 
 
 def directives(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -65,78 +73,28 @@ async def dispatch(call: Call, headers: Mapping[str, str]) -> UpstreamResponse |
         call.release("upstream_broken", http_status=502)
         raise broken(502, "broke off") from error
     call.response = response
-    if response.status < 400:
+    if call.aborted:
+        await response.close()
+    if 200 <= response.status < 300:
         return response
     return await _refused_upstream(call, response)
 
 
-def broken(status: int, what: str) -> GatewayError:
-    """The upstream failed after it had the request."""
-    return GatewayError(
-        status,
-        f"The model provider {what}; nothing was charged for it. Please try again.",
-        kind="server_error",
-        code="upstream_error",
-    )
-
-
 async def _refused_upstream(call: Call, response: UpstreamResponse) -> Answer:
     """Give the hold back and pass on, or translate, the provider's error."""
+    call.release(f"upstream_status_{response.status}", http_status=response.status)
     try:
         body = await response.read(ERROR_BYTES_MAX)
     except UpstreamBrokenError:
         body = b""
-    call.release(f"upstream_status_{response.status}", http_status=response.status)
-    code = _error_code(body)
-    if response.status in {401, 403, 407}:
-        logger.error("upstream_credentials_refused", provider=call.offer.provider.name)
-        error = GatewayError(
-            502,
-            "The model provider refused the gateway's own credentials; tell its operator.",
-            kind="server_error",
-            code="upstream_credentials_refused",
-        )
-        return error.answer(call.request_id)
-    if response.status in {402, 429} and code in _OWN_QUOTA:
-        logger.error("upstream_quota_exhausted", provider=call.offer.provider.name, code=code)
-        error = GatewayError(
-            503,
-            "The gateway's own credit at the model provider is used up; tell its operator. "
-            "Your balance is not the cause.",
-            kind="server_error",
-            code="upstream_quota_exhausted",
-            headers=[("x-should-retry", "false")],
-        )
+    error = translated(response.status, body, provider=call.offer.provider.name)
+    if error is not None:
         return error.answer(call.request_id)
     headers = answer_headers(call, response)
     retry_after = dict(response.headers).get("retry-after")
     if retry_after is not None:
         headers.append(("retry-after", retry_after))
-    return Answer(response.status, headers, body)
-
-
-_OWN_QUOTA: Final = frozenset(
-    {
-        "insufficient_quota",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "project_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-        "billing_not_active",
-        "billing_hard_limit_reached",
-    }
-)
-
-
-def _error_code(body: bytes) -> str | None:
-    try:
-        error = msgspec.json.decode(body)["error"]
-    except (msgspec.DecodeError, RecursionError, TypeError, KeyError):
-        return None
-    if not isinstance(error, dict):
-        return None
-    code = error.get("code") or error.get("type")
-    return code if isinstance(code, str) else None
+    return Answer(response.status, headers, without_identity(body))
 
 
 def _unreachable(call: Call, detail: str) -> GatewayError:

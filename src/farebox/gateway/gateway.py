@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 from uuid import UUID
 
-import msgspec
-
 from farebox.gateway.attribution import read_labels
 from farebox.gateway.bodies import CallBody, read_chat, read_embeddings
 from farebox.gateway.call import Call
@@ -23,7 +21,7 @@ from farebox.gateway.http import (
     json_answer,
 )
 from farebox.gateway.metrics import CONTENT_TYPE
-from farebox.gateway.openai_errors import GatewayError, away, unknown_model
+from farebox.gateway.openai_errors import GatewayError, away, internal, too_large, unknown_model
 from farebox.gateway.streamed_call import StreamedCall
 from farebox.gateway.whole_call import Flavor, answer_whole, finish_whole
 from farebox.kit.errors import InvalidInputError, NotFoundError, UnavailableError
@@ -62,44 +60,45 @@ class Gateway:
         try:
             return await self._route(request)(request)
         except GatewayError as error:
-            return error.answer(self._fresh_id())
+            return self._refusal(request, error, self._fresh_id())
         except BodyTooLargeError:
-            too_large = GatewayError(
-                413,
-                f"The request's body is larger than {BODY_BYTES_MAX // 1024 // 1024} MiB.",
-                code="body_too_large",
-            )
-            return too_large.answer(self._fresh_id())
+            return too_large(BODY_BYTES_MAX).answer(self._fresh_id())
         except ClientGoneError:
             raise
         except UnavailableError:
-            return away().answer(self._fresh_id())
+            return self._refusal(request, away(), self._fresh_id())
         except Exception as error:  # noqa: BLE001 - the last door: a fault must not look like silence
-            request_id = self._fresh_id()
-            logger.exception("request_failed", request_id=request_id, path=request.path)
-            failure = GatewayError(
-                500,
-                f"Something went wrong here ({type(error).__name__}); nothing more was charged "
-                "than the call's record shows.",
-                kind="server_error",
-                code="internal_error",
-            )
-            return failure.answer(request_id)
+            return self._failure(request, error, self._fresh_id())
+
+    def _failure(self, request: Request, error: Exception, request_id: str) -> Answer:
+        logger.exception("request_failed", request_id=request_id, path=request.path)
+        return self._refusal(request, internal(error), request_id)
+
+    def _refusal(self, request: Request, error: GatewayError, request_id: str) -> Answer:
+        if request.path.startswith("/api/"):
+            return error.problem(request_id)
+        return error.answer(request_id)
 
     def _route(self, request: Request) -> Callable[[Request], Awaitable[Answer | StreamAnswer]]:
-        path = request.path.rstrip("/") or "/"
-        table = {"POST": self._posts, "GET": self._gets, "HEAD": self._gets}.get(request.method, {})
+        path, method = request.path.rstrip("/") or "/", request.method
+        gets = method in {"GET", "HEAD"}
+        table = self._gets if gets else self._posts if method == "POST" else {}
         handler = table.get(path)
         if handler is not None:
             return handler
-        if request.method == "GET" and path.startswith(MODELS_PREFIX):
+        if gets and path.startswith(MODELS_PREFIX):
             return self._model
-        if request.method == "GET" and path.startswith(CALLS_PREFIX):
+        if gets and path.startswith(CALLS_PREFIX):
             return self._call
         if path in self._posts or path in self._gets:
-            raise GatewayError(405, f"{request.method} is not allowed on {path[:200]}.")
+            raise GatewayError(
+                405,
+                f"{method[:20]} is not allowed on {path[:200]}.",
+                code="method_not_allowed",
+                headers=[("allow", "POST" if path in self._posts else "GET, HEAD")],
+            )
         raise GatewayError(
-            404, f"Unknown request URL: {request.method} {path[:200]}.", code="unknown_url"
+            404, f"Unknown request URL: {method[:20]} {path[:200]}.", code="unknown_url"
         )
 
     # Calls that cost money.
@@ -121,37 +120,57 @@ class Gateway:
     async def _answered(self, call: Call, request: Request, flavor: Flavor) -> Answer:
         """Admit and answer; errors carry the call's own id."""
         try:
-            await call.admit()
+            async with request.presence.needed():
+                await call.admit()
             return await answer_whole(call, request.headers, flavor)
         except GatewayError as error:
             return error.answer(call.request_id)
+        except ClientGoneError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the same last door, with the call's id on it
+            return self._failure(request, error, call.request_id)
 
     async def _streamed(
         self, request: Request, caller: Caller, body: CallBody
     ) -> Answer | StreamAnswer:
         call = self._new_call(StreamedCall, request, caller, "chat/completions", body)
         try:
-            await call.admit()
-            streaming = False
-            try:
-                response = await dispatch(call, request.headers)
-                if isinstance(response, Answer):
-                    return response
-                if "json" in dict(response.headers).get("content-type", ""):
-                    return await finish_whole(call, response, "chat")  # it does not stream
-                streaming = True
-                headers = answer_headers(call, response)
-                return StreamAnswer(
-                    response.status,
-                    [*headers, ("cache-control", "no-cache")],
-                    call.stream(response),
-                    call.abandon,
-                )
-            finally:
-                if not streaming:
-                    call.release("interrupted")
+            async with request.presence.needed():
+                await call.admit()
+            return await self._stream_of(call, request)
         except GatewayError as error:
             return error.answer(call.request_id)
+        except ClientGoneError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._failure(request, error, call.request_id)
+
+    async def _stream_of(self, call: StreamedCall, request: Request) -> Answer | StreamAnswer:
+        """Send an admitted call; gives its stream, or a whole answer if none comes of it."""
+        streaming = False
+        try:
+            async with request.presence.needed():
+                response = await dispatch(call, request.headers)
+            if isinstance(response, Answer):
+                return response
+            if "json" in dict(response.headers).get("content-type", ""):
+                return await finish_whole(call, response, "chat")  # it does not stream
+            streaming = True
+            headers = answer_headers(call, response)
+            return StreamAnswer(
+                response.status,
+                [*headers, ("cache-control", "no-cache")],
+                call.stream(response),
+                call.abandon,
+            )
+        except ClientGoneError:
+            await call.forsaken()
+            raise
+        finally:
+            if not streaming:
+                call.release("interrupted")
+                if call.response is not None:
+                    await call.response.close()
 
     def _new_call(
         self, kind: type[_C], request: Request, caller: Caller, endpoint: str, body: CallBody
@@ -188,16 +207,7 @@ class Gateway:
                 200, await self._look_up_call(caller.organization_id, call_id), self._id_header()
             )
         except (InvalidInputError, NotFoundError) as error:
-            document = {
-                "type": "about:blank",
-                "title": "Not found",
-                "status": 404,
-                "detail": error.message,
-                "code": error.code,
-            }
-            body = msgspec.json.encode(document)
-            kind = ("content-type", "application/problem+json")
-            return Answer(404, [kind, *self._id_header()], body)
+            raise GatewayError(404, error.message, code="not_found") from error
 
     async def _healthz(self, _: Request) -> Answer:
         return json_answer(200, {"status": "ok"})

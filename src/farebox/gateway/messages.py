@@ -8,7 +8,7 @@ meaning that was bounded.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 
@@ -20,6 +20,8 @@ MESSAGES_MAX: Final = 20_000
 _PARTS: Final = re.compile(rb'"content"\s*:\s*[^"n\s]')
 """A content that is neither a string nor null. A user's text cannot match: its quotes have a
 backslash before them."""
+
+_OBJECT: Final = ord("{")
 
 _any: Final = msgspec.json.Decoder()
 
@@ -43,11 +45,17 @@ class MessageParts:
         Raises:
             GatewayError: 400 naming what cannot be bounded or understood.
         """
-        self.messages = len(raw_list(raw, "messages"))
+        items = raw_list(raw, "messages")
+        self.messages = len(items)
         if not 1 <= self.messages <= MESSAGES_MAX:
             raise invalid_request(
                 f"'messages' must have 1 to {MESSAGES_MAX} entries.", param="messages"
             )
+        for index, item in enumerate(items):
+            if memoryview(item)[0] != _OBJECT:
+                raise invalid_request(
+                    f"'messages[{index}]' must be an object.", param=f"messages[{index}]"
+                )
         text = bytes(raw)
         # A key written with \u could say anything, so such messages are read too.
         if _PARTS.search(text) is None and b'"audio"' not in text and b"\\u" not in text:
@@ -57,9 +65,7 @@ class MessageParts:
             self._message(message, f"messages[{index}]")
         self.written = msgspec.Raw(msgspec.json.encode(messages))
 
-    def _message(self, message: object, where: str) -> None:
-        if not isinstance(message, dict):
-            raise invalid_request(f"'{where}' must be an object.", param=where)
+    def _message(self, message: dict[str, Any], where: str) -> None:
         if message.get("audio") is not None:
             raise invalid_request(
                 f"'{where}.audio' refers to audio that the provider keeps, which has no owner "
@@ -102,7 +108,7 @@ class MessageParts:
             self.unbounded = True
 
 
-def is_inline(url: object) -> bool:
+def is_inline(url: object) -> TypeGuard[str]:
     """Tell whether an image's URL is the image itself."""
     return isinstance(url, str) and url[:5].lower() == "data:"
 

@@ -8,6 +8,7 @@ never 401 (DESIGN.md, fixed contracts; ERR-01, ERR-03, ERR-04).
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 
 from farebox.gateway.http import Answer, Headers, json_answer
@@ -56,6 +57,18 @@ class GatewayError(Exception):
             [("x-request-id", request_id), *self.headers],
         )
 
+    def problem(self, request_id: str) -> Answer:
+        """The same as ``application/problem+json``, for our own API."""
+        document = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.message,
+            "code": self.code,
+        }
+        headers = [("x-request-id", request_id), *self.headers]
+        return json_answer(self.status, document, headers, content_type="application/problem+json")
+
     def document(self) -> dict[str, str | None]:
         """The error object: all four keys, always."""
         return {
@@ -69,6 +82,26 @@ class GatewayError(Exception):
 def invalid_request(message: str, *, param: str | None = None, status: int = 400) -> GatewayError:
     """The request itself is wrong."""
     return GatewayError(status, message, param=param)
+
+
+def too_large(limit_bytes: int) -> GatewayError:
+    """The request's body is larger than the limit."""
+    return GatewayError(
+        413,
+        f"The request's body is larger than {limit_bytes // 1024 // 1024} MiB.",
+        code="body_too_large",
+    )
+
+
+def internal(error: Exception) -> GatewayError:
+    """A fault of ours."""
+    return GatewayError(
+        500,
+        f"Something went wrong here ({type(error).__name__}); nothing more was charged than the "
+        "call's record shows.",
+        kind="server_error",
+        code="internal_error",
+    )
 
 
 def missing_key() -> GatewayError:
@@ -105,8 +138,13 @@ def away() -> GatewayError:
     )
 
 
-def refused(refusal: Refused) -> GatewayError:
-    """An admission that the engine refused."""
+def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
+    """An admission that the engine refused.
+
+    Args:
+        refusal: What the engine said, with its figures.
+        help_url: Where a person adds credit or raises a limit (ERR-03).
+    """
     if refusal.code in _KEY_MESSAGES:
         return wrong_key(refusal.code)
     if refusal.blocked_by_holds:
@@ -127,6 +165,11 @@ def refused(refusal: Refused) -> GatewayError:
         )
     if refusal.code == "stale_epoch":
         return away()
+    message = refusal.message
+    if refusal.limit is not None:
+        message += " Raise the limit, or wait until it resets."
+    if help_url:
+        message += f" See {help_url}."
     return GatewayError(
-        429, refusal.message, kind="insufficient_quota", code=refusal.code, headers=[_NO_RETRY]
+        429, message, kind="insufficient_quota", code=refusal.code, headers=[_NO_RETRY]
     )

@@ -44,9 +44,12 @@ def price(offer: Offer, catalogue: Catalogue, usage: Usage, service_tier: str | 
         offer: What was held: the price versions of every lane that the request allowed.
         catalogue: For a lane that was not held but is reported all the same.
         usage: What it used.
-        service_tier: The tier that the answer reports; None where it reports none.
+        service_tier: The tier that the answer reports; None where it reports none. Then only the
+            lane that was asked for can have served it; of several the dearest is charged.
     """
-    lane = served_lane(service_tier) if service_tier else offer.versions[0].lane
+    lane = served_lane(service_tier) if service_tier else None
+    if service_tier is None and len(offer.versions) == 1:
+        lane = offer.versions[0].lane
     version = None if lane is None else _version(offer, catalogue, lane)
     estimated, reason = False, ""
     if version is None:

@@ -57,6 +57,12 @@ class StreamedCall(Call):
         self._gone = True
         self.desk.spawn(self._close_upstream())
 
+    async def forsaken(self) -> None:
+        """The client went before the answer began: charge what the provider has read by then."""
+        if self.is_held:
+            self._gone = True
+            await self._charge("client_disconnected", http_status=499)
+
     async def _run(self, response: UpstreamResponse) -> AsyncGenerator[bytes, None]:
         try:
             try:

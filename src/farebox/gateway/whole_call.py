@@ -13,10 +13,11 @@ import msgspec
 
 from farebox.gateway.call import Call
 from farebox.gateway.desk import ANSWER_BYTES_MAX
-from farebox.gateway.dispatch import answer_headers, broken, dispatch
+from farebox.gateway.dispatch import answer_headers, dispatch
 from farebox.gateway.http import Answer
 from farebox.gateway.metering import answer_text
 from farebox.gateway.pricing import Priced, tier_of
+from farebox.gateway.upstream_errors import broken
 from farebox.kit.money import format_amount
 from farebox.operations.upstream import UpstreamBrokenError, UpstreamResponse
 from farebox.rating.usage import UsageInvalidError, normalize_usage

@@ -22,6 +22,9 @@ from farebox.rating.units import Lane
 OPERATOR: Final = "operator"
 """The source of a version that was set by hand."""
 
+AT_ONCE: Final = timedelta(milliseconds=1)
+"""Versions that begin this close together count as one change: the last of them is the word."""
+
 Key = tuple[str, str, Lane, str]
 """Provider, model, lane, currency."""
 
@@ -110,12 +113,14 @@ def _changes(
     both = list(standing)
     later = {v.effective_at for v in (*standing, *rows) if v.effective_at > now}
     for instant in sorted({now, *later}):
-        wanted, had = _in_force(rows, instant), _in_force(both, instant)
+        settled = instant + AT_ONCE
+        wanted, had = _in_force(rows, settled), _in_force(both, settled)
         if wanted is None or (had is not None and _same_price(wanted, had)):
             continue
         # Two versions of a key cannot begin at one instant: the later word follows at once.
-        taken = any(v.effective_at == instant for v in both)
-        both.append(_dated(wanted, instant + timedelta(microseconds=int(taken))))
+        taken = [v.effective_at for v in both if instant <= v.effective_at <= settled]
+        begins = max(taken) + timedelta(microseconds=1) if taken else instant
+        both.append(_dated(wanted, begins))
     return both[len(standing) :]
 
 

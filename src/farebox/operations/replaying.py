@@ -20,6 +20,8 @@ from farebox.kit.money import Nanos
 COLUMNS: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 LINES_MAX: Final = 10_000_000
 TOKENS_MAX: Final = 10_000_000
+DIGITS_MAX: Final = 20
+"""Longer numbers are not even read."""
 CONCURRENCY_MAX: Final = 4_096
 
 FILLER: Final = " a"
@@ -76,16 +78,28 @@ def read_trace(lines: Iterable[str], *, limit: int | None = None) -> Iterator[Tr
     Raises:
         InvalidInputError: Naming the line and what is wrong with it.
     """
-    reader = csv.reader(lines)
-    header = next(reader, None)
+    rows = _rows(csv.reader(lines))
+    header = next(rows, None)
     if header is None or tuple(name.strip().lstrip("\ufeff") for name in header) != COLUMNS:
         raise InvalidInputError("FILE", f"must begin with the line {','.join(COLUMNS)}")
     most = LINES_MAX if limit is None else min(limit, LINES_MAX)
-    for number, row in enumerate(reader, start=2):
+    for number, row in enumerate(rows, start=2):
         if number - 2 >= most:
             return
         if row:
             yield _traced(row, number)
+
+
+def _rows(reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    """The reader's rows; what is no CSV is said to be the file's fault."""
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InvalidInputError("FILE", f"is not a CSV file: {error}") from error
+        yield row
 
 
 def _traced(row: list[str], number: int) -> TracedCall:
@@ -93,7 +107,8 @@ def _traced(row: list[str], number: int) -> TracedCall:
         raise InvalidInputError("FILE", f"line {number} has {len(row)} fields, not {len(COLUMNS)}")
     counts = []
     for name, text in zip(COLUMNS[1:], row[1:], strict=True):
-        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= TOKENS_MAX):
+        plain = text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX
+        if not (plain and 1 <= int(text) <= TOKENS_MAX):
             raise InvalidInputError(
                 "FILE",
                 f"line {number}: {name} must be a whole number from 1 to {TOKENS_MAX} "

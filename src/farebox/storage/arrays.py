@@ -34,15 +34,29 @@ def instants(values: Iterable[datetime | None]) -> str:
 def texts(values: Iterable[str | None]) -> str:
     """A literal of texts.
 
-    A NUL character, which PostgreSQL cannot store, becomes the replacement character: a client's
-    odd label must not reject a batch of money.
+    What PostgreSQL cannot store becomes the replacement character (:func:`storable`).
     """
     return "{" + ",".join(["NULL" if v is None else _quoted(v) for v in values]) + "}"
 
 
-def _quoted(text: str) -> str:
-    if "\\" in text or '"' in text:
-        text = text.replace("\\", "\\\\").replace('"', '\\"')
+def storable(text: str) -> str:
+    """The text as PostgreSQL can store it.
+
+    NUL and halves of surrogate pairs become the replacement character: a client's odd label must
+    not reject a batch of money.
+    """
     if "\x00" in text:
         text = text.replace("\x00", "\ufffd")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _quoted(text: str) -> str:
+    text = storable(text)
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'

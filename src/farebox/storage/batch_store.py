@@ -13,9 +13,11 @@ from typing import Final
 
 import psycopg
 
+from farebox.kit.errors import FareboxError, IncompatibleError
 from farebox.ledger.commands import AnyCommand, Result
 from farebox.ledger.decide import decide
 from farebox.operations.batches import BatchRejectedError, BatchStoreLostError, BatchUnsettledError
+from farebox.storage.arrays import storable
 from farebox.storage.connecting import Connector
 from farebox.storage.exchange import Exchange
 from farebox.storage.loading import load
@@ -25,6 +27,14 @@ from farebox.storage.writing import json_text, statements
 TRY_AGAIN: Final = frozenset({"40P01", "40001", "55P03", "25P03", "57014"})
 """Deadlock, serialisation, lock and idle timeouts, cancellation: nothing was committed, and the
 same ids may be sent again at once."""
+
+REJECTED: Final = frozenset({"21", "22", "23", "44", "54", "P0"})
+"""Classes of errors that the values of a command cause: cardinality, data, constraints, view check,
+program limits, triggers."""
+
+AWAY: Final = frozenset({"", "08", "25", "28", "3D", "53", "57", "58"})
+"""Classes of errors of a database that is away, or cannot take anything now. Everything else is
+taken for a trouble of these rows, in which nothing was committed and other batches can go on."""
 
 BATCH_SECONDS_MAX: Final = 15.0
 """A batch takes milliseconds; longer than the lock timeout, this is a connection that is gone."""
@@ -50,18 +60,14 @@ class PostgresBatchStore:
             BatchRejectedError: The database rejected a value; one command must be found.
         """
         try:
-            return await _run(await self._connected(), commands, resent=resent)
-        except psycopg.Error as error:
+            async with asyncio.timeout(BATCH_SECONDS_MAX):
+                return await _run(await self._connected(), commands, resent=resent)
+        except _UndecidableError as error:
+            # Rolled back by our own hand: the connection is as good as before.
+            raise BatchRejectedError(error.message) from error.__cause__
+        except _FAILURES as error:
             await self._forget()
-            state = error.sqlstate or ""
-            if state in TRY_AGAIN:
-                raise BatchUnsettledError(str(error)) from error
-            if state[:2] in {"22", "23"}:
-                raise BatchRejectedError(f"{state}: {error}") from error
-            raise BatchStoreLostError(f"{state or 'connection'}: {error}") from error
-        except (OSError, TimeoutError) as error:
-            await self._forget()
-            raise BatchStoreLostError(str(error) or "the database did not answer") from error
+            raise _failure(error) from error
         except BaseException:
             # Cancelled or failed half-way: what the server does with the rest is unknown here,
             # so the connection must not be used for another batch.
@@ -69,26 +75,26 @@ class PostgresBatchStore:
             raise
 
     async def quarantine(self, command: AnyCommand, error: str) -> None:
-        """Put a command aside that the database rejects by itself, and leave word."""
-        sql = queries("engine")
+        """Put a command aside that the database rejects by itself, and leave word; once.
+
+        Raises:
+            BatchUnsettledError: It was not done; try again.
+            BatchStoreLostError: It may have been done; try again.
+            BatchRejectedError: The database rejects even this.
+        """
         kind = type(command).__name__.lower()
-        async with await self._connector.connect() as connection, connection.transaction():
-            await connection.execute(
-                sql["insert_quarantine"],
-                {
-                    "organization_id": command.organization_id,
-                    "kind": kind,
-                    "command": json_text(command),
-                    "error": error,
-                },
-            )
-            await connection.execute(
-                sql["insert_quarantine_event"],
-                {
-                    "organization_id": command.organization_id,
-                    "facts": json_text({"command": kind, "error": error}),
-                },
-            )
+        facts = {
+            "organization_id": command.organization_id,
+            "kind": kind,
+            "command": json_text(command),
+            "error": storable(error),
+            "facts": json_text({"command": kind, "error": error}),
+        }
+        try:
+            async with asyncio.timeout(BATCH_SECONDS_MAX), await self._connector.connect() as spare:
+                await spare.execute(queries("engine")["insert_quarantine"], facts)
+        except _FAILURES as failure:
+            raise _failure(failure) from failure
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -106,16 +112,41 @@ class PostgresBatchStore:
             await exchange.connection.close()
 
 
+class _UndecidableError(FareboxError):
+    """The engine cannot decide this batch; nothing was committed."""
+
+
+_FAILURES: Final = (psycopg.Error, OSError, TimeoutError, IncompatibleError)
+
+
+def _failure(error: Exception) -> FareboxError:
+    """What an error of the database or of the way to it means for a batch."""
+    state = getattr(error, "sqlstate", None) or ""
+    text = f"{state or type(error).__name__}: {error}"
+    if state in TRY_AGAIN:
+        return BatchUnsettledError(text)
+    if state[:2] in REJECTED:
+        return BatchRejectedError(text)
+    return BatchStoreLostError(text) if state[:2] in AWAY else BatchUnsettledError(text)
+
+
 async def _run(exchange: Exchange, commands: Sequence[AnyCommand], *, resent: bool) -> list[Result]:
-    async with asyncio.timeout(BATCH_SECONDS_MAX):
-        state, now = await load(exchange, commands, resent=resent)
+    state, now = await load(exchange, commands, resent=resent)
+    try:
         decision = decide(state, commands, now)
-        written = []
-        for name, sql, parameters, count in statements(decision.changes):
-            exchange.send(sql, parameters)
-            written.append((name, count))
-        exchange.send("COMMIT" if written else "ROLLBACK")
-        answers = await exchange.answers(end=True)
+    except Exception as error:
+        # A broken invariant is one command's or one organisation's trouble, not the batch's.
+        exchange.send("ROLLBACK")
+        await exchange.answers()
+        raise _UndecidableError(f"the engine cannot decide it: {error!r}") from error
+    written = []
+    for name, sql, parameters, count in statements(decision.changes):
+        exchange.send(sql, parameters)
+        written.append((name, count))
+    # A replay must not answer before the commit that it finds is as durable as its own would be:
+    # under synchronous replication a commit whose session was killed is seen before it is safe.
+    exchange.send("COMMIT" if written or resent else "ROLLBACK")
+    answers = await exchange.answers()
     for (name, count), answer in zip(written, answers, strict=False):
         assert answer.touched == count, (name, answer.touched, count)
     return decision.results

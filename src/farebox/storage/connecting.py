@@ -17,7 +17,11 @@ from farebox.kit.errors import IncompatibleError
 SERVER_VERSION_MIN: Final = 150000
 
 _SETTINGS: Final = (
-    "SELECT set_config('idle_in_transaction_session_timeout', '2s', false),"
+    # Whatever the server, the database or the role says: batches rely on every one of these.
+    "SELECT set_config('client_encoding', 'UTF8', false),"
+    " set_config('default_transaction_isolation', 'read committed', false),"
+    " set_config('datestyle', 'ISO, MDY', false), set_config('intervalstyle', 'postgres', false),"
+    " set_config('idle_in_transaction_session_timeout', '2s', false),"
     " set_config('lock_timeout', '5s', false), set_config('statement_timeout', '60s', false),"
     " set_config('timezone', 'UTC', false), set_config('jit', 'off', false),"
     " set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
@@ -25,10 +29,10 @@ _SETTINGS: Final = (
     " ELSE 'on' END, false)"
 )
 
-_DURABILITY: Final = (
-    "SELECT current_setting('fsync'), current_setting('full_page_writes'),"
-    " current_setting('data_sync_retry'), current_setting('server_version_num')::int,"
-    " current_setting('wal_level')"
+_FACTS: Final = (
+    "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),"
+    " current_setting('fsync'), current_setting('full_page_writes'),"
+    " current_setting('data_sync_retry')"
 )
 
 
@@ -46,7 +50,6 @@ class Connector:
         self.dsn = dsn
         self._name = name
         self._durable = durable
-        self._checked = False
 
     async def connect(self) -> AsyncConnection[tuple[Any, ...]]:
         """A new connection in autocommit mode.
@@ -81,17 +84,21 @@ class Connector:
         """
         set_json_loads(msgspec.json.decode, connection)
         await connection.execute(_SETTINGS)
-        if not self._checked:
-            await self._check(connection)
-            self._checked = True
+        # Each time: the next connection may reach another server than the last one did.
+        await self._check(connection)
 
     async def _check(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
-        row = await (await connection.execute(_DURABILITY)).fetchone()
+        row = await (await connection.execute(_FACTS)).fetchone()
         assert row is not None
-        fsync, full_page_writes, data_sync_retry, version, _ = row
+        version, encoding, fsync, full_page_writes, data_sync_retry = row
         if version < SERVER_VERSION_MIN:
             raise IncompatibleError(
                 f"PostgreSQL {version // 10000} is too old; Farebox needs 15 or newer."
+            )
+        if encoding != "UTF8":
+            raise IncompatibleError(
+                f"The database is encoded in {encoding} and cannot hold every name; "
+                "create it with ENCODING 'UTF8'."
             )
         if not self._durable:
             return

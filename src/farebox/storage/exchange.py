@@ -57,19 +57,17 @@ class Exchange:
         self._pq.send_query_prepared(name, [p.encode() for p in parameters], result_format=_BINARY)
         self._awaited += 1
 
-    async def answers(self, *, end: bool) -> list[Answer]:
+    async def answers(self) -> list[Answer]:
         """Send what is queued and wait for every answer, in order.
 
-        Args:
-            end: Close the unit of work: after an error the connection is usable again.
+        It ends with a synchronisation point even in the middle of a transaction: only a session
+        that has said "ready" is idle to the server, and only then does the timeout for idle
+        transactions free the rows that a stopped or unreachable process has locked.
 
         Raises:
             psycopg.Error: The first error that the server reported, or the connection's end.
         """
-        if end:
-            self._pq.pipeline_sync()
-        else:
-            self._pq.send_flush_request()
+        self._pq.pipeline_sync()
         await self._flush()
         found: list[Answer] = []
         while self._awaited:
@@ -79,8 +77,7 @@ class Exchange:
                 raise self._error(result)
             if result.nfields or result.command_status:
                 found.append(self._answer(result))
-        if end:
-            await self._synchronised()
+        await self._synchronised()
         return found
 
     async def _synchronised(self) -> None:

@@ -102,7 +102,7 @@ class _Questions:
 
     async def answers(self, *, skipped: int = 0) -> dict[str, list[Row]]:
         """The rows of each query; those that were not asked have none."""
-        answers = (await self._exchange.answers(end=False))[skipped:]
+        answers = (await self._exchange.answers())[skipped:]
         found = dict.fromkeys(self._sql, _NO_ROWS)
         found.update({name: answer.rows for name, answer in zip(self._names, answers, strict=True)})
         return found

@@ -25,7 +25,7 @@ from farebox.ledger.state import (
     RollupDelta,
     RollupKey,
 )
-from farebox.storage.arrays import flags, instants, numbers, texts, uuids
+from farebox.storage.arrays import flags, instants, numbers, storable, texts, uuids
 from farebox.storage.sql import queries
 
 Statement = tuple[str, str, tuple[str, ...], int]
@@ -324,5 +324,23 @@ def _commands(rows: list[tuple[UUID, UUID]]) -> tuple[str, ...]:
 
 
 def json_text(value: object) -> str:
-    """JSON for a jsonb column; a NUL escape, which jsonb refuses, becomes the replacement."""
-    return _json.encode(value).decode().replace("\\u0000", "\\ufffd")
+    """JSON for a jsonb column; text that it refuses is mended as in an array of texts."""
+    try:
+        text = _json.encode(value).decode()
+        if "\\u0000" not in text:
+            return text
+    except UnicodeEncodeError:
+        pass
+    return _json.encode(_mended(msgspec.to_builtins(value))).decode()
+
+
+def _mended(value: object) -> object:
+    match value:
+        case str():
+            return storable(value)
+        case dict():
+            return {_mended(key): _mended(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_mended(item) for item in value]
+        case _:
+            return value

@@ -5,7 +5,7 @@
 (() => {
   const page = document.documentElement;
   const live = document.getElementById("live");
-  if (!live) return;
+  if (!live || !window.htmx) return;
 
   document.addEventListener("htmx:before:request", (event) => {
     if (document.hidden) event.preventDefault();

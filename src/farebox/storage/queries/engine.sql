@@ -245,9 +245,14 @@ INSERT INTO money_command (id, organization_id)
 SELECT * FROM unnest($1::uuid[], $2::uuid[])
 
 -- name: insert_quarantine
-INSERT INTO quarantine (organization_id, command_kind, command, error)
-VALUES (%(organization_id)s, %(kind)s, %(command)s::jsonb, %(error)s)
-
--- name: insert_quarantine_event
+-- Once, however often the same command comes again; word is left where a row was made.
+WITH aside AS (
+    INSERT INTO quarantine (organization_id, command_kind, command, error)
+    SELECT %(organization_id)s, %(kind)s, %(command)s::jsonb, %(error)s
+    WHERE NOT EXISTS (
+        SELECT FROM quarantine WHERE organization_id = %(organization_id)s
+            AND command = %(command)s::jsonb AND ruled_at IS NULL)
+    RETURNING organization_id
+)
 INSERT INTO outbox (organization_id, kind, at, facts)
-VALUES (%(organization_id)s, 'quarantined', farebox_now(), %(facts)s::jsonb)
+SELECT organization_id, 'quarantined', farebox_now(), %(facts)s::jsonb FROM aside

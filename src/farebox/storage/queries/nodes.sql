@@ -9,8 +9,10 @@ RETURNING epoch
 UPDATE node SET seen_at = clock_timestamp() WHERE id = %(id)s AND epoch = %(epoch)s RETURNING epoch
 
 -- name: fence_silent_nodes
+-- A node that was last seen in the future is silent too: the clock went back since, and whoever
+-- lives has renewed by the new one before the sweep asks again.
 UPDATE node SET epoch = epoch + 1
-WHERE seen_at < clock_timestamp() - %(silence)s
+WHERE (seen_at < clock_timestamp() - %(silence)s OR seen_at > clock_timestamp() + %(silence)s)
   AND EXISTS (SELECT FROM hold h WHERE h.node_id = node.id AND h.epoch = node.epoch)
 RETURNING id, name
 
@@ -22,10 +24,15 @@ DELETE FROM node n WHERE n.seen_at < clock_timestamp() - interval '35 days'
   AND NOT EXISTS (SELECT FROM hold h WHERE h.node_id = n.id)
 
 -- name: holds_to_lapse
+-- A hold whose end the database rejected stays until an operator rules on it.
 SELECT h.organization_id, h.call_id, h.node_id, h.epoch,
        (n.epoch IS NULL OR n.epoch <> h.epoch) AS node_gone
 FROM hold h LEFT JOIN node n ON n.id = h.node_id
-WHERE n.epoch IS NULL OR n.epoch <> h.epoch OR h.latest_end <= farebox_now()
+WHERE (n.epoch IS NULL OR n.epoch <> h.epoch OR h.latest_end <= farebox_now())
+  AND NOT EXISTS (SELECT FROM quarantine q WHERE q.ruled_at IS NULL
+                  AND q.organization_id = h.organization_id
+                  AND q.command_kind IN ('settle', 'release', 'lapse')
+                  AND q.command ->> 'call_id' = h.call_id::text)
 ORDER BY h.call_id LIMIT %(limit)s
 
 -- name: grants_to_expire

@@ -460,15 +460,28 @@ DECLARE
     part text;
     month_begin timestamptz;
     month_end timestamptz;
+    low uuid;
+    high uuid;
 BEGIN
+    -- One at a time: processes that start and workers ask together.
+    PERFORM pg_advisory_xact_lock(4197363910);
     FOR i IN 0 .. months - 1 LOOP
         month_begin := (base + make_interval(months => i)) AT TIME ZONE 'UTC';
         month_end := (base + make_interval(months => i + 1)) AT TIME ZONE 'UTC';
         FOREACH parent IN ARRAY ARRAY['call', 'refusal'] LOOP
             part := format('%s_%s', parent, to_char(month_begin AT TIME ZONE 'UTC', 'YYYY_MM'));
             IF to_regclass(part) IS NULL THEN
-                EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-                    part, parent, farebox_uuid_floor(month_begin), farebox_uuid_floor(month_end));
+                low := farebox_uuid_floor(month_begin);
+                high := farebox_uuid_floor(month_end);
+                EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', part, parent);
+                -- Rows that came before their month, from a clock that ran ahead, move over:
+                -- the server refuses a partition whose rows lie in the default one.
+                EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', parent || '_default');
+                EXECUTE format('WITH early AS (DELETE FROM %I WHERE id >= %L AND id < %L'
+                    ' RETURNING *) INSERT INTO %I SELECT * FROM early',
+                    parent || '_default', low, high, part);
+                EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+                    parent, part, low, high);
                 made := made + 1;
             END IF;
         END LOOP;
