@@ -122,6 +122,18 @@ def test_a_test_says_what_it_got(farebox: Farebox, status: int, body: bytes, sai
     assert outcome.document["http_status"] == status
 
 
+def test_the_sandboxs_own_provider_is_always_there(farebox: Farebox, dsn: str) -> None:
+    """A simulated provider has no address; a test of it says so instead of failing."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "WITH a AS (INSERT INTO upstream_account (id, name)"
+            " VALUES (gen_random_uuid(), 'simulated') RETURNING id)"
+            " INSERT INTO provider (id, name, kind, price_list, base_url, account_id)"
+            " SELECT gen_random_uuid(), 'simulated', 'simulated', 'openai', 'simulated:', id FROM a"
+        )
+    assert "nothing to reach" in farebox("providers", "test", "simulated").out
+
+
 def test_a_provider_that_is_not_there_is_no_crash(farebox: Farebox) -> None:
     """Nobody listens: said in one line, status 1."""
     farebox("providers", "add", "p", *URL)

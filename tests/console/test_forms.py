@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from tests.support.console_people import Visitor
@@ -31,7 +33,7 @@ async def test_other_bodies_are_refused(
 async def test_a_body_without_a_length_is_counted(visitor: Visitor) -> None:
     """A client that does not say how much it sends is stopped at the limit."""
 
-    async def endless() -> object:
+    async def endless() -> AsyncIterator[bytes]:
         for _ in range(1_000):
             yield b"a" * 1_000
 

@@ -181,7 +181,7 @@ async def test_the_sandbox_is_marked_on_every_page(inside: Visitor, dsn: str) ->
     """DESIGN.md decision 13: nobody takes play money for money."""
     for path in ("/", Payer(dsn).path, "/nothing"):
         page = (await inside.get(path, follow_redirects=True)).text
-        assert '<p class="sandbox">' in page, path
+        assert '<aside class="sandbox"' in page, path
         assert "<title>[Sandbox] " in page, path
 
 

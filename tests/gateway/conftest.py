@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,11 +15,8 @@ from farebox.system.secrets import SecretBox
 from tests.support.databases import TestServer
 from tests.support.house import House, running_house
 from tests.support.mock_upstream import MockUpstream, mock_upstream
-from tests.support.scripted_upstream import ScriptableUpstream, Script
-from tests.support.tenants import Tenant, make_tenant
-
-NewTenant = Callable[..., Tenant]
-Scripts = dict[str, Script]
+from tests.support.scripted_upstream import ScriptableUpstream, Scripts
+from tests.support.tenants import NewTenant, Tenant, make_tenant
 
 
 @pytest.fixture(scope="session")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 from psycopg import AsyncConnection
 
-from farebox.kit.errors import ConflictError, NotFoundError
+from farebox.kit.errors import ConflictError, InvalidInputError, NotFoundError
 from farebox.providers.price_catalogue import import_catalogue
 from farebox.rating.price_book import ModelFacts, PriceVersion
 from farebox.rating.units import Lane, Unit
 from farebox.storage.catalogue_store import (
     NewProvider,
     changing_catalogue,
+    import_prices,
     load_catalogue,
     read_providers,
     read_revision,
@@ -94,7 +97,7 @@ async def test_a_version_that_is_known_is_not_written_again(dsn: str) -> None:
     async with connection:
         async with changing_catalogue(connection) as change:
             await change.insert_price_versions([VERSION])
-        other = PriceVersion(**{f: getattr(VERSION, f) for f in VERSION.__struct_fields__})
+        other = structs.replace(VERSION, base=((Unit.INPUT, 1),))
         async with changing_catalogue(connection) as change:
             assert await change.insert_price_versions([other]) == 0
         catalogue = await load_catalogue(connection)
@@ -130,6 +133,33 @@ async def test_a_removed_provider_forgets_its_secret_and_frees_its_name(dsn: str
             second = await change.add_provider(new_provider(2, secret=None))
         assert await read_providers(connection) == [second]
     assert (second.id, second.account_id, second.secret) == (first.id, first.account_id, None)
+
+
+async def test_two_imports_at_once_add_everything_once(dsn: str) -> None:
+    """Two nodes that start together bring the same catalogue in; one of them finds it there."""
+    connector = Connector(dsn, name="test", durable=False)
+    now = datetime(2026, 11, 20, tzinfo=UTC)
+    async with await connector.connect() as one, await connector.connect() as other:
+        plans = await asyncio.gather(
+            *(import_prices(each, [VERSION], [FACTS], now) for each in (one, other))
+        )
+        catalogue = await load_catalogue(one)
+    assert sorted(len(plan.versions) for plan in plans) == [0, 1]
+    assert list(catalogue.prices.versions()) == [VERSION]
+
+
+async def test_an_import_that_would_break_the_catalogue_is_not_written(dsn: str) -> None:
+    """One name for two models would stop every node from loading prices, so nothing commits."""
+    clash = structs.replace(FACTS, model="gpt-5", aliases=("gpt-5.4",), patterns=())
+    connection = await Connector(dsn, name="test", durable=False).connect()
+    async with connection:
+        before = await read_revision(connection)
+        with pytest.raises(InvalidInputError):
+            await import_prices(
+                connection, [VERSION], [FACTS, clash], datetime(2026, 11, 20, tzinfo=UTC)
+            )
+        assert await read_revision(connection) == before
+        assert list((await load_catalogue(connection)).prices.versions()) == []
 
 
 async def test_the_whole_imported_catalogue_comes_back_the_same(dsn: str) -> None:

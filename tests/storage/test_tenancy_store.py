@@ -153,6 +153,9 @@ async def test_a_sandboxs_clock_moves_forwards(
     assert moved.clock_offset == timedelta(days=31)
     assert moved.now - before >= timedelta(days=31)
     assert await read_deployment(connection) != moved  # time goes on
+    with pytest.raises(RefusedError) as caught:
+        await advance_clock(connection, timedelta(days=100_000))
+    assert caught.value.reason == "end_of_time"
     await connection.execute("UPDATE deployment SET clock_offset = '0'")
     await connection.execute("UPDATE deployment SET sandbox = false")
     with pytest.raises(RefusedError) as caught:

@@ -18,6 +18,7 @@ from uuid import UUID
 import httpx2
 import psycopg
 import uvicorn
+from typing_extensions import override
 
 from farebox.assembly.console import ConsoleProcess
 from farebox.assembly.console_users import make_console_user
@@ -55,6 +56,7 @@ _TOKEN: Final = re.compile(r'name="form_token" value="([^"]+)"')
 class _TestDatabase(OpenDatabase):
     """The test server does not sync its disk, which a real one must."""
 
+    @override
     def connector(self, name: str) -> Connector:
         return Connector(self.dsn, name=name, durable=False)
 
@@ -267,7 +269,8 @@ class Payer:
         with psycopg.connect(self.dsn, autocommit=True) as sql:
             row = sql.execute("SELECT farebox_now()").fetchone()
         assert row is not None
-        return row[0].astimezone(UTC)
+        now: datetime = row[0]
+        return now.astimezone(UTC)
 
 
 def _new_id() -> UUID:

@@ -41,7 +41,7 @@ from farebox.storage.connecting import Connector
 from farebox.storage.tenancy_store import PostgresTenantStore
 from farebox.system.postgres.place import Place, place_of
 from farebox.system.postgres.server import RunningServer
-from farebox.system.postgres.watch import members
+from farebox.system.postgres.watch import members, running_postmaster
 from farebox.tenancy.api_keys import KeyKind
 from tests.support.databases import TestServer
 
@@ -51,6 +51,8 @@ START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 60.0
 BACK_SECONDS_MAX = 60.0
 """How long a database that was killed may take to come back, on a machine with much else to do."""
+
+RESTARTS_MAX = 10
 
 _MEMORY = Path("/dev/shm")
 
@@ -189,8 +191,19 @@ class Installation:
         return process
 
     async def restart(self, process: FareboxProcess) -> None:
-        """Start a process that was ended again: a new node, at a new port."""
-        await asyncio.to_thread(process.start)
+        """Start a process that was ended again: a new node, at a new port.
+
+        One that finds the database away says so and ends; like any supervisor, we try again.
+        """
+        for tried in range(RESTARTS_MAX):
+            try:
+                await asyncio.to_thread(process.start)
+            except AssertionError:
+                if tried == RESTARTS_MAX - 1:
+                    raise
+                await asyncio.sleep(0.5)
+            else:
+                return
 
     async def stop(self) -> None:
         """Stop every process that a test left."""
@@ -199,6 +212,11 @@ class Installation:
     def server_pids(self) -> list[int]:
         """Every process of the database server."""
         return members(self.place)
+
+    def postmaster_pid(self) -> int | None:
+        """The first of them; None while there is none."""
+        running = running_postmaster(self.place)
+        return None if running is None else running.pid
 
     # Rows.
 
@@ -231,12 +249,12 @@ class Installation:
             assert time.monotonic() < until, f"it never became true: {sql} {parameters}"
             await asyncio.sleep(0.1)
 
-    async def unsee(self, process: FareboxProcess) -> None:
-        """Make a node one that was last seen long ago, so that the sweep need not wait a minute."""
+    async def unsee(self, pid: int) -> None:
+        """Make a process's node one that was last seen long ago: the sweep need not wait."""
         await self.patiently(
             lambda: self.rows(
-                "UPDATE node SET seen_at = seen_at - interval '61 s' WHERE name LIKE %s",
-                f"% {process.pid}",
+                "UPDATE node SET seen_at = clock_timestamp() - interval '61 s' WHERE name LIKE %s",
+                f"% {pid}",
             )
         )
 
@@ -321,27 +339,17 @@ class DurableServer:
     async def installation(self, home: Path) -> AsyncIterator[Installation]:
         """A sandbox of its own, reached by ``DATABASE_URL``."""
         with self._databases.database() as dsn:
-            place = Place(self.server.folder, place_owner(self.server))
-            installed = Installation(home, dsn, url_of(dsn), place)
+            installed = Installation(home, dsn, url_of(dsn), self.server._place)
             try:
                 yield installed
             finally:
                 await installed.stop()
 
 
-def place_owner(server: RunningServer) -> Any:
-    """The OS user that a server runs as."""
-    from farebox.system.postgres.owner import owner_by_uid
-
-    return owner_by_uid((server.folder / "data").stat().st_uid)
-
-
 @asynccontextmanager
 async def bundled_installation() -> AsyncIterator[Installation]:
     """A sandbox on the home's own server, which its processes supervise."""
-    base = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-    folder = Path(tempfile.mkdtemp(prefix="fbx-fault-", dir=base)).resolve()
-    folder.chmod(0o755)
+    folder = _open_folder()
     home = folder / "home"
     database: OpenDatabase | None = None
     try:
@@ -356,3 +364,11 @@ async def bundled_installation() -> AsyncIterator[Installation]:
         if database is not None:
             await asyncio.to_thread(database.release)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_folder() -> Path:
+    """A folder that the server's OS user may pass, in memory where there is some."""
+    base = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    folder = Path(tempfile.mkdtemp(prefix="fbx-fault-", dir=base)).resolve()
+    folder.chmod(0o755)
+    return folder

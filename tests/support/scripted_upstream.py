@@ -90,6 +90,9 @@ Script = Callable[[UpstreamRequest], "ScriptedResponse | Exception"]
 """Made anew for every call, in the event loop of the gateway."""
 
 
+Scripts = dict[str, Script]
+
+
 @dataclass
 class ScriptedUpstream:
     """An upstream for unit tests: one script for all calls."""

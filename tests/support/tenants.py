@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -277,6 +277,9 @@ class Tenant:
                 await revoke_key(connection, key_id)
 
         self.house.run(revoke())
+
+
+NewTenant = Callable[..., Tenant]
 
 
 class RawCall:

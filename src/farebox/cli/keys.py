@@ -91,10 +91,7 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
             return
         table(
             ["*id", "name", "project", "*key", "state"],
-            [
-                (r["id"], r["name"], r["project_name"], f"{r['prefix']}...", r["state"])
-                for r in rows
-            ],
+            [(r["id"], r["name"], r["project_name"], r["prefix"], r["state"]) for r in rows],
         )
         if cursor:
             hint(f"More: farebox keys list --cursor {cursor}")
@@ -160,7 +157,7 @@ async def _list_managing(session: Session, args: argparse.Namespace) -> int:
             return
         table(
             ["*id", "name", "*key", "state"],
-            [(r["id"], r["name"], f"{r['prefix']}...", r["state"]) for r in rows],
+            [(r["id"], r["name"], r["prefix"], r["state"]) for r in rows],
         )
 
     show(args, page(rows, cursor), text)

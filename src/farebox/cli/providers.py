@@ -208,8 +208,11 @@ async def _remove(session: Session, args: argparse.Namespace) -> int:
 
 async def _test(session: Session, args: argparse.Namespace) -> int:
     row = await _find(session, args.provider)
-    secret = None if row.secret is None else session.secrets.open(row.secret)
-    found = await try_provider(row, secret)
+    if row.kind == "simulated":
+        found = _outcome("ok", None, None, "simulated inside Farebox: there is nothing to reach")
+    else:
+        secret = None if row.secret is None else session.secrets.open(row.secret)
+        found = await try_provider(row, secret)
     described = {"object": "provider_test", "provider": row.name, "base_url": row.base_url, **found}
 
     def text() -> None:

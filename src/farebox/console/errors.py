@@ -34,8 +34,8 @@ _TEXTS: Final = {
     404: "The address may be mistyped, or what it showed is no longer here.",
     500: "The fault is ours and was logged. Money moves in the database alone, whole or not at "
     "all: no balance changed because of this page.",
-    503: "Nothing is lost: every charge that was made is kept in the database. Calls wait or are "
-    "refused, and none is charged, until it is back.",
+    503: "Nothing is lost: every balance and every charge is kept in the database. New calls are "
+    "refused until it is back, and nothing is charged meanwhile.",
 }
 
 logger: Final = structlog.get_logger("farebox.console")

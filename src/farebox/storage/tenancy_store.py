@@ -5,8 +5,8 @@ Whoever writes a row of an organisation takes the organisation's row first (ENGI
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -32,6 +32,10 @@ from farebox.storage.rows import utc
 from farebox.storage.sql import queries
 
 _Connection = AsyncConnection[tuple[Any, ...]]
+
+
+CLOCK_END: Final = datetime(2200, 1, 1, tzinfo=UTC)
+"""Far enough for any test, and far from where calendars end."""
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -248,14 +252,19 @@ async def advance_clock(connection: _Connection, by: timedelta) -> Deployment:
     """Move the sandbox's clock forwards (DESIGN.md, decision 17).
 
     Raises:
-        RefusedError: ``not_a_sandbox``: real credit expires by real time alone.
+        RefusedError: ``not_a_sandbox``: real credit expires by real time alone;
+            ``end_of_time``: it would pass :data:`CLOCK_END`.
     """
-    cursor = await connection.execute(queries("tenants")["advance_clock"], (by,))
-    row = await cursor.fetchone()
-    if row is None:
+    before = await read_deployment(connection)
+    if not before.sandbox:
         raise RefusedError(
             "not_a_sandbox", "The clock moves in a sandbox only; this installation is a real one."
         )
+    if before.now + by > CLOCK_END:
+        raise RefusedError("end_of_time", f"A sandbox's clock goes to {CLOCK_END:%Y} at most.")
+    cursor = await connection.execute(queries("tenants")["advance_clock"], (by,))
+    row = await cursor.fetchone()
+    assert row is not None
     return Deployment(row[0], row[1], utc(row[2]))
 
 

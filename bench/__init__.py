@@ -1,0 +1,1 @@
+"""Benchmarks: paired runs and ratios, never a timed test."""

@@ -1,0 +1,252 @@
+"""Killing and pausing everything under traffic: nothing that a client received goes uncharged.
+
+Two gateways, a worker and a console on the bundled PostgreSQL that they supervise; callers go on
+throughout. After each fault: every answer that a client received whole is charged once with what it
+was told, and the books are clean. In the end every hold has ended and everybody is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import aiohttp
+import pytest
+
+from farebox.kit.money import NANOS_PER_UNIT, Nanos
+from tests.faults.traffic import Clients, Traffic, assert_charged_once
+from tests.support.processes import (
+    Customer,
+    FareboxProcess,
+    Installation,
+    bundled_installation,
+)
+
+CALLERS = 12
+FAULTS_PER_ROUND = 25
+ROUNDS = 20
+
+PAUSES_SECONDS = (0.05, 0.5, 3.0)
+"""Unnoticed, noticed, and longer than a transaction may be idle."""
+
+Fault = Callable[[], Awaitable[None]]
+
+
+class Fleet:
+    """Two gateways, a worker and a console, and whoever does them harm."""
+
+    def __init__(self, installed: Installation, chance: random.Random) -> None:
+        self.installed = installed
+        self.chance = chance
+        self.gateways: list[FareboxProcess] = []
+        self.away: set[FareboxProcess] = set()
+        """Gateways that are down: clients are not sent there."""
+        self.orphans: list[asyncio.Task[None]] = []
+        """Who waits for the holds of killed gateways to end."""
+        self.done: Counter[str] = Counter()
+        self._faults: list[tuple[int, Fault]] = [
+            (6, self.kill_gateway),
+            (3, self.stop_gateway),
+            (3, self.pause_gateway),
+            (2, self.kill_worker),
+            (1, self.pause_worker),
+            (1, self.kill_console),
+            (3, self.kill_postmaster),
+            (3, self.kill_cluster),
+            (3, self.kill_backend),
+            (2, self.pause_backend),
+            (1, self.pause_cluster),
+        ]
+
+    async def start(self) -> None:
+        """Start everybody."""
+        spawn = self.installed.spawn
+        started = await asyncio.gather(
+            spawn("gateway"), spawn("gateway"), spawn("worker"), spawn("console")
+        )
+        self.gateways = list(started[:2])
+        self.worker, self.console = started[2:]
+
+    def urls(self) -> list[str]:
+        """Where calls may go; a gateway that was just killed is found out the hard way."""
+        return [g.url for g in self.gateways if g not in self.away]
+
+    async def harm(self) -> None:
+        """Do one thing that must not matter."""
+        weights = [weight for weight, _ in self._faults]
+        fault = self.chance.choices([fault for _, fault in self._faults], weights)[0]
+        await self.do(fault)
+
+    async def do(self, fault: Fault) -> None:
+        """Do this one."""
+        self.done[getattr(fault, "__name__", "fault")] += 1
+        await fault()
+
+    # Gateways.
+
+    async def kill_gateway(self) -> None:
+        """SIGKILL one; the sweep ends its holds, a new one takes its place."""
+        gateway = self.chance.choice(self.gateways)
+        pid = gateway.pid
+        gateway.kill()
+        await self.installed.unsee(pid)
+        self.orphans.append(asyncio.create_task(self._see_holds_end(pid)))
+        await self._back(gateway)
+
+    async def stop_gateway(self) -> None:
+        """SIGTERM one, as an upgrade does: what runs in it ends first."""
+        gateway = self.chance.choice(self.gateways)
+        self.away.add(gateway)
+        await asyncio.to_thread(gateway.stop)
+        await self._back(gateway)
+
+    async def pause_gateway(self) -> None:
+        """SIGSTOP one for a moment, wherever it is, with whatever it has locked."""
+        gateway = self.chance.choice(self.gateways)
+        gateway.pause()
+        await asyncio.sleep(self.chance.choice(PAUSES_SECONDS))
+        gateway.resume()
+
+    async def _see_holds_end(self, pid: int) -> None:
+        await self.installed.until(
+            "SELECT NOT EXISTS (SELECT FROM hold h JOIN node n ON n.id = h.node_id"
+            " WHERE n.name LIKE %s)",
+            f"% {pid}",
+        )
+
+    async def _back(self, gateway: FareboxProcess) -> None:
+        self.away.add(gateway)
+        await self.installed.restart(gateway)
+        self.away.discard(gateway)
+
+    # The others.
+
+    async def kill_worker(self) -> None:
+        """SIGKILL the worker, perhaps in the middle of a sweep."""
+        self.worker.kill()
+        await self.installed.restart(self.worker)
+
+    async def pause_worker(self) -> None:
+        """SIGSTOP the worker."""
+        self.worker.pause()
+        await asyncio.sleep(self.chance.uniform(0.05, 1.0))
+        self.worker.resume()
+
+    async def kill_console(self) -> None:
+        """SIGKILL the console."""
+        self.console.kill()
+        await self.installed.restart(self.console)
+
+    # PostgreSQL.
+
+    async def kill_postmaster(self) -> None:
+        """SIGKILL the postmaster alone; its children end by themselves, somebody starts anew."""
+        self._signal(signal.SIGKILL, [self.installed.postmaster_pid()])
+
+    async def kill_cluster(self) -> None:
+        """SIGKILL every process of the server."""
+        self._signal(signal.SIGKILL, self.installed.server_pids())
+
+    async def kill_backend(self) -> None:
+        """SIGKILL one process of the server; the postmaster then restarts all of them."""
+        self._signal(signal.SIGKILL, [self._any_child()])
+
+    async def pause_backend(self) -> None:
+        """SIGSTOP one process of the server, perhaps one that holds a lock."""
+        await self._pause([self._any_child()])
+
+    async def pause_cluster(self) -> None:
+        """SIGSTOP the whole server."""
+        await self._pause(self.installed.server_pids())
+
+    async def _pause(self, pids: Sequence[int | None]) -> None:
+        self._signal(signal.SIGSTOP, pids)
+        await asyncio.sleep(self.chance.choice(PAUSES_SECONDS))
+        self._signal(signal.SIGCONT, pids)
+
+    def _signal(self, order: signal.Signals, pids: Sequence[int | None]) -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                if pid is not None:
+                    os.kill(pid, order)
+
+    def _any_child(self) -> int | None:
+        first = self.installed.postmaster_pid()
+        pids = [pid for pid in self.installed.server_pids() if pid != first]
+        return self.chance.choice(pids) if pids else None
+
+
+async def play(seed: int, faults: Sequence[str | None]) -> None:
+    """One round: named faults, or any, at seeded moments under traffic."""
+    chance = random.Random(seed)
+    async with bundled_installation() as installed:
+        customer = await installed.customer("acme", Nanos(1_000 * NANOS_PER_UNIT))
+        fleet = Fleet(installed, chance)
+        await fleet.start()
+        async with Clients(customer) as clients:
+            traffic = Traffic(clients, fleet.urls, chance)
+            traffic.start(CALLERS)
+            for name in faults:
+                await asyncio.sleep(chance.uniform(0.1, 1.0))
+                await (fleet.harm() if name is None else fleet.do(getattr(fleet, name)))
+                await assert_charged_once(installed, customer.organization_id, traffic.whole())
+                await installed.assert_books_clean()
+            await traffic.stop()
+            await asyncio.gather(*fleet.orphans)
+            await assert_everybody_is_served(fleet, clients, traffic)
+        await assert_nothing_is_left(installed, customer, traffic)
+        print(f"seed {seed}: {dict(fleet.done)}; calls: {dict(traffic.tally())}")
+
+
+async def assert_everybody_is_served(fleet: Fleet, clients: Clients, traffic: Traffic) -> None:
+    """When the faults are over, each process works as if nothing had been."""
+    for gateway in fleet.gateways:
+        for stream in (False, True):
+            outcome = await clients.call(gateway.url, 40, stream=stream)
+            assert outcome.is_whole, (outcome, gateway.last_words())
+            traffic.outcomes.append(outcome)
+    async with aiohttp.ClientSession() as session, session.get(fleet.console.url) as response:
+        assert response.status < 500
+    assert fleet.worker.is_alive, fleet.worker.last_words()
+
+
+async def assert_nothing_is_left(
+    installed: Installation, customer: Customer, traffic: Traffic
+) -> None:
+    """No hold is open, no command is set aside, every answer is charged, the books are clean."""
+    await installed.until("SELECT NOT EXISTS (SELECT FROM hold)")
+    assert await installed.rows("SELECT command_kind, error FROM quarantine") == []
+    whole = traffic.whole()
+    assert len(whole) > len(traffic.outcomes) / 10, traffic.tally()
+    await assert_charged_once(installed, customer.organization_id, whole)
+    await installed.assert_books_clean()
+
+
+async def test_a_few_kills() -> None:
+    """DESIGN promise 2: whatever is killed, what clients received is charged exactly once."""
+    await play(
+        seed=1,
+        faults=[
+            "kill_gateway",
+            "kill_cluster",
+            "pause_gateway",
+            "kill_backend",
+            "kill_worker",
+            "kill_postmaster",
+            "pause_backend",
+            "kill_console",
+            "kill_gateway",
+        ],
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1, ROUNDS + 1))
+async def test_five_hundred_kills(seed: int) -> None:
+    """DESIGN promise 2: so it is at any moment of any traffic; a seed names its moments."""
+    await play(1_000 + seed, [None] * FAULTS_PER_ROUND)
