@@ -127,7 +127,7 @@ def load(url: str, key: str, connections: int, args: argparse.Namespace) -> dict
     done = subprocess.run(
         command,
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         preexec_fn=lambda: os.sched_setaffinity(0, {1}),
     )
     return json.loads(done.stdout)  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import time
+from typing import cast
 from urllib.parse import urlsplit
 
 from typing_extensions import override
@@ -47,8 +48,8 @@ class Connection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are none of asyncio's classes
+        self.transport = cast("asyncio.Transport", transport)
         self.next()
 
     def next(self) -> None:

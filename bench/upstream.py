@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 from typing_extensions import override
@@ -77,8 +77,8 @@ class Upstream(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are none of asyncio's classes
+        self.transport = cast("asyncio.Transport", transport)
         self.buffer = b""
 
     @override

@@ -151,7 +151,9 @@ async def test_of_very_many_any_is_found(
     assert "team 3" in (await inside.get(payers[3].path)).text
 
 
-@pytest.mark.parametrize("wanted", ["nobody", "org_" + "0" * 32, "org_zzz", "%", "x" * 5_000])
+@pytest.mark.parametrize(
+    "wanted", ["nobody", "org_" + "0" * 32, "org_zzz", "%", "x" * 5_000, "a\x00b", "\u202e"]
+)
 async def test_one_that_is_not_there_is_said(wanted: str, inside: Visitor, dsn: str) -> None:
     """A wrong name or id leads to the choice, with a word."""
     Payer(dsn)

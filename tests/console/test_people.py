@@ -177,6 +177,8 @@ async def test_a_form_of_another_visit_does_not_sign_in(app: Any) -> None:
     [
         ({"origin": "https://evil.test"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),
+        ({"origin": "", "host": ""}, 403),
         ({"origin": "http://console.test:8081"}, 403),
         ({"sec-fetch-site": "cross-site"}, 403),
         ({"sec-fetch-site": "same-site"}, 403),

@@ -200,7 +200,6 @@ async def play(seed: int, faults: Sequence[str | None]) -> None:
             await asyncio.gather(*fleet.orphans)
             await assert_everybody_is_served(fleet, clients, traffic)
         await assert_nothing_is_left(installed, customer, traffic)
-        print(f"seed {seed}: {dict(fleet.done)}; calls: {dict(traffic.tally())}")
 
 
 async def assert_everybody_is_served(fleet: Fleet, clients: Clients, traffic: Traffic) -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from farebox.kit.ids import RANDOM_BYTES, uuid7
-from farebox.storage.catalogue_store import NewProvider, changing_catalogue
-from farebox.storage.tenancy_store import read_deployment
-from farebox.system.secrets import SecretBox
 from tests.support.databases import TestServer
 from tests.support.house import House, running_house
 from tests.support.mock_upstream import MockUpstream, mock_upstream
 from tests.support.scripted_upstream import ScriptableUpstream, Scripts
-from tests.support.tenants import NewTenant, Tenant, make_tenant
+from tests.support.tenants import NewTenant, Tenant, add_provider, make_tenant
 
 
 @pytest.fixture(scope="session")
@@ -62,28 +57,3 @@ def mock(house: House) -> Iterator[MockUpstream]:
     with mock_upstream() as running:
         add_provider(house, "mock", running.base_url)
         yield running
-
-
-def add_provider(house: House, name: str, base_url: str) -> None:
-    """Add an OpenAI-compatible provider that charges by OpenAI's price list."""
-
-    async def add() -> None:
-        connection = await house.database.connector("providers").connect()
-        async with connection:
-            now = (await read_deployment(connection)).now
-            async with changing_catalogue(connection) as change:
-                await change.add_provider(
-                    NewProvider(
-                        id=uuid7(now, os.urandom(RANDOM_BYTES)),
-                        name=name,
-                        kind="openai",
-                        price_list="openai",
-                        base_url=base_url,
-                        api_version=None,
-                        secret=SecretBox(house.home).seal("sk-the-operators-own"),
-                        account_id=uuid7(now, os.urandom(RANDOM_BYTES)),
-                        account_name=name,
-                    )
-                )
-
-    house.run(add())

@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 
 from farebox.kit.errors import ConflictError, InvalidInputError, NotFoundError
 from farebox.providers.price_catalogue import import_catalogue
-from farebox.rating.price_book import ModelFacts, PriceVersion
+from farebox.rating.price_book import PRICE_NANOS_MAX, ModelFacts, PriceVersion
 from farebox.rating.units import Lane, Unit
 from farebox.storage.catalogue_store import (
     NewProvider,
@@ -149,15 +149,13 @@ async def test_two_imports_at_once_add_everything_once(dsn: str) -> None:
 
 
 async def test_an_import_that_would_break_the_catalogue_is_not_written(dsn: str) -> None:
-    """One name for two models would stop every node from loading prices, so nothing commits."""
-    clash = structs.replace(FACTS, model="gpt-5", aliases=("gpt-5.4",), patterns=())
+    """A row that cannot be charged from would stop every node from loading prices: no commit."""
+    wrong = structs.replace(VERSION, base=((Unit.INPUT, PRICE_NANOS_MAX + 1),))
     connection = await Connector(dsn, name="test", durable=False).connect()
     async with connection:
         before = await read_revision(connection)
         with pytest.raises(InvalidInputError):
-            await import_prices(
-                connection, [VERSION], [FACTS, clash], datetime(2026, 11, 20, tzinfo=UTC)
-            )
+            await import_prices(connection, [wrong], [FACTS], datetime(2026, 11, 20, tzinfo=UTC))
         assert await read_revision(connection) == before
         assert list((await load_catalogue(connection)).prices.versions()) == []
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from os import urandom
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,8 +22,8 @@ import uvicorn
 from typing_extensions import override
 
 from farebox.assembly.console import ConsoleProcess
-from farebox.assembly.console_users import make_console_user
 from farebox.assembly.database import OpenDatabase
+from farebox.console.passwords import SALT_BYTES, hash_password
 from farebox.kit.ids import format_id, uuid7
 from farebox.kit.money import Nanos, parse_amount, price_half_even
 from farebox.ledger.commands import (
@@ -39,6 +40,7 @@ from farebox.ledger.grants import Source
 from farebox.ledger.holds import Dimensions
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.connecting import Connector
+from farebox.storage.tenancy_store import put_console_user
 
 EMAIL: Final = "ada@example.org"
 PASSWORD: Final = "a long enough password"
@@ -51,6 +53,12 @@ OUTPUT_PRICE: Final = 15_000_000_000
 _T = TypeVar("_T")
 
 _TOKEN: Final = re.compile(r'name="form_token" value="([^"]+)"')
+
+
+@cache
+def _password_hash() -> str:
+    """Hashed once: it is slow on purpose."""
+    return hash_password(PASSWORD, bytes(SALT_BYTES))
 
 
 class _TestDatabase(OpenDatabase):
@@ -69,7 +77,9 @@ async def running_console(dsn: str, home: Path) -> AsyncIterator[Any]:
         app = await process.start()
         connection = await Connector(dsn, name="test", durable=False).connect()
         async with connection:
-            await make_console_user(connection, EMAIL, PASSWORD)
+            await put_console_user(
+                connection, user_id=_new_id(), email=EMAIL, password_hash=_password_hash()
+            )
         yield app
     finally:
         await process.aclose()

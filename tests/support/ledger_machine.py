@@ -253,7 +253,7 @@ class LedgerMachine(RuleBasedStateMachine):
         anew=st.booleans(),
     )
     def limit_is_set(self, org: int, mode: int, n: int, after: list[Wish], anew: bool) -> None:
-        """A limit near what is used begins, anew or not, in the middle of traffic; a month turns."""
+        """A limit near what is used begins, anew or not, amid traffic, and the month turns."""
         if anew:
             self.try_run(Wish("limit", org, 0, 0, 40, 1))
             self.try_run(Wish("admit", org, 0, 0, n, 0))

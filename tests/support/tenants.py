@@ -17,6 +17,7 @@ from datetime import datetime
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 from uuid import UUID
 
 from farebox.kit.ids import RANDOM_BYTES, parse_id, uuid7
@@ -26,8 +27,10 @@ from farebox.ledger.grants import Source
 from farebox.operations.administration import Administration, MadeKey
 from farebox.operations.check_books import check_books
 from farebox.storage.audit_store import PostgresAuditStore
+from farebox.storage.catalogue_store import NewProvider, changing_catalogue
 from farebox.storage.key_store import revoke_key
-from farebox.storage.tenancy_store import PostgresTenantStore
+from farebox.storage.tenancy_store import PostgresTenantStore, read_deployment
+from farebox.system.secrets import SecretBox
 from farebox.tenancy.api_keys import KeyKind
 from tests.support.house import House
 
@@ -35,6 +38,8 @@ WAIT_SECONDS = 15.0
 """Nothing here takes so long; a wait in vain fails instead of hanging."""
 
 MODEL = "gpt-5.4"
+
+PROVIDER_SECRET = "sk-the-operators-own"
 
 _CALL = """
 SELECT id, state, charge_nanos, absorbed_nanos, held_nanos, estimated, reason, http_status,
@@ -200,10 +205,7 @@ class Tenant:
 
     def calls(self) -> list[CallRow]:
         """Every closed call, once no hold is open any more."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while self.open_holds():
-            assert time.monotonic() < deadline, "a hold stays open"
-            time.sleep(0.01)
+        wait_for(lambda: self.open_holds() == 0)
         return [CallRow(*row) for row in self.house.query(_CALL, self.organization_id)]
 
     def only_call(self) -> CallRow:
@@ -231,10 +233,8 @@ class Tenant:
     def refusals(self, count: int) -> list[tuple[str, int, UUID]]:
         """Code, needed nanos and id of refused calls, once so many are recorded."""
         sql = "SELECT code, needed_nanos, id FROM refusal WHERE organization_id = %s ORDER BY id"
-        deadline = time.monotonic() + WAIT_SECONDS
-        while len(rows := self.house.query(sql, self.organization_id)) < count:
-            assert time.monotonic() < deadline, rows
-            time.sleep(0.02)
+        wait_for(lambda: len(self.house.query(sql, self.organization_id)) >= count)
+        rows = self.house.query(sql, self.organization_id)
         return [(str(row[0]), int(row[1]), row[2]) for row in rows]
 
     def check_books(self) -> None:
@@ -312,6 +312,14 @@ class RawCall:
         self.sock.close()
 
 
+def wait_for(true: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not true():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.01)
+
+
 def chat_body(text: str = "Say hello.", **fields: object) -> dict[str, object]:
     """A chat request's body."""
     return {"model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
@@ -363,3 +371,31 @@ def make_tenant(house: House, name: str, *, credit: str | None = "5.00", **more:
 def call_id(reply: Reply) -> UUID:
     """The id of the call that an answer names."""
     return parse_id("req", reply.headers["x-request-id"], field="x-request-id")
+
+
+def add_provider(house: House, name: str, base_url: str) -> None:
+    """Add an OpenAI-compatible provider that charges by OpenAI's price list; known at once."""
+
+    async def add() -> None:
+        connection = await house.database.connector("providers").connect()
+        async with connection:
+            now = (await read_deployment(connection)).now
+            async with changing_catalogue(connection) as change:
+                await change.add_provider(
+                    NewProvider(
+                        id=uuid7(now, os.urandom(RANDOM_BYTES)),
+                        name=name,
+                        kind="openai",
+                        price_list="openai",
+                        base_url=base_url,
+                        api_version=None,
+                        secret=SecretBox(house.home).seal(PROVIDER_SECRET),
+                        account_id=uuid7(now, os.urandom(RANDOM_BYTES)),
+                        account_name=name,
+                    )
+                )
+
+    house.run(add())
+    # Reading the catalogue again is part of being ready.
+    with urlopen(f"{house.gateway_url}/readyz") as answer:
+        assert answer.status == 200

@@ -83,4 +83,6 @@ def build_console(deps: ConsoleDeps) -> ASGIApp:
             Exception: errors.failed,
         },
     )
+    # A redirect that mends a path would be built from whatever the client calls this host.
+    console.router.redirect_slashes = False
     return SecurityHeaders(console)

@@ -8,7 +8,7 @@ cookies to abuse.
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -48,7 +48,10 @@ def _refuse_foreign(request: Request) -> None:
             return
         raise HTTPException(403, "The form was posted from another site.")
     origin = request.headers.get("origin")
-    if origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower():
+    if origin is None:
+        return
+    _, _, place = origin.lower().partition("://")
+    if place and place == request.headers.get("host", "").lower():
         return
     raise HTTPException(
         403,

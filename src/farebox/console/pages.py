@@ -44,7 +44,9 @@ class Pages:
         """``GET /``: the one organisation there is, the one that was chosen, or the choice."""
         session = await self._people.session(request)
         wanted = request.query_params.get("organization", "").strip()[:NAME_LENGTH_MAX]
-        found = await self._store.find_organization(wanted) if wanted else None
+        found = (
+            await self._store.find_organization(wanted) if wanted and wanted.isprintable() else None
+        )
         if found is not None:
             return _to(found)
         known = await self._store.organizations(limit=ORGANIZATIONS_SHOWN + 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -41,6 +42,7 @@ class StreamedCall(Call):
         self._tier: str | None = None
         self._failed = False
         self._gone = False
+        self._over = asyncio.Event()
 
     def stream(self, response: UpstreamResponse) -> AsyncGenerator[bytes, None]:
         """The answer's bytes; must be read to its end, or until it has been told to abandon."""
@@ -81,11 +83,14 @@ class StreamedCall(Call):
                 self.desk.spawn(self._charge("interrupted", http_status=499))
             raise
         finally:
+            self._over.set()
             await response.close()
 
     async def _close_upstream(self) -> None:
         if self._is_finished and self._usage is None:
-            await asyncio.sleep(USAGE_AFTER_DISCONNECT_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(USAGE_AFTER_DISCONNECT_SECONDS):
+                    await self._over.wait()
         if self.response is not None:
             await self.response.close()
 

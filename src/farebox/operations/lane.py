@@ -44,7 +44,7 @@ LATE_POLL_SECONDS: Final = 0.25
 RECONNECT_SECONDS: Final = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Pauses between tries while the database is away; the last one repeats."""
 
-STUCK_SECONDS: Final = (0.0, 1.0, 5.0, 15.0, 30.0)
+STUCK_SECONDS: Final = (0.0, 0.1, 1.0, 5.0, 15.0, 30.0)
 """Pauses between tries of an organisation whose row somebody else keeps locked; the last repeats.
 Each try may stop the lane for the lock timeout, so they become rare."""
 
@@ -185,7 +185,10 @@ class Lane:
         if due:
             self._polled_at = now
             revisited = dict.fromkeys(self.waiting.organizations())
-        return self.waiting.take(revisited, BATCH_COMMANDS_MAX - len(fresh)) + fresh
+        waited = self.waiting.take(revisited, BATCH_COMMANDS_MAX - len(fresh))
+        for pending in waited:
+            pending.go_on(now)
+        return waited + fresh
 
     def _take_stuck(self) -> list[Pending]:
         """The commands of an organisation that was stuck and may be tried again: they alone."""
@@ -272,7 +275,7 @@ class Lane:
 
     def _answer(self, pending: Pending, result: Result) -> None:
         if isinstance(result, Refused) and result.blocked_by_holds and self._may_wait(pending):
-            pending.wait(result, now=self._monotonic())
+            pending.wait(result)
             self.waiting.keep(pending)
         elif pending.withdrawn or pending.future.cancelled():
             self._take_back(pending, result)

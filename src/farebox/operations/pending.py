@@ -69,10 +69,13 @@ class Pending:
             return unsent or now >= self.deadline + SETTLE_DOUBT_SECONDS
         return now >= self.deadline
 
-    def wait(self, refused: Refused, *, now: float) -> None:
+    def wait(self, refused: Refused) -> None:
         """Note that the database answered that it must wait for money."""
         self.refused = refused
         self.in_doubt = False
+
+    def go_on(self, now: float) -> None:
+        """It has waited, and is to be decided anew: the database has its time once more."""
         self.deadline = now + _doubt_seconds(self.command)
 
     def answer(self, result: Result) -> None:

@@ -1,0 +1,544 @@
+"""Money in and out of grants: purchases, expiry, refunds, disputes, corrections."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from msgspec import structs
+
+from farebox.kit.money import Nanos
+from farebox.ledger.commands import Admitted, Closed, Done, Granted, Refused
+from farebox.ledger.funding import OPEN_GRANTS_MAX
+from farebox.ledger.grants import PAID, GrantState, Source
+from farebox.ledger.holds import CallState
+from farebox.ledger.journal import Account, PostingKind
+from tests.support.ledger_scenes import DAY, HOUR, MICRO, NOON, Scene
+
+
+def utc(text: str) -> datetime:
+    """An instant in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+# --- credit ------------------------------------------------------------------------------------
+
+
+def test_each_purchase_is_a_lot_of_its_own() -> None:
+    """CRD-01, CRD-02: two top-ups on different days end a year after each, to the microsecond."""
+    scene = Scene()
+    first = scene.one(scene.grant("one", 5, "purchased", default_expiry=True), Granted)
+    scene.later(DAY + MICRO)
+    second = scene.one(scene.grant("two", 7, "purchased", default_expiry=True), Granted)
+    assert first.expires_at == utc("2028-03-10T12:00")
+    assert second.expires_at == utc("2028-03-11T12:00") + MICRO
+    assert [(g.amount, g.remaining, g.source) for g in scene.grants()] == [
+        (5, 5, Source.PURCHASED),
+        (7, 7, Source.PURCHASED),
+    ]
+    assert (scene.org.granted, scene.available) == (12, 12)
+
+
+@pytest.mark.parametrize(
+    ("source", "bought", "ends"),
+    [
+        ("purchased", "2028-02-29T15:00", "2029-03-01T15:00"),
+        ("business", "2028-02-29T15:00", "2029-03-01T15:00"),
+        ("purchased", "2027-12-31T23:59:59.999999", "2028-12-31T23:59:59.999999"),
+        ("free", "2027-08-31T10:00", "2028-02-29T10:00"),
+        ("promo", "2027-03-10T12:00", "2027-09-10T12:00"),
+        ("grant", "2027-03-10T12:00", "2027-09-10T12:00"),
+        ("adjustment", "2027-03-10T12:00", "2027-09-10T12:00"),
+    ],
+)
+def test_each_source_has_its_own_validity(source: str, bought: str, ends: str) -> None:
+    """CRD-02, CRD-04, CRD-05: a year for what is paid, months of their own for the rest."""
+    scene = Scene(now=utc(bought))
+    granted = scene.one(scene.grant("lot", 5, source, default_expiry=True), Granted)
+    assert granted.expires_at == utc(ends) == scene.lot("lot").expires_at
+
+
+def test_validity_counts_from_the_beginning() -> None:
+    """CRD-02: credit booked afterwards ends a year after its purchase, not after its booking."""
+    scene = Scene()
+    lot = scene.grant("lot", 5, "purchased", default_expiry=True, starts=NOON - 30 * DAY)
+    assert scene.one(lot, Granted).expires_at == utc("2028-02-09T12:00")
+
+
+def test_a_contract_takes_its_end_from_its_order_form() -> None:
+    """CRD-05: never the self-serve default; the end and the reference are the form's."""
+    scene = Scene()
+    without = scene.grant("lot", 5, "contract", default_expiry=True, reference="OF-1")
+    assert scene.one(without, Refused).code == "expiry_required"
+    ends = utc("2029-06-30T00:00")
+    granted = scene.one(structs.replace(without, expires_at=ends), Granted)
+    assert (granted.expires_at, scene.lot("lot").reference) == (ends, "OF-1")
+
+
+def test_credit_may_be_given_without_an_end() -> None:
+    """CRD-04: an operator may say that a lot never ends."""
+    scene = Scene()
+    assert scene.give("lot", 5).expires_at is None
+    scene.later(timedelta(days=40_000))
+    scene.hold("call", 5)
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends"), [(None, NOON), (None, NOON - DAY), (NOON - DAY, NOON), (None, NOON - MICRO)]
+)
+def test_credit_that_has_ended_already_is_refused(starts: datetime | None, ends: datetime) -> None:
+    """CRD-10: a lot that could never be used is not booked."""
+    scene = Scene()
+    refused = scene.one(scene.grant("lot", 5, starts=starts, ends=ends), Refused)
+    assert refused.code == "already_expired"
+    assert scene.grants() == []
+
+
+@pytest.mark.parametrize("source", list(Source))
+def test_every_lot_carries_its_source(source: Source) -> None:
+    """CRD-03: and the journal says whether it was paid for or given away."""
+    scene = Scene()
+    scene.give("lot", 5, source.value)
+    assert scene.lot("lot").source is source
+    funded_by = Account.CLEARING if source in PAID else Account.PROMOTION_EXPENSE
+    assert scene.posted(PostingKind.GRANT) == [{funded_by: 5, Account.CUSTOMER_CREDIT: -5}]
+
+
+def test_a_grant_is_made_once() -> None:
+    """DED-17: a grant sent again answers as before, even in the batch that made it."""
+    scene = Scene()
+    lot = scene.grant("lot", 5, "purchased", default_expiry=True)
+    first, second = scene.run(lot, lot)
+    assert isinstance(first, Granted)
+    assert second == structs.replace(first, exists=True)
+    scene.later(HOUR)
+    assert scene.one(lot, Granted) == structs.replace(first, exists=True)
+    assert scene.org.granted == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"source": Source.FREE}, "source"),
+        ({"amount": Nanos(6)}, "amount"),
+        ({"effective_at": NOON - DAY}, "effective_at"),
+        ({"expires_at": NOON + DAY}, "expires_at"),
+        ({"default_expiry": False}, "expires_at"),
+        ({"reference": "another"}, "reference"),
+    ],
+)
+def test_a_grant_with_other_fields_is_refused(changes: dict[str, object], field: str) -> None:
+    """DED-17: the same id with another content names the field that differs."""
+    scene = Scene()
+    lot = scene.grant("lot", 5, "purchased", default_expiry=True)
+    scene.run(lot)
+    refused = scene.one(structs.replace(lot, **changes), Refused)
+    assert refused.code == f"exists_with_different_{field}"
+    assert scene.org.granted == 5
+
+
+def test_the_same_end_in_another_zone_is_the_same_grant() -> None:
+    """DED-17: instants are compared, not how they are written."""
+    scene = Scene()
+    lot = scene.grant("lot", 5, ends=NOON + DAY)
+    scene.run(lot)
+    abroad = (NOON + DAY).astimezone(timezone(timedelta(hours=5, minutes=30)))
+    assert scene.one(structs.replace(lot, expires_at=abroad), Granted).exists
+
+
+def test_there_is_a_bound_on_open_grants() -> None:
+    """CRD-01: every batch reads all lots with money left, so their number is bounded."""
+    scene = Scene()
+    scene.run(*(scene.grant(f"lot {i}", 1) for i in range(OPEN_GRANTS_MAX)))
+    refused = scene.one(scene.grant("one more", 1), Refused)
+    assert refused.code == "too_many_grants"
+    assert str(OPEN_GRANTS_MAX) in refused.message
+
+
+# --- expiry ------------------------------------------------------------------------------------
+
+
+def test_an_ended_lot_is_breakage_dated_at_its_end() -> None:
+    """CRD-10, CRD-11, CRD-12: posted once however often anybody looks, apart from what was used."""
+    scene = Scene()
+    scene.give("ending", 10, ends=NOON + HOUR)
+    scene.hold("call", 4)
+    scene.charge("call", 4)
+    scene.later(5 * DAY)
+    assert scene.expire().amount == 6
+    assert scene.expire().amount == 0
+    assert (scene.org.expired, scene.org.spent, scene.org.unreserved) == (6, 4, 0)
+    assert scene.posted(PostingKind.BREAKAGE) == [
+        {Account.CUSTOMER_CREDIT: 6, Account.BREAKAGE: -6}
+    ]
+    assert [p.at for p in scene.ledger.postings if p.kind is PostingKind.BREAKAGE] == [NOON + HOUR]
+
+
+def test_expiring_says_what_expired_and_nothing_else() -> None:
+    """CRD-11: other postings of the same batch are not counted as breakage."""
+    scene = Scene()
+    scene.give("ending", 10, ends=NOON + HOUR)
+    scene.later(HOUR)
+    _, done = scene.run(scene.grant("new", 7), scene.expire_command())
+    assert isinstance(done, Done)
+    assert done.amount == 10
+
+
+def test_any_command_posts_what_time_has_done() -> None:
+    """CRD-11: no job has to run first; a refused call posts the breakage it met."""
+    scene = Scene()
+    scene.give("ending", 10, ends=NOON + HOUR)
+    scene.later(HOUR)
+    scene.refuse("call", 1)
+    assert scene.lot("ending").expired == 10
+
+
+def test_a_running_call_keeps_what_it_earmarked() -> None:
+    """CRD-10: the end takes the unheld part; what the call leaves over is breakage later."""
+    scene = Scene()
+    scene.give("ending", 10, ends=NOON + HOUR)
+    scene.hold("call", 6)
+    scene.later(HOUR)
+    assert scene.expire().amount == 4
+    assert scene.charge("call", 5).charge == 5
+    assert (scene.lot("ending").expired, scene.org.expired) == (5, 5)
+    postings = [p for p in scene.ledger.postings if p.kind is PostingKind.BREAKAGE]
+    assert [(p.amounts[0], p.call_id) for p in postings] == [(4, None), (1, scene.named("call"))]
+
+
+def test_expiry_never_makes_debt() -> None:
+    """CRD-10: the end of a lot takes credit away; it never makes anybody owe."""
+    scene = Scene(floor=5)
+    scene.hold("call", 5)
+    scene.give("ending", 3, ends=NOON + HOUR)
+    scene.later(HOUR)
+    scene.expire()
+    assert (scene.org.owed, scene.available) == (0, -5)
+
+
+# --- repayment ---------------------------------------------------------------------------------
+
+
+def test_the_next_purchase_pays_what_is_owed_first() -> None:
+    """NEG-04: usable balance after a top-up is the top-up less what was owed."""
+    scene = Scene()
+    scene.owe(3)
+    granted = scene.give("paid", 10, "purchased")
+    assert (granted.repaid, granted.available, scene.org.owed) == (3, 7, 0)
+    assert (scene.lot("paid").remaining, scene.lot("paid").repaid) == (7, 3)
+    assert scene.posted(PostingKind.REPAYMENT) == [
+        {Account.CUSTOMER_CREDIT: 3, Account.RECEIVABLE: -3}
+    ]
+
+
+@pytest.mark.parametrize("source", list(Source))
+def test_free_credit_never_vanishes_into_debt(source: Source) -> None:
+    """NEG-04: only purchased, contract and adjustment credit repays."""
+    scene = Scene()
+    scene.owe(3)
+    repays = source not in {Source.FREE, Source.PROMO, Source.GRANT}
+    assert scene.give("lot", 10, source.value).repaid == (3 if repays else 0)
+    assert scene.available == 7
+
+
+def test_a_purchase_smaller_than_the_debt_is_used_up() -> None:
+    """NEG-04: it repays what it can, and the rest is owed still."""
+    scene = Scene()
+    scene.owe(5)
+    assert scene.give("paid", 3, "purchased").repaid == 3
+    assert (scene.org.owed, scene.available) == (2, -2)
+
+
+def test_a_purchase_that_begins_later_repays_when_it_begins() -> None:
+    """NEG-04: its first draw comes at its beginning, and only then."""
+    scene = Scene()
+    scene.owe(3)
+    scene.give("paid", 10, "purchased", starts=NOON + HOUR)
+    scene.later(HOUR - MICRO)
+    scene.expire()
+    assert scene.org.owed == 3
+    scene.later(MICRO)
+    scene.expire()
+    assert (scene.org.owed, scene.lot("paid").repaid) == (0, 3)
+    scene.run(scene.correct("more", 20))
+    scene.later(HOUR)
+    scene.expire()
+    assert scene.lot("paid").repaid == 3
+
+
+@pytest.mark.parametrize("looks", [(), (HOUR,), (2 * HOUR,), (HOUR, 2 * HOUR, 3 * HOUR)])
+def test_what_time_does_does_not_depend_on_who_looks(looks: tuple[timedelta, ...]) -> None:
+    """NEG-04, CRD-10: repayment and breakage are the same whether batches come in between."""
+    scene = Scene()
+    scene.owe(7)
+    scene.give("second", 5, "purchased", starts=NOON + 2 * HOUR, ends=NOON + 3 * HOUR)
+    scene.give("first", 5, "purchased", starts=NOON + HOUR)
+    for look in looks:
+        scene.now = NOON + look
+        scene.expire()
+    scene.now = NOON + 4 * HOUR
+    scene.expire()
+    assert (scene.org.owed, scene.org.expired) == (0, 3)
+    assert (scene.lot("first").repaid, scene.lot("second").repaid) == (5, 2)
+
+
+# --- refunds -----------------------------------------------------------------------------------
+
+
+def test_a_refund_takes_only_what_nobody_holds() -> None:
+    """CRD-07: unspent and unheld credit of that lot, once per command."""
+    scene = Scene()
+    scene.give("paid", 10, "purchased")
+    scene.hold("call", 4)
+    refused = scene.one(scene.refund("back", "paid", 7), Refused)
+    assert (refused.code, refused.available) == ("not_refundable", 6)
+    assert "Only 0.000000006" in refused.message
+    done = scene.one(scene.refund("back", "paid", 6), Done)
+    assert (done.amount, done.available) == (6, 0)
+    assert scene.one(scene.refund("back", "paid", 6), Done).exists
+    assert (scene.lot("paid").refunded, scene.org.refunded) == (6, 6)
+    assert scene.posted(PostingKind.REFUND) == [{Account.CUSTOMER_CREDIT: 6, Account.REFUNDS: -6}]
+    assert scene.charge("call", 4).charge == 4
+
+
+def test_a_refund_of_an_unknown_or_ended_lot_is_refused() -> None:
+    """CRD-07: nothing of an ended lot is left to give back."""
+    scene = Scene()
+    assert scene.one(scene.refund("back", "ghost", 1), Refused).code == "grant_not_found"
+    scene.give("ending", 10, "purchased", ends=NOON + HOUR)
+    scene.later(HOUR)
+    assert scene.one(scene.refund("back", "ending", 1), Refused).code == "not_refundable"
+
+
+def test_a_refund_of_another_organizations_lot_is_refused() -> None:
+    """CRD-18, CRD-19: nobody reaches another organisation's lot."""
+    rich = Scene()
+    rich.give("paid", 10, "purchased")
+    poor = Scene(ledger=rich.ledger)
+    theirs = structs.replace(poor.refund("back", "paid", 1), grant_id=rich.named("paid"))
+    assert poor.one(theirs, Refused).code == "grant_not_found"
+    assert rich.lot("paid").remaining == 10
+
+
+# --- disputes ----------------------------------------------------------------------------------
+
+
+def test_a_dispute_freezes_what_nobody_holds() -> None:
+    """NEG-01: frozen credit is not available; what a running call holds stays its own."""
+    scene = Scene()
+    scene.give("paid", 10, "purchased")
+    scene.hold("call", 4)
+    assert not scene.dispute("paid", "opened").exists
+    assert (scene.lot("paid").frozen, scene.available) == (6, 0)
+    assert scene.refuse("new", 1).code == "credit_balance_exhausted"
+    scene.charge("call", 3)
+    assert (scene.lot("paid").frozen, scene.org.frozen, scene.org.spent) == (7, 7, 3)
+    assert scene.dispute("paid", "opened").exists
+
+
+def test_a_won_dispute_gives_the_frozen_part_back() -> None:
+    """NEG-12: what was frozen is spendable at once."""
+    scene = Scene()
+    scene.give("paid", 10, "purchased")
+    scene.dispute("paid", "opened")
+    assert scene.dispute("paid", "won").available == 10
+    assert scene.dispute("paid", "won").exists
+    assert (scene.lot("paid").state, scene.lot("paid").frozen) == (GrantState.OPEN, 0)
+
+
+def test_a_lost_dispute_takes_unspent_credit_and_makes_the_rest_debt() -> None:
+    """NEG-04: what was spent of a payment that is gone is owed."""
+    scene = Scene()
+    scene.give("paid", 10, "purchased")
+    scene.hold("call", 4)
+    scene.charge("call", 4)
+    scene.dispute("paid", "opened")
+    assert scene.dispute("paid", "lost").available == -4
+    assert (scene.org.owed, scene.org.refunded, scene.lot("paid").refunded) == (4, 10, 6)
+    assert scene.posted(PostingKind.DISPUTE_LOST) == [
+        {Account.CUSTOMER_CREDIT: 6, Account.RECEIVABLE: 4, Account.REFUNDS: -10}
+    ]
+    for step in ("lost", "won", "opened"):
+        assert scene.dispute("paid", step).exists
+    assert scene.org.owed == 4
+
+
+def test_a_lost_dispute_may_come_first() -> None:
+    """NEG-04: notices come in any order; lost without opened is the same."""
+    scene = Scene()
+    scene.give("paid", 10, "purchased")
+    assert scene.dispute("paid", "won").exists
+    scene.dispute("paid", "lost")
+    assert (scene.org.refunded, scene.available, scene.lot("paid").remaining) == (10, 0, 0)
+
+
+def test_what_a_lost_payment_repaid_is_owed_again() -> None:
+    """NEG-04: a debt that was paid with money that is gone was not paid."""
+    scene = Scene()
+    scene.owe(4)
+    scene.give("paid", 10, "purchased")
+    scene.dispute("paid", "lost")
+    assert (scene.org.owed, scene.available) == (4, -4)
+
+
+def test_an_open_hold_on_a_lost_payment_finishes_and_is_owed() -> None:
+    """NEG-02: what the call draws is owed, what it leaves is taken back; it is never cut off."""
+    scene = Scene()
+    scene.give("paid", 10, "purchased")
+    scene.hold("call", 6)
+    scene.dispute("paid", "lost")
+    assert (scene.lot("paid").remaining, scene.org.owed) == (6, 0)
+    closed = scene.charge("call", 4)
+    assert (closed.charge, closed.owed, closed.available) == (4, 0, -4)
+    assert (scene.org.owed, scene.org.refunded, scene.lot("paid").refunded) == (4, 10, 6)
+
+
+def test_a_late_answer_on_a_lost_payment_owes_less() -> None:
+    """NEG-03: what the call did not use after all is taken back from the grant, not owed."""
+    scene = Scene()
+    scene.give("paid", 10, "purchased")
+    scene.hold("stream", 6)
+    scene.run(scene.report("stream", 5))
+    scene.vanish("stream")
+    scene.dispute("paid", "lost")
+    assert scene.org.owed == 5
+    scene.charge("stream", 2)
+    assert (scene.org.owed, scene.org.spent, scene.org.refunded) == (2, 2, 10)
+    assert (scene.lot("paid").refunded, scene.lot("paid").remaining) == (8, 0)
+
+
+def test_a_late_answer_on_a_lost_payment_whose_debt_was_repaid_gives_credit() -> None:
+    """NEG-03, NEG-04: the grant that repaid too much gets it back."""
+    scene = Scene()
+    scene.give("lost", 10, "purchased")
+    scene.hold("stream", 6)
+    scene.run(scene.report("stream", 5))
+    scene.vanish("stream")
+    scene.dispute("lost", "lost")
+    scene.give("paid", 5, "purchased")
+    assert (scene.org.owed, scene.left("paid")) == (0, {"paid": 0})
+    scene.charge("stream", 2)
+    assert (scene.org.owed, scene.left("paid")) == (0, {"paid": 3})
+
+
+def test_a_late_answer_on_a_frozen_payment_stays_frozen() -> None:
+    """NEG-03: what returns to a disputed lot waits for the ruling."""
+    scene = Scene()
+    scene.give("paid", 10, "purchased")
+    scene.hold("stream", 6)
+    scene.run(scene.report("stream", 5))
+    scene.vanish("stream")
+    scene.dispute("paid", "opened")
+    scene.charge("stream", 2)
+    assert (scene.lot("paid").frozen, scene.org.spent, scene.available) == (8, 2, 0)
+
+
+def test_a_dispute_that_outlasts_its_lot() -> None:
+    """CRD-10, CRD-11: frozen past its end it waits; won, it is breakage, posted apart."""
+    scene = Scene()
+    scene.give("paid", 10, "purchased", ends=NOON + HOUR)
+    scene.hold("call", 4)
+    scene.dispute("paid", "opened")
+    scene.later(2 * HOUR)
+    assert scene.expire().amount == 0
+    scene.charge("call", 1)
+    assert scene.lot("paid").frozen == 9
+    scene.dispute("paid", "won")
+    assert (scene.lot("paid").expired, scene.lot("paid").frozen, scene.available) == (9, 0, 0)
+    assert scene.posted(PostingKind.DISPUTE_WON) == [
+        {Account.CUSTOMER_CREDIT: 9, Account.BREAKAGE: -9}
+    ]
+
+
+def test_a_lot_disputed_after_its_end_breaks_once_more_only_as_won() -> None:
+    """CRD-11: its end is posted once; what came back while it was frozen is posted apart."""
+    scene = Scene()
+    scene.give("paid", 10, "purchased", ends=NOON + HOUR)
+    scene.hold("call", 4)
+    scene.later(HOUR)
+    scene.expire()
+    scene.dispute("paid", "opened")
+    scene.charge("call", 1)
+    scene.dispute("paid", "won")
+    assert scene.lot("paid").expired == 9
+    assert len(scene.posted(PostingKind.BREAKAGE)) == 1
+    assert len(scene.posted(PostingKind.DISPUTE_WON)) == 1
+
+
+def test_a_disputed_purchase_repays_when_the_dispute_is_won() -> None:
+    """NEG-04: its first draw is still the repayment of what is owed."""
+    scene = Scene()
+    scene.owe(3)
+    scene.give("paid", 10, "purchased", starts=NOON + HOUR)
+    scene.dispute("paid", "opened")
+    scene.later(HOUR)
+    scene.expire()
+    assert scene.org.owed == 3
+    assert scene.dispute("paid", "won").available == 7
+    assert scene.org.owed == 0
+
+
+def test_a_disputed_purchase_that_has_not_begun_waits_for_its_beginning() -> None:
+    """NEG-04: won before its beginning, it repays at its beginning."""
+    scene = Scene()
+    scene.owe(3)
+    scene.give("paid", 10, "purchased", starts=NOON + HOUR)
+    scene.dispute("paid", "opened")
+    scene.dispute("paid", "won")
+    assert (scene.org.owed, scene.lot("paid").remaining) == (3, 10)
+    scene.later(HOUR)
+    scene.expire()
+    assert (scene.org.owed, scene.lot("paid").remaining) == (0, 7)
+
+
+def test_a_dispute_over_an_unknown_lot_is_refused() -> None:
+    """CRD-18: a notice about nothing of this organisation changes nothing."""
+    scene = Scene()
+    command = scene.dispute_command("ghost", "opened")
+    assert scene.one(command, Refused).code == "grant_not_found"
+
+
+# --- corrections -------------------------------------------------------------------------------
+
+
+def test_a_correction_takes_credit_first_and_owes_the_rest() -> None:
+    """NEG-04: live unheld credit in burn-down order, then debt; once per command."""
+    scene = Scene()
+    scene.give("paid", 6, "purchased")
+    scene.give("gift", 4)
+    scene.give("coming", 5, starts=NOON + DAY)
+    scene.hold("call", 3)
+    done = scene.one(scene.correct("fix", 9), Done)
+    assert (done.amount, done.available) == (9, -2)
+    assert scene.left("gift", "paid", "coming") == {"gift": 3, "paid": 0, "coming": 5}
+    assert (scene.org.owed, scene.org.refunded) == (2, 9)
+    assert scene.one(scene.correct("fix", 9), Done).exists
+    assert scene.posted(PostingKind.CORRECTION) == [
+        {Account.CUSTOMER_CREDIT: 7, Account.RECEIVABLE: 2, Account.REFUNDS: -9}
+    ]
+    assert scene.charge("call", 3).charge == 3
+
+
+def test_a_correction_within_the_balance_makes_no_debt() -> None:
+    """NEG-04: where credit covers it, nothing is owed."""
+    scene = Scene()
+    scene.give("paid", 6, "purchased")
+    scene.run(scene.correct("fix", 6))
+    assert (scene.org.owed, scene.available) == (0, 0)
+
+
+# --- the floor ---------------------------------------------------------------------------------
+
+
+def test_exposure_is_bounded_by_posted_credit_and_floor() -> None:
+    """NEG-08: whatever is admitted, spent never passes what was there plus the floor."""
+    scene = Scene()
+    scene.set_floor(5)
+    scene.give("paid", 10, "purchased")
+    results = scene.run(*(scene.admit(f"call {i}", 2) for i in range(20)))
+    admitted = [i for i, result in enumerate(results) if isinstance(result, Admitted)]
+    for i in admitted:
+        closed = scene.one(scene.settle(f"call {i}", 9), Closed)
+        assert closed.state is CallState.SETTLED
+    assert (scene.org.spent, scene.org.owed) == (15, 5)
+    assert scene.org.absorbed == 9 * len(admitted) - 15
