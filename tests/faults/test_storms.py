@@ -25,12 +25,14 @@ from farebox.rating.ceiling import LINES_MAX
 from tests.faults.storm_director import CENT, FLOORS, Director
 from tests.faults.storm_process import TOKEN_NANOS, Plan, Tally
 from tests.faults.storm_watch import Watched, watching
-from tests.faults.traffic import Clients, Outcome, prompt_bound, usage
+from tests.faults.traffic import Clients, Outcome, pace, prompt_bound, usage
 from tests.support.processes import ROOT, Customer, DurableServer, Installation
 
 DOLLAR = Nanos(NANOS_PER_UNIT)
 PROCESSES = 2
 CALLERS = 40
+LATENCIES_MS = (0, 50, 200, 2_500)
+"""Of the provider: the last is longer than an admission waits for money that others hold."""
 START_SECONDS = 1.5
 """What a process needs before it can begin: they shall begin together."""
 
@@ -292,6 +294,7 @@ class Crowd:
         if fault:
             orders["x-sandbox-usage"] = f"prompt={prompt_bound(tokens, stream=stream)}"
             orders["x-sandbox-fault"] = fault
+        orders |= pace(head_ms=self.chance.choice(LATENCIES_MS))
         outcome = await self.clients.call(
             self.urls[number // 2 % len(self.urls)], tokens, stream=stream, directives=orders
         )

@@ -17,7 +17,7 @@ def test_no_random_history_departs_from_the_model() -> None:
     run_state_machine_as_test(
         LedgerMachine,
         settings=settings(
-            max_examples=500, stateful_step_count=25, deadline=None, suppress_health_check=_CHECKS
+            max_examples=250, stateful_step_count=25, deadline=None, suppress_health_check=_CHECKS
         ),
     )
 

@@ -62,7 +62,7 @@ def test_validity_counts_from_the_beginning() -> None:
     """CRD-02: credit booked afterwards ends a year after its purchase, not after its booking."""
     scene = Scene()
     lot = scene.grant("lot", 5, "purchased", default_expiry=True, starts=NOON - 30 * DAY)
-    assert scene.one(lot, Granted).expires_at == utc("2028-02-09T12:00")
+    assert scene.one(lot, Granted).expires_at == utc("2028-02-08T12:00")
 
 
 def test_a_contract_takes_its_end_from_its_order_form() -> None:

@@ -176,7 +176,7 @@ def test_a_limit_may_be_changed_while_calls_run() -> None:
     scene.set_limit(12)
     scene.hold("two", 4)
     scene.set_limit(5)
-    assert scene.refuse("three", 1).code == "organization_spend_limit_exceeded"
+    assert scene.refuse("three", 6).code == "organization_spend_limit_exceeded"
     closed = scene.charge("one", 9)
     assert (closed.charge, closed.absorbed) == (8, 1)
     assert (scene.window().used, scene.window().held) == (8, 4)
@@ -199,11 +199,23 @@ def test_a_limit_may_be_removed_and_set_again_while_calls_run() -> None:
 
 
 def test_removing_a_limit_that_never_was_changes_nothing() -> None:
-    """BUD-02: and says so."""
+    """BUD-02: it says so, and writes no counter."""
     scene = rich()
     scene.hold("one", 8)
     assert scene.set_limit(None).exists
     assert scene.open("one").raised == ()
+    assert scene.ledger.limits == {}
+
+
+def test_removing_a_limit_leaves_calls_alone_that_it_never_counted() -> None:
+    """BUD-01: a call of the month before the limit was never in its counters."""
+    scene = rich(now=datetime(2027, 3, 31, 23, tzinfo=UTC))
+    scene.hold("march", 8)
+    scene.later(timedelta(hours=1))
+    scene.set_limit(10)
+    scene.hold("april", 5)
+    decision = scene.ledger.decide([scene.limit(None)], scene.now)
+    assert [hold.call_id for hold in decision.changes.holds] == [scene.named("april")]
 
 
 def test_a_late_answer_counts_in_the_month_of_its_call() -> None:

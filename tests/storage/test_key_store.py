@@ -105,8 +105,9 @@ async def test_revocation_waits_for_the_organisations_lock(
             )
             revoking = asyncio.create_task(revoke_key(connection, KEY))
             waiting = "SELECT count(*), pg_sleep(0.01) FROM pg_locks WHERE NOT granted"
-            while (await (await batch.execute(waiting)).fetchone()) == (0, ""):
-                pass  # until the other connection stands at the lock
+            async with asyncio.timeout(10):
+                while (await (await batch.execute(waiting)).fetchone()) == (0, ""):
+                    assert not revoking.done(), "it did not wait"
             assert not revoking.done()
         await revoking
 

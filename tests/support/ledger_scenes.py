@@ -303,8 +303,11 @@ class Scene:
     def set_limit(self, maximum: int | None) -> Done:
         return self.one(self.limit(maximum), Done)
 
+    def floor_command(self, floor: int) -> SetFloor:
+        return SetFloor(organization_id=self.id, floor=Nanos(floor))
+
     def set_floor(self, floor: int) -> Done:
-        return self.one(SetFloor(organization_id=self.id, floor=Nanos(floor)), Done)
+        return self.one(self.floor_command(floor), Done)
 
     # --- what stands in the rows --------------------------------------------------------------
 

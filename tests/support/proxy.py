@@ -8,13 +8,14 @@ which the server says that a transaction has been committed.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import socket
 import struct
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
+
+import psycopg
 
 CHUNK_BYTES = 64 * 1024
 
@@ -61,13 +62,15 @@ class Proxy:
         """Share of commits whose acknowledgement is swallowed, with a reset after it."""
         self.refuses = False
         """New connections are reset."""
+        self.swallows = False
+        """New connections are black holes from the start."""
         self._server_socket = server_socket
         self._chance = random.Random(seed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         return self
 
     async def __aexit__(
@@ -116,7 +119,7 @@ class Proxy:
         """Turn every fault off; black holes are broken so that both ends notice."""
         self.latency_seconds = self.lose_commits = 0.0
         self.dribble_bytes = 0
-        self.refuses = False
+        self.refuses = self.swallows = False
         for link in self.links:
             link.flows.set()
             if link.is_dead:
@@ -127,11 +130,12 @@ class Proxy:
 
     # Traffic.
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if self.refuses:
                 raise ConnectionRefusedError
@@ -140,6 +144,7 @@ class Proxy:
             writer.transport.abort()
             return
         link = Link(writer, server_writer)
+        link.is_dead = self.swallows
         self.links.append(link)
         try:
             async with asyncio.TaskGroup() as pumps:
@@ -179,16 +184,13 @@ class Proxy:
                 await asyncio.sleep(0)
 
 
-def url_through(proxy: Proxy, dsn: dict[str, str]) -> str:
-    """The URL of a database as seen through the proxy.
-
-    Args:
-        proxy: Listening.
-        dsn: What libpq calls the connection's parameters.
-    """
-    return f"postgresql://{dsn['user']}@127.0.0.1:{proxy.port}/{dsn['dbname']}"
+def url_through(proxy: Proxy, dsn: str) -> str:
+    """The URL of a database as seen through the proxy."""
+    named = psycopg.conninfo.conninfo_to_dict(dsn)
+    return f"postgresql://{named['user']}@127.0.0.1:{proxy.port}/{named['dbname']}?sslmode=disable"
 
 
-def socket_of(dsn: dict[str, str]) -> str:
-    """The path of the server's socket."""
-    return os.path.join(dsn["host"], f".s.PGSQL.{dsn['port']}")
+def socket_of(dsn: str) -> str:
+    """The path of a server's socket."""
+    named = psycopg.conninfo.conninfo_to_dict(dsn)
+    return f"{named['host']}/.s.PGSQL.{named['port']}"

@@ -24,7 +24,6 @@ from farebox.operations.console_views import (
 
 HOLDS_SHOWN: Final = 10
 CALLS_SHOWN: Final = 20
-GRANTS_SHOWN: Final = 10
 ORGANIZATIONS_SHOWN: Final = 100
 """More are found by name or id."""
 
@@ -106,7 +105,6 @@ def _facts(view: OrganizationView) -> dict[str, object]:
         "view": view,
         "balance": balance,
         "notices": notices(view),
-        "grants": balance.grants[:GRANTS_SHOWN],
         "parts": whereabouts(balance),
     }
 

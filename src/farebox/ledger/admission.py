@@ -10,7 +10,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Final
 
 from farebox.kit.money import UNITS_PER_PRICE, ZERO, Nanos, format_amount
-from farebox.ledger.books import Books, limit_figures
+from farebox.ledger.books import Books
 from farebox.ledger.commands import (
     Admit,
     Admitted,
@@ -21,6 +21,7 @@ from farebox.ledger.commands import (
     fingerprint,
     hold_amount,
 )
+from farebox.ledger.counters import limit_figures
 from farebox.ledger.holds import Hold
 from farebox.ledger.state import NewHold
 
@@ -41,10 +42,10 @@ def admit(books: Books, command: Admit) -> Result:
         return refusal
     output_tokens = affordable_output(command, books.spendable)
     amount = hold_amount(command, output_tokens)
-    refusal = unaffordable(books, amount, books.hard_limits())
+    refusal = unaffordable(books, amount, books.counters.standing_now())
     if refusal is not None:
         return refusal
-    before, figures = books.available, books.figures()
+    before, figures = books.available, books.counters.figures()
     earmarks, unsecured = books.earmark(amount)
     hold = Hold(
         call_id=command.call_id,
@@ -54,7 +55,7 @@ def admit(books: Books, command: Admit) -> Result:
         amount=amount,
         unsecured=unsecured,
         earmarks=tuple(earmarks),
-        raised=books.raise_counters(amount),
+        raised=books.counters.hold(amount),
         admitted_at=books.now,
         latest_end=books.now + command.latest_end_after,
         dimensions=command.dimensions,
@@ -79,7 +80,7 @@ def extend(books: Books, command: Extend) -> Result:
         return _stale_epoch()
     if command.step <= hold.steps:
         return Done(available=books.available, amount=hold.amount, exists=True)
-    limits = books.limits_of(hold.admitted_at)
+    limits = books.counters.standing_at(hold.admitted_at)
     refusal = unaffordable(books, command.amount, limits, own=hold.amount)
     if refusal is not None:
         return refusal
@@ -94,7 +95,7 @@ def enlarge(books: Books, hold: Hold, amount: Nanos, *, step: int | None = None)
     larger.amount = Nanos(hold.amount + amount)
     larger.unsecured = Nanos(hold.unsecured + unsecured)
     larger.earmarks = (*hold.earmarks, *earmarks)
-    larger.raised = books.raise_further(hold.raised, amount)
+    larger.raised = books.counters.hold_more(hold.raised, amount)
     larger.steps = hold.steps if step is None else step
     books.change_hold(larger)
     return larger

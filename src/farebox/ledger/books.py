@@ -9,15 +9,13 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING
 
-from msgspec import structs
-
 from farebox.kit.money import Nanos
 from farebox.kit.periods import hour_start
 from farebox.ledger.burndown import plan_draws, plan_earmarks
+from farebox.ledger.counters import Counters
 from farebox.ledger.grants import Grant, GrantState, burn_key
-from farebox.ledger.holds import Dimensions, Draw, Earmark, Hold, Raised
+from farebox.ledger.holds import Dimensions, Draw, Earmark, Hold
 from farebox.ledger.journal import Account, PostingKind, posting
-from farebox.ledger.limits import LimitFigures, Period, Rule, ScopeLimits, Window
 from farebox.ledger.state import (
     Changes,
     ClosedCall,
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from farebox.ledger.commands import Usage
+    from farebox.ledger.limits import Window
     from farebox.ledger.organizations import Organization
 
 
@@ -56,7 +55,7 @@ class Books:
         self.organization.last_time = self.now
         self.grants: list[Grant] = sorted(map(copy, state.grants), key=burn_key)
         self.grant_by_id: dict[UUID, Grant] = {grant.id: grant for grant in self.grants}
-        self.limits: list[ScopeLimits] = [_copy_limits(scope) for scope in state.limits]
+        self.counters = Counters(state.limits, now=self.now, zone=self.organization.zone)
         self.holds: dict[UUID, Hold] = dict(state.holds)
         self.closed: dict[UUID, ClosedCall] = dict(state.closed)
         self.known_commands: set[UUID] = set(state.known_commands)
@@ -67,7 +66,6 @@ class Books:
         self.changed_holds: dict[UUID, Hold] = {}
         self._touched_grants: set[UUID] = set()
         self._new_grants: set[UUID] = set()
-        self._touched_limits = False
         self._begin()
 
     # What the organisation can spend.
@@ -238,7 +236,7 @@ class Books:
         org.spent = Nanos(org.spent + charge)
         for grant_id in earmarked:
             self.return_to(self.grant_by_id[grant_id], call_id=hold.call_id)
-        self.lower_counters(hold.raised, charge)
+        self.counters.settle(hold.raised, charge)
         self.touched = True
         return draws, owed
 
@@ -302,7 +300,7 @@ class Books:
             fingerprint=closed.admit_fingerprint,
             output_limit=0,
         )
-        self._use(amount, closed.admitted_at)
+        self.counters.use(amount, closed.admitted_at)
         return self.undo_hold(passing, amount)
 
     def give_back(self, amount: Nanos, closed: ClosedCall) -> tuple[tuple[Draw, ...], Nanos]:
@@ -325,7 +323,7 @@ class Books:
                 self._undraw(self.grant_by_id[drawn.grant_id], back, call_id=closed.call_id)
         assert rest == 0, (amount, closed)
         org.spent = Nanos(org.spent - amount)
-        self._use(-amount, closed.admitted_at)
+        self.counters.use(-amount, closed.admitted_at)
         return tuple(kept), owed
 
     def _undraw(self, grant: Grant, amount: Nanos, *, call_id: UUID) -> None:
@@ -372,62 +370,8 @@ class Books:
         org = self.organization
         org.owed = Nanos(org.owed + amount)
         org.spent = Nanos(org.spent + amount)
-        self._use(amount, admitted_at)
+        self.counters.use(amount, admitted_at)
         self.touched = True
-
-    # Limits.
-
-    def hard_limits(self) -> list[tuple[ScopeLimits, Rule, Window]]:
-        """Every hard limit of the organisation with its window at engine time."""
-        zone = self.organization.zone
-        return [
-            (scope, rule, scope.window_at(period, self.now, zone))
-            for scope in self.limits
-            for period, rule in scope.rules.items()
-        ]
-
-    def raise_counters(self, amount: Nanos) -> tuple[Raised, ...]:
-        """Count a new hold under every limit; the answer undoes exactly that."""
-        raised = []
-        for scope, rule, window in self.hard_limits():
-            window.held = Nanos(window.held + amount)
-            self._touched_limits = True
-            raised.append(Raised(scope.kind, scope.id, rule.period, window.start, amount))
-        return tuple(raised)
-
-    def raise_further(self, raised: tuple[Raised, ...], amount: Nanos) -> tuple[Raised, ...]:
-        """Raise the same counters by a further amount."""
-        further = []
-        for item in raised:
-            for window in self._windows(item):
-                window.held = Nanos(window.held + amount)
-            further.append(structs.replace(item, amount=Nanos(item.amount + amount)))
-        return tuple(further)
-
-    def limits_of(self, admitted_at: datetime) -> list[tuple[ScopeLimits, Rule, Window]]:
-        """The windows that a call belongs to, wholly: those of its admission instant."""
-        return [
-            (scope, rule, window)
-            for scope in self.limits
-            for period, rule in scope.rules.items()
-            for window in scope.windows.get(period, ())
-            if window.start <= admitted_at < window.end
-        ]
-
-    def lower_counters(self, raised: tuple[Raised, ...], charge: Nanos) -> None:
-        """Turn what a hold raised into what the call used."""
-        for item in raised:
-            for window in self._windows(item):
-                window.held = Nanos(window.held - item.amount)
-                window.used = Nanos(window.used + charge)
-                assert window.held >= 0, window
-
-    def room_beyond(self, admitted_at: datetime) -> int:
-        """How much more a call may take: spendable, and every limit it was admitted under."""
-        room = self.spendable
-        for _, rule, window in self.limits_of(admitted_at):
-            room = Nanos(min(room, rule.maximum - window.used - window.held))
-        return max(0, room)
 
     def charged_in(self, window: Window) -> Nanos:
         """What a window's calls have been charged: what was loaded, and this batch's own."""
@@ -442,34 +386,6 @@ class Books:
             if window.start <= change.call.admitted_at < window.end
         )
         return Nanos(self.state.month_charged + closed + late)
-
-    def _use(self, amount: int, admitted_at: datetime) -> None:
-        """Count a charge without a hold in the windows of its call."""
-        for _, _, window in self.limits_of(admitted_at):
-            window.used = Nanos(window.used + amount)
-            self._touched_limits = True
-
-    def _windows(self, item: Raised) -> list[Window]:
-        """The window that a hold raised: one, or none if its limit has gone."""
-        self._touched_limits = True
-        return [
-            window
-            for scope in self.limits
-            if (scope.kind, scope.id) == (item.scope_kind, item.scope_id)
-            for window in scope.windows.get(Period(item.period), ())
-            if window.start == item.start
-        ]
-
-    def touch_limits(self) -> None:
-        """Note that limits or their counters changed."""
-        self._touched_limits = True
-        self.touched = True
-
-    def figures(self) -> tuple[LimitFigures, ...]:
-        """What each limit shows now."""
-        return tuple(
-            limit_figures(scope, rule, window) for scope, rule, window in self.hard_limits()
-        )
 
     # Records.
 
@@ -554,8 +470,8 @@ class Books:
         changes.holds.extend(self.changed_holds.values())
         changes.grants.extend(self.grant_by_id[grant_id] for grant_id in self._touched_grants)
         changes.new_grants.extend(self.grant_by_id[grant_id] for grant_id in self._new_grants)
-        if self._touched_limits:
-            changes.limits.extend(self.limits)
+        if self.counters.touched:
+            changes.limits.extend(self.counters.limits)
         return changes
 
     def _assert_sound(self) -> None:
@@ -571,25 +487,3 @@ class Books:
             reserved += grant.reserved
             frozen += grant.frozen
         assert (unreserved, reserved, frozen) == (org.unreserved, org.reserved, org.frozen), org
-
-
-def limit_figures(scope: ScopeLimits, rule: Rule, window: Window) -> LimitFigures:
-    """What a limit shows, for a refusal or a record."""
-    return LimitFigures(
-        scope_kind=scope.kind,
-        scope_id=scope.id,
-        period=rule.period,
-        maximum=rule.maximum,
-        used=window.used,
-        held=window.held,
-        resets_at=window.end,
-    )
-
-
-def _copy_limits(scope: ScopeLimits) -> ScopeLimits:
-    return ScopeLimits(
-        kind=scope.kind,
-        id=scope.id,
-        rules=dict(scope.rules),
-        windows={period: [copy(w) for w in kept] for period, kept in scope.windows.items()},
-    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING
 
-from farebox.kit.money import ZERO, Nanos
+from farebox.kit.money import Nanos
 from farebox.ledger.commands import Done, Result, SetFloor, SetLimit
 from farebox.ledger.holds import Raised
 from farebox.ledger.limits import Period, Rule, ScopeKind, ScopeLimits
@@ -26,10 +26,10 @@ def set_limit(books: Books, command: SetLimit) -> Result:
     if command.maximum is None:
         if had:
             _remove(books, scope, command.period)
-        books.touch_limits()
+            _touch(books)
         return Done(available=books.available, exists=not had)
     scope.rules[command.period] = Rule(command.period, command.maximum)
-    books.touch_limits()
+    _touch(books)
     if not had:
         _count_from_now(books, scope, command.period)
     return Done(available=books.available, amount=command.maximum)
@@ -43,11 +43,12 @@ def set_floor(books: Books, command: SetFloor) -> Result:
 
 
 def _organization_scope(books: Books) -> ScopeLimits:
-    for scope in books.limits:
-        if scope.kind is ScopeKind.ORGANIZATION:
-            return scope
+    kept = books.counters.limits
+    own = next((scope for scope in kept if scope.kind is ScopeKind.ORGANIZATION), None)
+    if own is not None:
+        return own
     scope = ScopeLimits(ScopeKind.ORGANIZATION, books.organization.id, {}, {})
-    books.limits.append(scope)
+    kept.append(scope)
     return scope
 
 
@@ -74,4 +75,8 @@ def _remove(books: Books, scope: ScopeLimits, period: Period) -> None:
             changed = copy(hold)
             changed.raised = rest
             books.change_hold(changed)
-    assert books.held >= ZERO
+
+
+def _touch(books: Books) -> None:
+    books.counters.touched = True
+    books.touched = True

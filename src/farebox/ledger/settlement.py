@@ -141,7 +141,7 @@ def charge_hold(books: Books, hold: Hold, metered: Nanos) -> tuple[Nanos, Nanos,
     """
     beyond = max(0, metered - hold.amount)
     if beyond:
-        fits = Nanos(min(beyond, books.room_beyond(hold.admitted_at)))
+        fits = Nanos(min(beyond, books.counters.room(books.spendable, hold.admitted_at)))
         if fits:
             hold = enlarge(books, hold, fits)
         beyond -= fits
@@ -220,7 +220,7 @@ def settle_late(books: Books, closed: ClosedCall, ending: Ending) -> Closed:
     """A lapsed call answers after all: charge the difference, or give it back."""
     difference = ending.metered - closed.charge
     if difference >= 0:
-        fits = Nanos(min(difference, books.room_beyond(closed.admitted_at)))
+        fits = Nanos(min(difference, books.counters.room(books.spendable, closed.admitted_at)))
         draws, owed = books.charge_more(fits, closed)
         absorbed = Nanos(difference - fits)
         if absorbed and books.organization.on_overrun is OnOverrun.OWE:

@@ -181,7 +181,7 @@ def view_limits(
             starts_at=window.start,
             resets_at=window.end,
         )
-        for scope, rule, window in books.hard_limits()
+        for scope, rule, window in books.counters.standing_now()
     )
 
 

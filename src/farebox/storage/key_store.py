@@ -121,7 +121,7 @@ async def revoke_key(connection: _Connection, key_id: UUID) -> datetime:
         NotFoundError: There is no such key.
     """
     async with connection.transaction():
-        pass
+        await _lock(connection, "lock_organization_of_key", key_id)
         cursor = await connection.execute(queries("keys")["revoke_key"], (key_id,))
         row = await cursor.fetchone()
     if row is None:

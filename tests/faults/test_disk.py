@@ -1,0 +1,129 @@
+"""A disk that is slow or refuses to keep: PostgreSQL stops rather than lie, and so do we.
+
+``strace`` puts the faults into the server's own system calls. Where it is not installed, or may not
+trace, these tests skip and say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from farebox.kit.money import NANOS_PER_UNIT, Nanos
+from farebox.ledger.commands import Admitted, Closed
+from farebox.operations.bookkeeper import Bookkeeper
+from farebox.storage.batch_store import PostgresBatchStore
+from farebox.storage.connecting import Connector
+from tests.faults.test_connections import till_of
+from tests.support.processes import DurableServer, Installation
+
+CREDIT = Nanos(100 * NANOS_PER_UNIT)
+ATTACH_SECONDS_MAX = 20.0
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("strace") is None,
+    reason="strace is not installed: slow and failing fsync cannot be injected",
+)
+
+
+@contextmanager
+def injecting(installed: Installation, fault: str) -> Iterator[Path]:
+    """Have every process of the server meet a fault in its ``fdatasync``; gives the trace."""
+    pids = installed.server_pids()
+    trace = installed.home / "trace"
+    command = ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=fdatasync"]
+    command += ["-e", f"inject=fdatasync:{fault}", *(f"-p{pid}" for pid in pids)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as tracer:
+        try:
+            until = time.monotonic() + ATTACH_SECONDS_MAX
+            while not all(_is_traced(pid) for pid in pids):
+                if tracer.poll() is not None:
+                    assert tracer.stderr is not None
+                    pytest.skip(f"strace may not trace here: {tracer.stderr.read().decode()}")
+                assert time.monotonic() < until, "strace did not attach"
+                time.sleep(0.05)
+            yield trace
+        finally:
+            tracer.send_signal(signal.SIGINT)
+
+
+def _is_traced(pid: int) -> bool:
+    """Whether somebody traces it; what has ended meanwhile need not be."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    except OSError:
+        return True
+    return "\nTracerPid:\t0\n" not in status
+
+
+@asynccontextmanager
+async def kept_running(durable: DurableServer) -> AsyncIterator[None]:
+    """Start the server again where it gave up altogether, as its supervisor would."""
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(durable.server.ensure_running)
+
+    keeper = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await asyncio.to_thread(durable.server.ensure_running)
+
+
+@pytest.mark.parametrize("error", ["EIO", "EROFS"])
+async def test_a_failed_fsync_is_in_doubt(
+    durable: DurableServer, tmp_path: Path, error: str
+) -> None:
+    """ENGINE "The server it stands on": a commit that could not be kept may be there all the same.
+
+    The server ends itself with an error of whatever class the disk's is, and the log may hold the
+    commit when it is back: the same commands are asked about, not done again.
+    """
+    async with durable.installation(tmp_path) as installed, kept_running(durable):
+        till = await till_of(installed)
+        await installed.command(till.grant(1_000_000))
+        lanes = [PostgresBatchStore(Connector(installed.dsn, name=f"lane {n}")) for n in range(2)]
+        bookkeeper = Bookkeeper(lanes, monotonic=time.monotonic)
+        bookkeeper.start()
+        chance = random.Random(1)
+        spent = 0
+
+        async def call(number: int) -> int:
+            await asyncio.sleep(chance.uniform(0, 2.0))
+            admit = till.admit(20)
+            admitted = await bookkeeper.submit(admit)
+            assert isinstance(admitted, Admitted), admitted
+            closed = await bookkeeper.submit(till.settle(admit, metered=number % 20))
+            assert isinstance(closed, Closed), closed
+            return closed.charge
+
+        try:
+            with injecting(installed, f"error={error}:when=5") as trace:
+                calls = [asyncio.create_task(call(number)) for number in range(100)]
+                await asyncio.sleep(2.5)
+            spent = sum(await asyncio.gather(*calls))
+        finally:
+            await bookkeeper.aclose()
+        assert trace.read_text().count(f"{error} ") > 1
+        assert await installed.patiently(
+            lambda: installed.rows(
+                "SELECT count(*), sum(charge_nanos)::bigint FROM call WHERE organization_id = %s",
+                till.organization_id,
+            )
+        ) == [(100, spent)]
+        assert await installed.rows("SELECT command_kind, error FROM quarantine") == []
+        assert await installed.rows("SELECT call_id FROM hold") == []
+        await installed.assert_books_clean()
