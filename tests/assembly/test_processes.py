@@ -64,9 +64,9 @@ class Serve:
         assert self.process.stdout is not None
         while "Ctrl-C" not in self.told:
             found, _, _ = select.select([self.process.stdout], [], [], START_SECONDS)
-            line = self.process.stdout.readline() if found else b""
-            assert line, self.end()
-            self.told += line.decode()
+            said = os.read(self.process.stdout.fileno(), 65_536) if found else b""
+            assert said, self.end()
+            self.told += said.decode()
         facts: dict[str, Any] = json.loads((self.home / "ready.json").read_text())
         return facts
 

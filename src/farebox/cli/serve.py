@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from farebox.settings import read_settings
 
     settings = read_settings(
+        home=args.home,
         host=args.host,
         gateway_port=getattr(args, "gateway_port", None),
         console_port=getattr(args, "console_port", None),
