@@ -176,8 +176,11 @@ CREATE TABLE model (
     counts_o200k boolean NOT NULL DEFAULT false,
     image_tokens_max bigint,
     aliases text[] NOT NULL DEFAULT '{}',
+    patterns text[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (provider, name)
 );
+COMMENT ON COLUMN model.patterns IS 'Regular expressions for names that cannot be listed, such as those of
+fine-tuned models.';
 
 -- Money --------------------------------------------------------------------------------------
 
@@ -386,6 +389,8 @@ CREATE TABLE posting (
     CHECK (cardinality(accounts) = cardinality(amounts_nanos))
 );
 CREATE INDEX posting_organization ON posting (organization_id, id);
+CREATE INDEX posting_calls ON posting (organization_id, last_sequence) WHERE kind = 'calls';
+CREATE INDEX posting_call ON posting (call_id) WHERE call_id IS NOT NULL;
 CREATE UNIQUE INDEX posting_breakage_once ON posting (grant_id, coalesce(call_id, grant_id))
     WHERE kind = 'breakage';
 COMMENT ON TABLE posting IS 'The double-entry journal; debits positive; never updated or deleted.';
