@@ -20,10 +20,12 @@ import pytest
 
 from farebox.kit.money import NANOS_PER_UNIT, Nanos
 from farebox.ledger.commands import Admitted, Closed
+from farebox.operations.batches import BatchStoreLostError
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.connecting import Connector
 from tests.faults.test_connections import till_of
+from tests.faults.traffic import Clients, Traffic, assert_charged_once
 from tests.support.processes import DurableServer, Installation
 
 CREDIT = Nanos(100 * NANOS_PER_UNIT)
@@ -84,6 +86,30 @@ async def kept_running(durable: DurableServer) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize("error", ["EIO", "EROFS"])
+async def test_an_error_that_ends_the_server_leaves_the_commit_in_doubt(
+    durable: DurableServer, tmp_path: Path, error: str
+) -> None:
+    """ENGINE "Idempotency": whatever class the disk's error has, the commit may be there."""
+    async with durable.installation(tmp_path) as installed, kept_running(durable):
+        till = await till_of(installed)
+        await installed.command(till.grant(100))
+        store = PostgresBatchStore(Connector(installed.dsn, name="lane"))
+        try:
+            await store.run([till.admit(1)], resent=False)  # connected before the fault is there
+            admit = till.admit(20)
+            with injecting(installed, f"error={error}:when=1"), pytest.raises(BatchStoreLostError):
+                await store.run([admit], resent=False)
+            await installed.patiently(lambda: installed.rows("SELECT"))
+            (result,) = await store.run([admit], resent=True)
+            assert isinstance(result, Admitted), result
+        finally:
+            await store.aclose()
+        assert await installed.rows(
+            "SELECT amount_nanos FROM hold WHERE call_id = %s", admit.call_id
+        ) == [(20,)]
+
+
+@pytest.mark.parametrize("error", ["EIO", "EROFS"])
 async def test_a_failed_fsync_is_in_doubt(
     durable: DurableServer, tmp_path: Path, error: str
 ) -> None:
@@ -128,3 +154,38 @@ async def test_a_failed_fsync_is_in_doubt(
         assert await installed.rows("SELECT command_kind, error FROM quarantine") == []
         assert await installed.rows("SELECT call_id FROM hold") == []
         await installed.assert_books_clean()
+
+
+async def slow(durable: DurableServer, home: Path, *, fault: str, seconds: float) -> None:
+    """Traffic through a gateway while the disk takes its time."""
+    async with durable.installation(home) as installed, kept_running(durable):
+        customer = await installed.customer("acme", CREDIT)
+        gateway = await installed.spawn("gateway")
+        async with Clients(customer) as clients:
+            traffic = Traffic(clients, lambda: [gateway.url], random.Random(1))
+            with injecting(installed, fault) as trace:
+                traffic.start(8)
+                await asyncio.sleep(seconds)
+            assert "DELAYED" in trace.read_text()
+            await traffic.stop()
+            assert (await clients.call(gateway.url, 40, stream=False)).is_whole
+        assert traffic.whole(), traffic.tally()
+        assert {o.status for o in traffic.outcomes} <= {200, 503}, traffic.tally()
+        await installed.until("SELECT NOT EXISTS (SELECT FROM hold)")
+        await assert_charged_once(installed, customer.organization_id, traffic.whole())
+        assert await installed.rows("SELECT command_kind, error FROM quarantine") == []
+        await installed.assert_books_clean()
+
+
+async def test_a_slow_disk(durable: DurableServer, tmp_path: Path) -> None:
+    """DESIGN promise 2: with 50 ms for each flush, everybody waits longer and is charged once."""
+    await slow(durable, tmp_path, fault="delay_exit=50000", seconds=2.0)
+
+
+@pytest.mark.long
+async def test_a_disk_that_stands_still(durable: DurableServer, tmp_path: Path) -> None:
+    """ENGINE "Idempotency": a flush of 18 s is given up, asked about on another connection, kept.
+
+    Longer than a batch may take, and than anybody waits for a lock.
+    """
+    await slow(durable, tmp_path, fault="delay_exit=18000000:when=20+40", seconds=90.0)

@@ -28,6 +28,9 @@ OUTPUT_NANOS = 30_000
 
 CALL_SECONDS_MAX = 120.0
 
+IMPATIENT = 0.1
+"""Share of calls whose client hangs up soon, wherever the answer is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -197,9 +200,14 @@ class Traffic:
                 orders |= pace(head_ms=chance.randint(0, 20), event_ms=chance.randint(0, 10))
             else:
                 orders |= pace(head_ms=chance.choice((0, 5, 30, 200)))
-            outcome = await self.clients.call(
-                chance.choice(urls), 40, stream=stream, directives=orders
-            )
+            patience = chance.uniform(0.0, 0.3) if chance.random() < IMPATIENT else None
+            try:
+                async with asyncio.timeout(patience):
+                    outcome = await self.clients.call(
+                        chance.choice(urls), 40, stream=stream, directives=orders
+                    )
+            except TimeoutError:
+                outcome = Outcome(0, "hung up")
             self.outcomes.append(outcome)
             if not outcome.is_whole:
                 await asyncio.sleep(0.02)

@@ -15,9 +15,7 @@ from tests.support.tenants import NewTenant, Tenant, add_provider, make_tenant
 
 
 @pytest.fixture(scope="session")
-def house(
-    postgres: TestServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[House]:
+def house(postgres: TestServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """One house for all of the gateway's tests, with a provider that can be scripted."""
     with pytest.MonkeyPatch.context() as patch, postgres.database() as dsn:
         patch.setattr("farebox.assembly.directory.SimulatedUpstream", ScriptableUpstream)

@@ -73,7 +73,7 @@ def test_labels_that_no_database_keeps(tenant: Tenant, stream: bool) -> None:
 
 
 def test_too_much_metadata_is_cut_not_refused(tenant: Tenant) -> None:
-    """What does not fit is left out of the row, and the header's tags are never what is left out."""
+    """What does not fit is left out of the row; the header's tags go before all others."""
     tags = ",".join(f"h{i}=v" for i in range(32))
     tenant.chat({"X-Farebox-Tags": tags}, metadata={f"m{i}": "v" for i in range(40)})
     tenant.chat(metadata={f"m{i}": "v" for i in range(40)}, user="u" * 500)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -116,13 +117,15 @@ def test_wrong_types_are_refused_by_name(tenant: Tenant, field: str) -> None:
         if (field, value) in _FINE:
             continue
         # The output is so dear that nothing is admitted by a mistake of the test.
-        fields: dict[str, object] = {"max_completion_tokens": 90_000_000, "stream": True, "n": 128}
+        fields: dict[str, Any] = {"max_completion_tokens": 90_000_000, "stream": True, "n": 128}
         reply = tenant.post(CHAT, chat_body(**(fields | {field: value})))
         assert reply.status in {400, 404}, (value, reply.body)
         assert reply.error["type"] == "invalid_request_error"
         if reply.status == 400:
             named = (reply.error["param"] or "") + reply.error["message"]
-            assert field.split("_options")[0] in named or "hosted tools" in named, reply.error
+            assert field.split("_options", maxsplit=1)[0] in named or "hosted tools" in named, (
+                reply.error
+            )
 
 
 _FINE: list[tuple[str, object]] = [
@@ -166,7 +169,7 @@ _FINE: list[tuple[str, object]] = [
     ids=str,
 )
 def test_values_out_of_range_are_refused_by_name(
-    tenant: Tenant, changes: dict[str, object], param: str
+    tenant: Tenant, changes: dict[str, Any], param: str
 ) -> None:
     """A value that has no bound or no meaning is 400 and names the field."""
     reply = tenant.post(CHAT, chat_body(**changes))

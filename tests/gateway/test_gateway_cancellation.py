@@ -104,9 +104,7 @@ async def test_ended_at_every_turn(
     for turn in range(TURNS):
         async with SmallGateway(script) as small:
             server = FakeServer(stream=stream)
-            call = asyncio.create_task(
-                small.server()(server.scope, server.receive, server.send)
-            )
+            call = asyncio.create_task(small.server()(server.scope, server.receive, server.send))
             for _ in range(turn):
                 await asyncio.sleep(0)
             whole_turns += call.done()
@@ -136,14 +134,12 @@ async def test_ended_at_every_turn(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_database_goes_at_every_turn(stream: bool) -> None:
-    """ENGINE.md: with the database away the end of an answer waits; when it is back, it is charged."""
+    """ENGINE.md: with the database away an answer's end waits; when it is back, it is charged."""
     script = stream_script if stream else json_script
     for turn in range(0, 60, 2):
         async with SmallGateway(script) as small:
             server = FakeServer(stream=stream)
-            call = asyncio.create_task(
-                small.server()(server.scope, server.receive, server.send)
-            )
+            call = asyncio.create_task(small.server()(server.scope, server.receive, server.send))
             for _ in range(turn):
                 await asyncio.sleep(0)
             small.store.away = True

@@ -1,4 +1,4 @@
-"""What goes upstream is what is held: limits, tiers, one meaning for every key, bounds for all else.
+"""What goes upstream is what is held: limits, tiers, one meaning for every key, bounds for all.
 
 The provider is the simulated one behind real HTTP, so its request log is what left the gateway.
 """
@@ -48,7 +48,7 @@ def image(url: str) -> list[dict[str, object]]:
 def test_the_limit_that_is_held_goes_upstream(
     new_tenant: NewTenant,
     mock: MockUpstream,
-    fields: dict[str, object],
+    fields: dict[str, Any],
     limit: int,
     upstream: dict[str, object],
     stream: bool,
@@ -144,9 +144,7 @@ def test_a_disguised_image_is_bounded(tenant: Tenant, mock: MockUpstream, part: 
         assert call.held - call.output_limit * OUTPUT > 10_000 * INPUT
 
 
-def test_an_inline_image_is_held_at_the_models_maximum(
-    tenant: Tenant, mock: MockUpstream
-) -> None:
+def test_an_inline_image_is_held_at_the_models_maximum(tenant: Tenant, mock: MockUpstream) -> None:
     """An image's data is not text: twenty-odd kilobytes of it are not held as tokens."""
     reply = tenant.chat(model=MOCKED, messages=image(IMAGE), max_completion_tokens=10)
     assert reply.status == 200, reply.body
@@ -158,7 +156,7 @@ def test_an_inline_image_is_held_at_the_models_maximum(
 
 
 def test_prompts_that_only_the_window_bounds(new_tenant: NewTenant, mock: MockUpstream) -> None:
-    """An image's address or a file is bounded by the whole window, and refused for what it holds."""
+    """An image's address or a file is bounded by the whole window, and held so."""
     tenant = new_tenant(credit="1.00")
     window = 1_050_000
     file = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:;base64,AA"}}
@@ -261,7 +259,7 @@ def test_counting_is_not_fooled_by_a_prefix(new_tenant: NewTenant, prefix: str) 
     assert needed > 4_000 * INPUT
 
 
-def count_and_bytes(new_tenant: NewTenant, **fields: object) -> tuple[Reply, int]:
+def count_and_bytes(new_tenant: NewTenant, **fields: Any) -> tuple[Reply, int]:
     """A call that is counted; gives what it needed."""
     tenant = new_tenant(credit="0.001")
     reply = tenant.chat(max_completion_tokens=10, **fields)
@@ -284,7 +282,7 @@ def count_and_bytes(new_tenant: NewTenant, **fields: object) -> tuple[Reply, int
     ids=range(8),
 )
 def test_everything_that_may_enter_the_prompt_is_counted(
-    new_tenant: NewTenant, fields: dict[str, object]
+    new_tenant: NewTenant, fields: dict[str, Any]
 ) -> None:
     """Whatever part of the request carries a text, its tokens are in the bound."""
     reply, needed = count_and_bytes(new_tenant, **fields)

@@ -27,9 +27,7 @@ SCRIPT = {"X-Sandbox-Script": "slow"}
 
 
 @pytest.fixture(scope="module")
-def house(
-    postgres: TestServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[House]:
+def house(postgres: TestServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A house of its own, with a worker: its clock is not the others'."""
     with pytest.MonkeyPatch.context() as patch, postgres.database() as dsn:
         patch.setattr("farebox.assembly.directory.SimulatedUpstream", ScriptableUpstream)
@@ -125,9 +123,7 @@ def _breakage(house: House, tenant: Tenant) -> int:
     return int(house.query(sql, tenant.organization_id)[0][0])
 
 
-def test_many_jumps_under_traffic(
-    new_tenant: NewTenant, house: House
-) -> None:
+def test_many_jumps_under_traffic(new_tenant: NewTenant, house: House) -> None:
     """Small jumps beside traffic change nothing that a call costs."""
     tenant = new_tenant()
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""The database goes away and comes back: 503 meanwhile and never 401, nothing lost, nothing doubled.
+"""The database goes away and comes back: 503 meanwhile, never 401, nothing lost or doubled.
 
 The server here is a durable one of its own, so that it can be killed and started again.
 """
@@ -121,19 +121,19 @@ def test_away_and_back(killable: Killable, tenant: Tenant) -> None:
             model=MODEL, messages=[{"role": "user", "content": "x"}]
         )
         assert answer.choices
-    with sync_client(killable.house.base_url, "fbx_test_" + "1" * 44) as (client, _):
-        with pytest.raises(openai.AuthenticationError):
-            client.models.list()
+    with (
+        sync_client(killable.house.base_url, "fbx_test_" + "1" * 44) as (client, _),
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.models.list()
     assert tenant.get("/readyz", key="").status == 200
     assert [call.state for call in tenant.calls()].count("settled") == 2
     tenant.check_books()
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_away_at_the_end_of_an_answer(
-    killable: Killable, tenant: Tenant, stream: bool
-) -> None:
-    """ENGINE.md: the end of an answer waits for its charge; the same settle is sent until it is in."""
+def test_away_at_the_end_of_an_answer(killable: Killable, tenant: Tenant, stream: bool) -> None:
+    """ENGINE.md: an answer's end waits for its charge; the same settle is sent until it is in."""
     house = killable.house
     pauses: list[Pause] = []
 
@@ -155,7 +155,7 @@ def test_away_at_the_end_of_an_answer(
         call.sock.settimeout(1.5)
         with pytest.raises(TimeoutError):
             call.read_until(b"[DONE]" if stream else b"HTTP/1.1 200")
-        assert b"finish_reason\":\"stop" not in call.received
+        assert b'finish_reason":"stop' not in call.received
         killable.start()
         call.sock.settimeout(30)
         call.read_until(b"[DONE]" if stream else b"chatcmpl")

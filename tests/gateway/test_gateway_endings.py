@@ -1,7 +1,7 @@
 """However a call ends: its hold ends, it is charged once and exactly, and the books agree.
 
-Every test ends with ``check_books``: no open hold, each call one row, the sum of the charges is what
-was spent, and everything recomputed from its own rows.
+Every test ends with ``check_books``: no open hold, each call one row, the sum of the charges is
+what was spent, and everything recomputed from its own rows.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from farebox.operations.upstream import (
     UpstreamTimeoutError,
 )
 from tests.support.house import House
+from tests.support.mock_upstream import MockUpstream
 from tests.support.scripted_upstream import (
     DONE,
     JSON,
@@ -274,7 +275,7 @@ def test_an_event_that_reports_an_error(tenant: Tenant, scripts: Scripts) -> Non
         [b""],
         [b"\n\n\n"],
         [b": comment\n\n"],
-        [b"data: {\"choices\":[{\"delta\":{},\"index\":0}]}\n\n"],
+        [b'data: {"choices":[{"delta":{},"index":0}]}\n\n'],
         [b"data: not json\n\n"],
         [b'data: {"choices":[{"delta":{"content":"cut o'],
         [b"<html>no stream</html>"],
@@ -298,12 +299,14 @@ def test_a_stream_that_is_none(tenant: Tenant, scripts: Scripts, pieces: list[by
 def test_a_client_hangs_up_on_a_silent_stream(
     new_tenant: NewTenant, house: House, scripts: Scripts
 ) -> None:
-    """DED-15: wherever the client hangs up, the upstream is closed and the tokens so far charged."""
+    """DED-15: wherever the client hangs up, the upstream is closed and the tokens charged."""
     words = ["one", " two", " three", " four"]
     for told in range(len(words) + 1):
         responses: list[ScriptedResponse] = []
 
-        def silent(_: Any, told: int = told, kept: list[Any] = responses) -> ScriptedResponse:
+        def silent(
+            _: Any, told: int = told, kept: list[ScriptedResponse] = responses
+        ) -> ScriptedResponse:
             pieces = [delta(word) for word in words[:told]]
             kept.append(ScriptedResponse([delta(""), *pieces, Pause(), *pieces]))
             return kept[0]
@@ -324,7 +327,7 @@ def test_a_client_hangs_up_on_a_silent_stream(
 
 @pytest.mark.parametrize("index", range(1, 9))
 def test_a_client_hangs_up_on_a_flowing_stream(new_tenant: NewTenant, index: int) -> None:
-    """Hung up at any event of a stream that goes on: charged once, for no more than was generated."""
+    """Hung up at any event of a running stream: charged once, for what was generated at most."""
     tenant = new_tenant()
     headers = {"X-Sandbox-Latency-Ms": "event=20"}
     with tenant.raw(chat_body(stream=True, max_completion_tokens=24), headers) as call:
@@ -612,3 +615,66 @@ def test_calls_in_flight_end_at_a_zero_balance(
         call.read_until(b"[DONE]")
     assert tenant.spent() == 20 * INPUT + (9_000 + 9_500) * OUTPUT
     tenant.check_books()
+
+
+# Over real HTTP to the provider.
+
+
+@pytest.mark.parametrize(
+    ("name", "orders", "told", "outcome"),
+    [
+        ("late", {"X-Sandbox-Latency-Ms": "60000"}, 0, "closed"),
+        ("dripping", {"X-Sandbox-Latency-Ms": "event=40"}, 4, "closed"),
+        ("silent", {"X-Sandbox-Fault": "hang,drop_after=4"}, 4, "closed"),
+    ],
+)
+def test_the_provider_sees_the_client_go(
+    new_tenant: NewTenant,
+    house: House,
+    mock: MockUpstream,
+    name: str,
+    orders: dict[str, str],
+    told: int,
+    outcome: str,
+) -> None:
+    """On disconnect the connection to the provider is closed, so that it stops working for us."""
+    add_provider(house, name, mock.ordering(orders))
+    tenant = new_tenant()
+    before = len(mock.billed)
+    body = chat_body(model=f"{name}/gpt-5.4", stream=True, max_completion_tokens=30)
+    with tenant.raw(body) as call:
+        if told:
+            call.read_events(told)
+        else:
+            wait_for(lambda: len(mock.requests) > 0 and tenant.open_holds() == 1)
+            house.run(_nap(0.1))
+        call.hang_up()
+    row = ended(tenant)
+    assert (row.reason, row.estimated) == ("client_disconnected", True)
+    assert row.output_tokens <= 30
+    wait_for(lambda: len(mock.billed) > before and mock.billed[-1].outcome == outcome)
+
+
+@STREAMED
+@pytest.mark.parametrize(
+    ("name", "fault_text"),
+    [("teapot", "status=503"), ("cut", "drop_after=0"), ("usageless", "no_usage")],
+)
+def test_faults_over_http(
+    tenant: Tenant, house: House, mock: MockUpstream, name: str, fault_text: str, stream: bool
+) -> None:
+    """The same endings, with a socket between: released, or charged by our own count."""
+    name = f"{name}-{stream}"
+    add_provider(house, name, mock.ordering({"X-Sandbox-Fault": fault_text}))
+    reply = tenant.chat(model=f"{name}/gpt-5.4", stream=stream, max_completion_tokens=12)
+    call = ended(tenant, reply)
+    if fault_text == "no_usage":
+        assert (call.state, call.estimated, call.output_tokens) == ("settled", True, 12)
+        return
+    assert (call.state, call.charge) == ("released", 0)
+    if fault_text == "status=503":
+        assert reply.status == 503
+    elif stream:
+        assert b'"upstream_error"' in reply.body
+    else:
+        assert reply.status == 502

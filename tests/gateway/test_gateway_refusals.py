@@ -57,7 +57,7 @@ def refused(
             )
         assert wire.count == attempts
         assert type(caught.value) is kind
-        assert caught.value.request_id.startswith("req_")
+        assert (caught.value.request_id or "").startswith("req_")
     return caught.value
 
 
@@ -161,9 +161,7 @@ def test_an_unknown_model(tenant: Tenant) -> None:
 
 def test_a_lane_without_a_price(tenant: Tenant) -> None:
     """Decision 9: a tier that has no price is refused, never charged as standard."""
-    error = refused(
-        tenant, openai.BadRequestError, model="gpt-5.4-nano", service_tier="priority"
-    )
+    error = refused(tenant, openai.BadRequestError, model="gpt-5.4-nano", service_tier="priority")
     assert error.param == "service_tier"
     assert tenant.calls() == []
 
@@ -190,9 +188,7 @@ def test_a_model_that_is_taken_off_sale(tenant: Tenant, house: House) -> None:
 def test_an_exhausted_balance(new_tenant: NewTenant, credit: str | None, stream: bool) -> None:
     """ERR-01, ERR-03, ERR-06, NEG-01: 429 insufficient_quota, one attempt, says what to do."""
     tenant = new_tenant(credit=credit)
-    error = refused(
-        tenant, openai.RateLimitError, max_completion_tokens=10_000, stream=stream
-    )
+    error = refused(tenant, openai.RateLimitError, max_completion_tokens=10_000, stream=stream)
     assert facts(error) == ("credit_balance_exhausted", "insufficient_quota", None)
     assert error.response.headers["x-should-retry"] == "false"
     assert "retry-after" not in error.response.headers
@@ -233,9 +229,7 @@ def test_a_monthly_limit(new_tenant: NewTenant, house: House) -> None:
     """ERR-03: the refusal names the limit's figures, its reset and what to do."""
     tenant = new_tenant(credit="100")
     result = house.command(
-        SetLimit(
-            organization_id=tenant.organization_id, period=Period.MONTH, maximum=nanos("0.50")
-        )
+        SetLimit(organization_id=tenant.organization_id, period=Period.MONTH, maximum=nanos("0.50"))
     )
     assert isinstance(result, Done), result
     assert tenant.chat(max_completion_tokens=10_000).status == 200
@@ -303,9 +297,7 @@ def test_held_money_that_does_not_come_back(
         assert tenant.refusals(1)[0][0] == "balance_held"
 
         # The shipped client tries again by itself, and that helps.
-        threading.Timer(
-            2.5, lambda: house.loop.call_soon_threadsafe(pauses[0].over.set)
-        ).start()
+        threading.Timer(2.5, lambda: house.loop.call_soon_threadsafe(pauses[0].over.set)).start()
         with sync_client(house.base_url, tenant.key) as (client, wire):
             client.chat.completions.create(
                 model=MODEL, messages=HELLO, max_completion_tokens=10_000

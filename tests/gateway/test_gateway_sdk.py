@@ -171,7 +171,7 @@ def test_the_models_list_and_one_of_it(client: openai.OpenAI) -> None:
 
 
 def test_several_choices_are_held_and_charged(tenant: Tenant, client: openai.OpenAI) -> None:
-    """n = 3 holds three times the limit, goes upstream as it is, and is charged as reported."""
+    """N = 3 holds three times the limit, goes upstream as it is, and is charged as reported."""
     answer = client.chat.completions.create(
         model=MODEL,
         messages=HELLO,

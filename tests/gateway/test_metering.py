@@ -53,7 +53,7 @@ async def test_a_text_that_begins_like_an_image() -> None:
 
 
 async def test_tokens_given_as_numbers() -> None:
-    """An embeddings input of token numbers is as long as it says (field bug 47: true zeros stay)."""
+    """An embeddings input of token numbers is as long as it says."""
     for value, tokens in (([5, 6, 7], 3), ([[5], [6, 7]], 3), ("a b", 2), (["a", "b c"], 2)):
         body = read_embeddings(json.dumps({"model": "m", "input": value}).encode())
         assert await prompt_tokens(body, words) == min(

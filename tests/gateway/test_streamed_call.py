@@ -58,7 +58,7 @@ async def test_a_stream_cut_at_every_byte(newline: bytes) -> None:
     """Wherever the network cuts the stream, the client gets the same and is charged the same."""
     data = b"".join([*HEAD, *TAIL]).replace(b"\n\n", newline * 2)
     kept = b"".join([*HEAD, TAIL[0], DONE]).replace(b"\n\n", newline * 2)
-    for at in range(0, len(data)):
+    for at in range(len(data)):
         async with SmallGateway(scripted(data[:at], data[at:])) as small:
             assert b"".join(await small.stream()) == kept
             assert (await small.only_call()).charge == FULL
@@ -137,7 +137,7 @@ async def test_the_last_of_several_choices_ends_the_answer() -> None:
 @pytest.mark.parametrize("at", range(5))
 async def test_the_tier_is_found_wherever_it_is(at: int) -> None:
     """DED-13: the tier may stand in any event; a usage chunk without it does not hide it."""
-    tier = {"service_tier": "priority"}
+    tier: Any = {"service_tier": "priority"}
     end: list[bytes | Exception] = [delta("", finish="stop"), usage_chunk(10, 5), DONE]
     head = [delta("one two"), delta(" three")]
     if at == 0:
@@ -174,7 +174,11 @@ async def test_a_server_that_does_not_stream(kind: str) -> None:
 async def test_a_stream_without_a_content_type(headers: tuple[tuple[str, str], ...]) -> None:
     """A server that forgets to say what it sends is taken at the request's word."""
     async with SmallGateway(scripted(*HEAD, *TAIL, headers=headers)) as small:
-        assert b"".join(await small.stream()).endswith(DONE)
+        answer = await small.call(stream=True)
+        assert isinstance(answer, StreamAnswer)
+        kind = dict(headers).get("content-type") or "text/event-stream"
+        assert [value for name, value in answer.headers if name == "content-type"] == [kind]
+        assert b"".join([piece async for piece in answer.chunks]).endswith(DONE)
         assert (await small.only_call()).charge == FULL
 
 
@@ -282,6 +286,7 @@ async def test_a_lost_node_closes_its_calls(stream: bool) -> None:
         await asyncio.sleep(0)
         small.upstream.before.over.set()
         answer = await call
+        assert not isinstance(answer, StreamAnswer)
         shown = b"".join(answer) if isinstance(answer, list) else answer.body
         assert b'"upstream_error"' in shown
         closed = await small.only_call()

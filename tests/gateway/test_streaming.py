@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -38,7 +39,7 @@ def test_events_split_anywhere_and_often(cuts: list[int], mixed: list[bool]) -> 
     data = b"".join(events)
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     splitter = EventSplitter()
-    found = [e for a, b in zip(places, places[1:], strict=False) for e in splitter.feed(data[a:b])]
+    found = [e for a, b in pairwise(places) for e in splitter.feed(data[a:b])]
     assert found == events
 
 

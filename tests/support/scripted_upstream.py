@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from farebox.operations.upstream import (
     UpstreamBrokenError,
     UpstreamRequest,
@@ -123,6 +125,7 @@ class ScriptableUpstream(SimulatedUpstream):
 
     scripts: ClassVar[dict[str, Script]] = {}
 
+    @override
     async def send(self, request: UpstreamRequest) -> Any:
         name = dict(request.sandbox_headers).get("x-sandbox-script")
         if name is None:
@@ -138,7 +141,7 @@ def event(document: object) -> bytes:
     return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
 
 
-def delta(text: str, *, index: int = 0, finish: str | None = None, **more: object) -> bytes:
+def delta(text: str, *, index: int = 0, finish: str | None = None, **more: Any) -> bytes:
     """A chunk of a streamed chat answer."""
     choice = {"index": index, "delta": {"content": text}, "finish_reason": finish}
     return event({"object": "chat.completion.chunk", "choices": [choice], **more})

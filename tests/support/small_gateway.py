@@ -253,7 +253,7 @@ class SmallGateway:
         path: str = "/v1/chat/completions",
         method: str = "POST",
         until_gone: Callable[[], Awaitable[object]] | None = None,
-        **fields: object,
+        **fields: Any,
     ) -> Answer | StreamAnswer:
         """Hand a request to the handler, below any server."""
         if body is None:
@@ -277,7 +277,7 @@ class SmallGateway:
         finally:
             request.presence.close()
 
-    async def stream(self, **fields: object) -> list[bytes]:
+    async def stream(self, **fields: Any) -> list[bytes]:
         """A streamed call's pieces, read to the end."""
         answer = await self.call(stream=True, **fields)
         assert isinstance(answer, StreamAnswer), answer

@@ -156,7 +156,7 @@ class Tenant:
         finally:
             connection.close()
 
-    def chat(self, headers: Mapping[str, str] | None = None, **fields: object) -> Reply:
+    def chat(self, headers: Mapping[str, str] | None = None, **fields: Any) -> Reply:
         """A chat call, whole or streamed, read to its end."""
         return self.post("/v1/chat/completions", chat_body(**fields), headers)
 
@@ -320,7 +320,7 @@ def wait_for(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def chat_body(text: str = "Say hello.", **fields: object) -> dict[str, object]:
+def chat_body(text: str = "Say hello.", **fields: Any) -> dict[str, Any]:
     """A chat request's body."""
     return {"model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
 

@@ -30,6 +30,7 @@ from farebox.operations.directory import Caller
 
 CALLS_PREFIX: Final = "/api/v1/calls/"
 MODELS_PREFIX: Final = "/v1/models/"
+EVENT_STREAM: Final = ("content-type", "text/event-stream")
 
 _C = TypeVar("_C", bound=Call)
 
@@ -156,10 +157,12 @@ class Gateway:
             if "json" in dict(response.headers).get("content-type", ""):
                 return await finish_whole(call, response, "chat")  # it does not stream
             streaming = True
-            headers = answer_headers(call, response)
+            headers = [*answer_headers(call, response), ("cache-control", "no-cache")]
+            if not dict(headers).get("content-type"):
+                headers = [*(h for h in headers if h[0] != "content-type"), EVENT_STREAM]
             return StreamAnswer(
                 response.status,
-                [*headers, ("cache-control", "no-cache")],
+                headers,
                 call.stream(response),
                 call.abandon,
             )

@@ -36,6 +36,10 @@ AWAY: Final = frozenset({"", "08", "25", "28", "3D", "53", "57", "58"})
 """Classes of errors of a database that is away, or cannot take anything now. Everything else is
 taken for a trouble of these rows, in which nothing was committed and other batches can go on."""
 
+ENDED: Final = frozenset({"FATAL", "PANIC"})
+"""Severities with which a session or the server ends itself, of whatever class the cause is: a
+commit whose log could not be flushed to the disk may be in the log all the same."""
+
 BATCH_SECONDS_MAX: Final = 15.0
 """A batch takes milliseconds; longer than the lock timeout, this is a connection that is gone."""
 
@@ -125,6 +129,8 @@ def _failure(error: Exception) -> FareboxError:
     text = f"{state or type(error).__name__}: {error}"
     if state in TRY_AGAIN:
         return BatchUnsettledError(text)
+    if isinstance(error, psycopg.Error) and error.diag.severity_nonlocalized in ENDED:
+        return BatchStoreLostError(text)
     if state[:2] in REJECTED:
         return BatchRejectedError(text)
     return BatchStoreLostError(text) if state[:2] in AWAY else BatchUnsettledError(text)
