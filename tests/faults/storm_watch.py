@@ -69,13 +69,28 @@ class Watched:
     limit_commits_over: int = 0
 
 
+def install_watch(dsn: str) -> None:
+    """Have every commit written down from now on."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(_TRIGGERS)
+
+
+def count_commits(dsn: str, organization_id: UUID, watched: Watched | None = None) -> Watched:
+    """What was written down."""
+    watched = watched or Watched()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        _count_commits(connection, organization_id, watched)
+        _count_limits(connection, organization_id, watched)
+    return watched
+
+
 @contextmanager
 def watching(dsn: str, organization_id: UUID) -> Iterator[Watched]:
     """Watch an organisation from before the storm until after it; the figures are there then."""
     watched = Watched()
     stop = threading.Event()
+    install_watch(dsn)
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(_TRIGGERS)
         thread = threading.Thread(target=_look, args=(connection, organization_id, watched, stop))
         thread.start()
         try:
@@ -83,8 +98,7 @@ def watching(dsn: str, organization_id: UUID) -> Iterator[Watched]:
         finally:
             stop.set()
             thread.join()
-        _count_commits(connection, organization_id, watched)
-        _count_limits(connection, organization_id, watched)
+    count_commits(dsn, organization_id, watched)
 
 
 def _look(

@@ -11,16 +11,22 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import aiohttp
+import psycopg
 import pytest
 
+from farebox.kit.errors import UnavailableError
 from farebox.kit.money import NANOS_PER_UNIT, Nanos
-from tests.faults.traffic import Clients, Traffic, assert_charged_once
+from farebox.storage.batch_store import BATCH_SECONDS_MAX
+from tests.faults.storm_watch import count_commits, install_watch
+from tests.faults.traffic import Clients, Traffic, assert_charged_once, say
 from tests.support.processes import (
+    BACK_SECONDS_MAX,
     Customer,
     FareboxProcess,
     Installation,
@@ -28,6 +34,10 @@ from tests.support.processes import (
 )
 
 CALLERS = 12
+RICHES = Nanos(1_000 * NANOS_PER_UNIT)
+DROP = Nanos(NANOS_PER_UNIT // 100)
+"""A cent: three calls at once, ten one after the other."""
+
 FAULTS_PER_ROUND = 25
 ROUNDS = 20
 
@@ -61,6 +71,8 @@ class Fleet:
             (3, self.kill_backend),
             (2, self.pause_backend),
             (1, self.pause_cluster),
+            (1, self.pause_backend_for_long),
+            (1, self.kill_everything),
         ]
 
     async def start(self) -> None:
@@ -160,13 +172,32 @@ class Fleet:
         """SIGSTOP one process of the server, perhaps one that holds a lock."""
         await self._pause([self._any_child()])
 
+    async def pause_backend_for_long(self) -> None:
+        """SIGSTOP one for longer than a batch may take: its commit may come after all."""
+        await self._pause([self._any_child()], BATCH_SECONDS_MAX + 3.0)
+
     async def pause_cluster(self) -> None:
         """SIGSTOP the whole server."""
         await self._pause(self.installed.server_pids())
 
-    async def _pause(self, pids: Sequence[int | None]) -> None:
+    async def kill_everything(self) -> None:
+        """SIGKILL all at once, as a machine that loses its power; and start again."""
+        pids = [gateway.pid for gateway in self.gateways]
+        self.away.update(self.gateways)
+        for process in (*self.gateways, self.worker, self.console):
+            process.kill()
+        await self.kill_cluster()
+        restart = self.installed.restart
+        everybody = (*self.gateways, self.worker, self.console)
+        await asyncio.gather(*(restart(process) for process in everybody))
+        self.away.clear()
+        for pid in pids:
+            await self.installed.unsee(pid)
+            self.orphans.append(asyncio.create_task(self._see_holds_end(pid)))
+
+    async def _pause(self, pids: Sequence[int | None], seconds: float | None = None) -> None:
         self._signal(signal.SIGSTOP, pids)
-        await asyncio.sleep(self.chance.choice(PAUSES_SECONDS))
+        await asyncio.sleep(seconds or self.chance.choice(PAUSES_SECONDS))
         self._signal(signal.SIGCONT, pids)
 
     def _signal(self, order: signal.Signals, pids: Sequence[int | None]) -> None:
@@ -182,31 +213,54 @@ class Fleet:
 
 
 async def play(seed: int, faults: Sequence[str | None]) -> None:
-    """One round: named faults, or any, at seeded moments under traffic."""
+    """One round: named faults, or any, at seeded moments under traffic.
+
+    One customer is rich, the other has hardly more than a call may cost, all the time.
+    """
     chance = random.Random(seed)
-    async with bundled_installation() as installed:
-        customer = await installed.customer("acme", Nanos(1_000 * NANOS_PER_UNIT))
+    async with bundled_installation() as installed, AsyncExitStack() as stack:
+        install_watch(installed.dsn)
         fleet = Fleet(installed, chance)
         await fleet.start()
-        async with Clients(customer) as clients:
+        crowds: list[tuple[Customer, Traffic]] = []
+        for name, credit, callers in (("rich", RICHES, CALLERS), ("poor", DROP, CALLERS // 2)):
+            customer = await installed.customer(name, credit)
+            clients = await stack.enter_async_context(Clients(customer))
             traffic = Traffic(clients, fleet.urls, chance)
-            traffic.start(CALLERS)
-            for name in faults:
-                await asyncio.sleep(chance.uniform(0.1, 1.0))
-                await (fleet.harm() if name is None else fleet.do(getattr(fleet, name)))
+            traffic.start(callers)
+            crowds.append((customer, traffic))
+        (rich, crowd), (poor, _) = crowds
+        for fault in faults:
+            await asyncio.sleep(chance.uniform(0.1, 1.0))
+            await (fleet.harm() if fault is None else fleet.do(getattr(fleet, fault)))
+            for customer, traffic in crowds:
                 await assert_charged_once(installed, customer.organization_id, traffic.whole())
-                await installed.assert_books_clean()
-            await traffic.stop()
-            await asyncio.gather(*fleet.orphans)
-            await assert_everybody_is_served(fleet, clients, traffic)
-        await assert_nothing_is_left(installed, customer, traffic)
+            await installed.assert_books_clean()
+            await top_up(installed, poor)
+        await asyncio.gather(*(traffic.stop() for _, traffic in crowds))
+        await asyncio.gather(*fleet.orphans)
+        await assert_everybody_is_served(fleet, crowd)
+        for customer, traffic in crowds:
+            await assert_nothing_is_left(installed, customer, traffic)
+        assert len(crowd.whole()) > len(crowd.outcomes) / 10, crowd.tally()
+        say(f"seed {seed}", dict(fleet.done), *(dict(t.tally()) for _, t in crowds))
 
 
-async def assert_everybody_is_served(fleet: Fleet, clients: Clients, traffic: Traffic) -> None:
+async def top_up(installed: Installation, customer: Customer) -> None:
+    """Give a drop; the database may go away while we do, and a second drop is no harm."""
+    until = time.monotonic() + BACK_SECONDS_MAX
+    while time.monotonic() < until:
+        with suppress(UnavailableError, psycopg.Error):
+            await installed.grant(customer.organization_id, DROP)
+            return
+        await asyncio.sleep(0.1)
+
+
+async def assert_everybody_is_served(fleet: Fleet, traffic: Traffic) -> None:
     """When the faults are over, each process works as if nothing had been."""
     for gateway in fleet.gateways:
         for stream in (False, True):
-            outcome = await clients.call(gateway.url, 40, stream=stream)
+            outcome = await traffic.clients.call(gateway.url, 40, stream=stream)
             assert outcome.is_whole, (outcome, gateway.last_words())
             traffic.outcomes.append(outcome)
     async with aiohttp.ClientSession() as session, session.get(fleet.console.url) as response:
@@ -217,13 +271,14 @@ async def assert_everybody_is_served(fleet: Fleet, clients: Clients, traffic: Tr
 async def assert_nothing_is_left(
     installed: Installation, customer: Customer, traffic: Traffic
 ) -> None:
-    """No hold is open, no command is set aside, every answer is charged, the books are clean."""
+    """No hold is open, no command set aside, every answer charged, nobody was ever over."""
     await installed.until("SELECT NOT EXISTS (SELECT FROM hold)")
     assert await installed.rows("SELECT command_kind, error FROM quarantine") == []
-    whole = traffic.whole()
-    assert len(whole) > len(traffic.outcomes) / 10, traffic.tally()
-    await assert_charged_once(installed, customer.organization_id, whole)
+    await assert_charged_once(installed, customer.organization_id, traffic.whole())
     await installed.assert_books_clean()
+    watched = count_commits(installed.dsn, customer.organization_id)
+    assert watched.commits > 0
+    assert watched.commits_over == 0, watched
 
 
 async def test_a_few_kills() -> None:

@@ -25,7 +25,7 @@ from farebox.rating.ceiling import LINES_MAX
 from tests.faults.storm_director import CENT, FLOORS, Director
 from tests.faults.storm_process import TOKEN_NANOS, Plan, Tally
 from tests.faults.storm_watch import Watched, watching
-from tests.faults.traffic import Clients, Outcome, pace, prompt_bound, usage
+from tests.faults.traffic import Clients, Outcome, pace, prompt_bound, say, usage
 from tests.support.processes import ROOT, Customer, DurableServer, Installation
 
 DOLLAR = Nanos(NANOS_PER_UNIT)
@@ -178,11 +178,6 @@ async def check_storm(
         assert max(watched.most_over, watched.most_over_at_commit) <= 0
     ended = sum((Counter(tally.ended) for tally in tallies), Counter[str]())
     return sum(tally.boundary for tally in tallies), ended
-
-
-def say(name: str, *facts: object) -> None:
-    """Leave figures for whoever runs this with ``-s``."""
-    sys.stderr.write(f"\n{name}: " + "; ".join(map(str, facts)) + "\n")
 
 
 @pytest.mark.parametrize("name", ["exact", "everything"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -91,6 +93,20 @@ class Clients:
                 return _outcome(response, text, stream=stream)
         except (aiohttp.ClientError, TimeoutError, OSError):
             return Outcome(0)
+
+    async def last_word(self, url: str, tokens: int, directives: Mapping[str, str]) -> float:
+        """Read a stream to its end; gives the monotonic time of its last piece of content."""
+        assert self._session is not None
+        last = time.monotonic()
+        async with self._session.post(
+            f"{url}/v1/chat/completions",
+            data=_body(tokens, stream=True),
+            headers={**self._headers, **directives},
+        ) as response:
+            async for line in response.content:
+                if b'"content":' in line:
+                    last = time.monotonic()
+        return last
 
 
 MESSAGE = {"role": "user", "content": "How many boats come home when the light turns gold?"}
@@ -210,7 +226,7 @@ class Traffic:
                 outcome = Outcome(0, "hung up")
             self.outcomes.append(outcome)
             if not outcome.is_whole:
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1 if outcome.status == 429 else 0.02)
 
 
 async def assert_charged_once(
@@ -230,3 +246,8 @@ async def assert_charged_once(
     assert len(rows) == len(charged), "a call has two rows"
     assert charged == whole
     assert {row[2] for row in rows} <= {"settled", "late"}
+
+
+def say(name: str, *facts: object) -> None:
+    """Leave figures for whoever runs this with ``-s``."""
+    sys.stderr.write(f"\n{name}: " + "; ".join(map(str, facts)) + "\n")

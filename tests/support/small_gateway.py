@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from farebox.gateway.asgi import AsgiGateway
@@ -213,7 +213,7 @@ class SmallGateway:
             )
             self.ledger.run([grant], NOW)
 
-    async def __aenter__(self) -> SmallGateway:
+    async def __aenter__(self) -> Self:
         self.bookkeeper = Bookkeeper([self.store], monotonic=time.monotonic)
         self.bookkeeper.start()
         self.sales = Sales(self.directory, monotonic=time.monotonic)

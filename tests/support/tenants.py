@@ -17,7 +17,6 @@ from datetime import datetime
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 from uuid import UUID
 
 from farebox.kit.ids import RANDOM_BYTES, parse_id, uuid7
@@ -246,9 +245,7 @@ class Tenant:
         async def check() -> list[str]:
             connection = await self.house.database.connector("check").connect()
             async with connection:
-                report = await check_books(
-                    PostgresAuditStore(connection), [self.organization_id]
-                )
+                report = await check_books(PostgresAuditStore(connection), [self.organization_id])
             return [f"{finding.code}: {finding.message}" for finding in report.findings]
 
         assert self.house.run(check()) == []
@@ -338,9 +335,7 @@ def new_id(house: House) -> UUID:
 
 def administration_of(connection: Any) -> Administration:
     """The use cases of tenancy on a connection."""
-    return Administration(
-        PostgresTenantStore(connection), chance=os.urandom, key_kind=KeyKind.TEST
-    )
+    return Administration(PostgresTenantStore(connection), chance=os.urandom, key_kind=KeyKind.TEST)
 
 
 def make_tenant(house: House, name: str, *, credit: str | None = "5.00", **more: Any) -> Tenant:
@@ -397,5 +392,9 @@ def add_provider(house: House, name: str, base_url: str) -> None:
 
     house.run(add())
     # Reading the catalogue again is part of being ready.
-    with urlopen(f"{house.gateway_url}/readyz") as answer:
-        assert answer.status == 200
+    connection = HTTPConnection(urlsplit(house.gateway_url).netloc, timeout=WAIT_SECONDS)
+    try:
+        connection.request("GET", "/readyz")
+        assert connection.getresponse().status == 200
+    finally:
+        connection.close()

@@ -127,6 +127,13 @@ def unknown_model(model: str) -> GatewayError:
     )
 
 
+def unpriced_lane(message: str, *, named: bool) -> GatewayError:
+    """A model that is known but has no price: in the tier that was named, or at all."""
+    if named:
+        return invalid_request(message, param="service_tier")
+    return GatewayError(404, message, code="model_not_found", param="model")
+
+
 def away() -> GatewayError:
     """The database is away: nothing can be charged, so nothing may run."""
     return GatewayError(

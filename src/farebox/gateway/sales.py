@@ -17,7 +17,12 @@ from uuid import UUID
 
 import msgspec
 
-from farebox.gateway.openai_errors import GatewayError, invalid_request, unknown_model
+from farebox.gateway.openai_errors import (
+    GatewayError,
+    invalid_request,
+    unknown_model,
+    unpriced_lane,
+)
 from farebox.kit.errors import UnavailableError
 from farebox.operations.directory import Catalogue, Directory, ProviderOnSale
 from farebox.operations.upstream import Upstream
@@ -127,7 +132,7 @@ class Sales:
                 return self._offer(provider, name, lanes, service_tier, currency)
             except UnpricedError as error:
                 if error.reason == "unpriced_lane":
-                    refusal = invalid_request(error.message, param="service_tier")
+                    refusal = unpriced_lane(error.message, named=service_tier is not None)
         raise refusal or unknown_model(model)
 
     def _candidates(self, model: str) -> list[tuple[ProviderOnSale, str]]:

@@ -75,6 +75,7 @@ class Node:
 
     async def aclose(self) -> None:
         """Stop renewing and retire the epoch."""
+        self._renewed_at = float("-inf")
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -92,7 +93,11 @@ class Node:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            await self.beat()
+            try:
+                await self.beat()
+            except Exception:  # noqa: BLE001 - a node that beats no more would run on without holds
+                if not self.may_admit:
+                    self._lose()
 
     async def beat(self) -> None:
         """Renew once; tell whoever runs calls when the node is lost."""
@@ -102,8 +107,10 @@ class Node:
             async with asyncio.timeout(HEARTBEAT_SECONDS):
                 if await self._store.renew(self.id, self.epoch):
                     self._renewed_at = asked_at
+                    self._lost = False
                     return
                 # Fenced off: its holds lapse. Whatever still runs has no hold any more.
+                self._renewed_at = float("-inf")
                 self._lose()
                 await self._register()
         except (UnavailableError, TimeoutError):
@@ -111,6 +118,7 @@ class Node:
                 self._lose()
 
     def _lose(self) -> None:
+        """Say so, once for every time that it is lost."""
         if not self._lost:
             self._lost = True
             self._on_lost()

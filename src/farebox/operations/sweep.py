@@ -8,14 +8,16 @@ lapses"): a moved clock must not lapse holds of nodes that are alive.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
 import msgspec
 
-from farebox.ledger.commands import AnyCommand, ExpireGrants, Lapse, Result
+from farebox.kit.errors import FareboxError
+from farebox.ledger.commands import AnyCommand, Closed, ExpireGrants, Lapse, Result
 
 NODE_SILENCE: Final = timedelta(seconds=60)
 """A node unseen for this long is gone; it has stopped by itself after 40 seconds."""
@@ -36,6 +38,10 @@ class HoldToLapse(msgspec.Struct, frozen=True):
     node_id: UUID
     epoch: int
     node_gone: bool
+
+
+class SweepError(FareboxError):
+    """Some holds or grants could not be ended; the next step tries them again."""
 
 
 class SweepStore(Protocol):
@@ -79,38 +85,60 @@ class Sweep:
         self._store = store
         self._bookkeeper = bookkeeper
         self._monotonic = monotonic
-        self._last: tuple[datetime, float] | None = None
+        self._last: tuple[datetime, float, float] | None = None
         self._paused_until = float("-inf")
 
     async def step(self) -> Swept:
-        """Do one round; call again at once while it finds a full page."""
+        """Do one round; call again at once while it finds a full page.
+
+        Raises:
+            SweepError: Some could not be ended; all the others were.
+            UnavailableError: The database is away.
+        """
         if await self._clock_jumped():
             return Swept(paused=True)
         fenced = await self._store.fence_silent(NODE_SILENCE)
-        lapsed = 0
-        for hold in await self._store.holds_to_lapse(HOLDS_PER_STEP):
-            await self._bookkeeper.submit(
-                Lapse(
-                    organization_id=hold.organization_id,
-                    call_id=hold.call_id,
-                    node_id=hold.node_id,
-                    epoch=hold.epoch,
-                    reason="node_gone" if hold.node_gone else "latest_end",
-                )
+        holds = await self._store.holds_to_lapse(HOLDS_PER_STEP)
+        lapsed = await self._submit(
+            Lapse(
+                organization_id=hold.organization_id,
+                call_id=hold.call_id,
+                node_id=hold.node_id,
+                epoch=hold.epoch,
+                reason="node_gone" if hold.node_gone else "latest_end",
             )
-            lapsed += 1
+            for hold in holds
+        )
         ended = await self._store.organizations_with_ended_grants(ORGANIZATIONS_PER_STEP)
-        for organization_id in ended:
-            await self._bookkeeper.submit(ExpireGrants(organization_id=organization_id))
-        return Swept(lapsed=lapsed, expired_organizations=len(ended), fenced=tuple(fenced))
+        expired = await self._submit(ExpireGrants(organization_id=each) for each in ended)
+        failures = [error for error in lapsed + expired if isinstance(error, Exception)]
+        if failures:
+            raise SweepError(f"{len(failures)} could not be ended; the first: {failures[0]!r}")
+        return Swept(
+            lapsed=sum(isinstance(result, Closed) for result in lapsed),
+            expired_organizations=len(ended),
+            fenced=tuple(fenced),
+        )
+
+    async def _submit(self, commands: Iterable[AnyCommand]) -> list[Result | BaseException]:
+        """Have all of them decided together, so that none stands in another's way."""
+        return await asyncio.gather(
+            *(self._bookkeeper.submit(command) for command in commands), return_exceptions=True
+        )
 
     async def _clock_jumped(self) -> bool:
-        """Compare the database's clock with our own; remember both."""
-        before = self._monotonic()
+        """Compare the database's clock with our own; remember both.
+
+        The database looked at its clock some time between our question and its answer, so only
+        what no such instant explains is a jump.
+        """
+        asked = self._monotonic()
         now = await self._store.real_time()
-        last, self._last = self._last, (now, before)
+        answered = self._monotonic()
+        last, self._last = self._last, (now, asked, answered)
         if last is not None:
-            drift = (now - last[0]) - timedelta(seconds=before - last[1])
-            if abs(drift) > CLOCK_JUMP_MAX:
-                self._paused_until = before + PAUSE_AFTER_JUMP.total_seconds()
-        return before < self._paused_until
+            passed = (now - last[0]).total_seconds()
+            jump_max = CLOCK_JUMP_MAX.total_seconds()
+            if not asked - last[2] - jump_max <= passed <= answered - last[1] + jump_max:
+                self._paused_until = answered + PAUSE_AFTER_JUMP.total_seconds()
+        return answered < self._paused_until

@@ -11,7 +11,7 @@ from typing import Final
 
 import psycopg
 
-from farebox.kit.errors import IncompatibleError
+from farebox.kit.errors import IncompatibleError, UnavailableError
 
 _LOCK: Final = 0x_FA_2E_B0_C5
 """The advisory lock's number; any number that nobody else takes."""
@@ -32,15 +32,22 @@ def migrate(dsn: str, *, sandbox: bool | None = None) -> str:
 
     Raises:
         IncompatibleError: The database is newer than this program, or is sandbox where a real one
-            was asked for, or the other way round.
+            was asked for, or the other way round, or holds something else.
+        UnavailableError: The database cannot be reached.
     """
     head = _head_revision()
-    with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as lock:
-        lock.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
-        if _revision(lock) != head:
-            _upgrade(dsn)
-        _mark(lock, sandbox=sandbox)
-        lock.execute("SELECT farebox_make_partitions(clock_timestamp() - interval '1 month', 5)")
+    try:
+        with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as lock:
+            lock.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+            if _revision(lock) != head:
+                _upgrade(dsn)
+            _mark(lock, sandbox=sandbox)
+            lock.execute(
+                "SELECT farebox_make_partitions(clock_timestamp() - interval '1 month', 5)"
+            )
+    except psycopg.OperationalError as error:
+        first_line = str(error).partition("\n")[0]
+        raise UnavailableError(f"The database cannot be reached: {first_line}") from error
     return head
 
 
@@ -73,6 +80,11 @@ def _upgrade(dsn: str) -> None:
         raise IncompatibleError(
             f"The database was made by another version of Farebox ({error}); "
             "run the newer version, it never goes back."
+        ) from error
+    except psycopg.ProgrammingError as error:
+        raise IncompatibleError(
+            f"The schema could not be brought up to this version ({error}) and was left as it was; "
+            "give Farebox a database of its own."
         ) from error
 
 

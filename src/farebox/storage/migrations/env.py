@@ -14,8 +14,10 @@ engine = create_engine(
     creator=lambda: psycopg.connect(dsn),
     poolclass=StaticPool,
 )
-with engine.connect() as connection:
-    context.configure(connection=connection, transaction_per_migration=True)
-    with context.begin_transaction():
-        context.run_migrations()
-engine.dispose()
+try:
+    with engine.connect() as connection:
+        context.configure(connection=connection, transaction_per_migration=True)
+        with context.begin_transaction():
+            context.run_migrations()
+finally:
+    engine.dispose()

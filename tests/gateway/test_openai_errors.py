@@ -1,0 +1,131 @@
+"""Refusals in OpenAI's shape: status, type, code and headers decide what a client does next."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from farebox.gateway.openai_errors import (
+    GatewayError,
+    away,
+    internal,
+    missing_key,
+    refused,
+    too_large,
+    unknown_model,
+    wrong_key,
+)
+from farebox.kit.money import Nanos
+from farebox.ledger.commands import Refused
+from farebox.ledger.limits import LimitFigures
+
+FIGURES = LimitFigures(
+    scope_kind="organization",
+    scope_id=UUID(int=1),
+    period="month",
+    maximum=Nanos(5),
+    used=Nanos(3),
+    held=Nanos(1),
+    resets_at=datetime(2026, 12, 1, tzinfo=UTC),
+)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "kind", "code", "retry"),
+    [
+        (Refused(code="key_revoked", message="m"), 401, None, "invalid_api_key", None),
+        (Refused(code="key_expired", message="m"), 401, None, "invalid_api_key", None),
+        (Refused(code="key_not_found", message="m"), 401, None, "invalid_api_key", None),
+        (Refused(code="project_archived", message="m"), 401, None, "invalid_api_key", None),
+        (Refused(code="stale_epoch", message="m"), 503, None, "billing_unavailable", None),
+        (
+            Refused(code="organization_suspended", message="m"),
+            429,
+            "billing_not_active",
+            "billing_not_active",
+            "false",
+        ),
+        (
+            Refused(code="credit_balance_exhausted", message="m"),
+            429,
+            "insufficient_quota",
+            "credit_balance_exhausted",
+            "false",
+        ),
+        (
+            Refused(code="project_spend_limit_exceeded", message="m", limit=FIGURES),
+            429,
+            "insufficient_quota",
+            "project_spend_limit_exceeded",
+            "false",
+        ),
+        (
+            Refused(code="balance_held", message="m", limit=FIGURES, blocked_by_holds=True),
+            429,
+            "rate_limit_error",
+            "balance_held",
+            None,
+        ),
+    ],
+    ids=lambda value: value.code if isinstance(value, Refused) else "",
+)
+def test_what_the_engine_refused(
+    refusal: Refused, status: int, kind: str | None, code: str, retry: str | None
+) -> None:
+    """ERR-01, ERR-04, LIM-04: the broad type, the cause in the code, and whether to try again."""
+    error = refused(refusal)
+    assert (error.status, error.code) == (status, code)
+    assert kind is None or error.kind == kind
+    headers = dict(error.headers)
+    assert headers.get("x-should-retry") == retry
+    assert ("retry-after" in headers) == (code in {"balance_held", "billing_unavailable"})
+
+
+def test_what_to_do_about_it() -> None:
+    """ERR-03: a refusal says what a person can do, and where."""
+    error = refused(
+        Refused(code="organization_spend_limit_exceeded", message="M.", limit=FIGURES),
+        help_url="http://127.0.0.1:8081",
+    )
+    assert error.message.startswith("M. Raise the limit")
+    assert error.message.endswith("See http://127.0.0.1:8081.")
+    assert refused(Refused(code="credit_balance_exhausted", message="M.")).message == "M."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        missing_key(),
+        wrong_key(),
+        unknown_model("x" * 10_000),
+        away(),
+        too_large(32 * 1024 * 1024),
+        internal(ValueError("a secret")),
+        GatewayError(400, "caf\u00e9 \ud800"[:4]),
+    ],
+    ids=range(7),
+)
+def test_the_shape(error: GatewayError) -> None:
+    """ERR-07: all four keys, always; a request id; JSON; no inside of ours."""
+    answer = error.answer("req_1")
+    assert ("x-request-id", "req_1") in answer.headers
+    assert dict(answer.headers)["content-type"] == "application/json"
+    document = msgspec.json.decode(answer.body)["error"]
+    assert set(document) == {"message", "type", "param", "code"}
+    assert isinstance(document["message"], str)
+    assert isinstance(document["type"], str)
+    assert len(document["message"]) < 400
+    assert "secret" not in document["message"]
+
+
+def test_the_native_shape() -> None:
+    """Our own API answers application/problem+json."""
+    answer = away().problem("req_1")
+    assert dict(answer.headers)["content-type"] == "application/problem+json"
+    document = msgspec.json.decode(answer.body)
+    assert (document["status"], document["title"]) == (503, "Service Unavailable")
+    assert document["code"] == "billing_unavailable"
+    assert ("retry-after", "1") in answer.headers

@@ -1,0 +1,123 @@
+"""The price of an answer: the lane it reports, an answer for every doubt, never another's price."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from farebox.gateway.pricing import price, tier_of
+from farebox.gateway.sales import Offer
+from farebox.rating.price_book import PriceBook, PriceVersion
+from farebox.rating.units import Lane, Unit
+from farebox.rating.usage import Usage
+from tests.support.small_gateway import FACTS, NOW, PROVIDER_ROW, VERSIONS, version
+
+STANDARD, FLEX, PRIORITY = VERSIONS[:3]
+USAGE = Usage.of({Unit.INPUT: 10, Unit.CACHED_INPUT: 4, Unit.OUTPUT: 5}, reasoning_tokens=2)
+
+
+@dataclass
+class Book:
+    """A catalogue of prices alone."""
+
+    prices: PriceBook
+    revision: int = 1
+    providers: tuple[Any, ...] = ()
+
+
+BOOK = Book(PriceBook(VERSIONS, (FACTS,), revision=1))
+
+
+def offer(*versions: PriceVersion) -> Offer:
+    """What was held."""
+    upstream: Any = None
+    return Offer(
+        provider=PROVIDER_ROW,
+        upstream=upstream,
+        model="gpt-5.4",
+        facts=FACTS,
+        versions=versions,
+        names_tier=True,
+        at=NOW,
+        revision=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("held", "reported", "lane", "estimated"),
+    [
+        ((STANDARD,), None, "standard", False),
+        ((STANDARD,), "default", "standard", False),
+        ((STANDARD,), "flex", "flex", False),
+        ((STANDARD,), "priority", "priority", False),
+        ((STANDARD,), "turbo", "standard", True),
+        ((FLEX,), None, "flex", False),
+        ((FLEX,), "default", "standard", False),
+        ((FLEX,), "", "flex", True),
+        ((STANDARD, PRIORITY), "default", "standard", False),
+        ((STANDARD, PRIORITY), "priority", "priority", False),
+        ((STANDARD, PRIORITY), None, "priority", True),
+        ((STANDARD, FLEX, PRIORITY), "turbo", "priority", True),
+    ],
+)
+def test_the_lane(
+    held: tuple[PriceVersion, ...], reported: str | None, lane: str, estimated: bool
+) -> None:
+    """DED-13: the lane that served; where it is not told among several, the dearest, marked."""
+    priced = price(offer(*held), BOOK, USAGE, reported)
+    factor = {"standard": 2, "flex": 1, "priority": 4}[lane]
+    assert priced.total == (10 * 2_500 + 4 * 250 + 5 * 15_000) * factor // 2
+    assert (priced.lane, priced.estimated) == (lane, estimated)
+    assert sum(line.amount for line in priced.lines) == priced.total
+    assert priced.reason == ("unknown_service_tier" if estimated else "")
+
+
+def test_the_counts() -> None:
+    """The rollups' counts include their subsets."""
+    counts = price(offer(STANDARD), BOOK, USAGE, None).counts
+    assert (counts.input_tokens, counts.cached_tokens) == (14, 4)
+    assert (counts.output_tokens, counts.reasoning_tokens) == (5, 2)
+
+
+def test_the_version_that_was_held() -> None:
+    """DED-07: a newer version of a lane does not touch a call that was admitted before it."""
+    dearer = version(9, Lane.STANDARD, 200)
+    newer = PriceVersion(
+        id=UUID(int=999),
+        provider=dearer.provider,
+        model=dearer.model,
+        lane=dearer.lane,
+        currency=dearer.currency,
+        effective_at=NOW - timedelta(hours=1),
+        source="test",
+        long_context_over=dearer.long_context_over,
+        base=dearer.base,
+        long=dearer.long,
+    )
+    book = Book(PriceBook((*VERSIONS, newer), (FACTS,), revision=2))
+    assert price(offer(STANDARD), book, USAGE, "default").price_id == STANDARD.id
+
+
+def test_a_lane_without_a_price() -> None:
+    """A lane that nobody priced is charged at the dearest held, never at nothing."""
+    book = Book(PriceBook((STANDARD,), (FACTS,), revision=1))
+    priced = price(offer(STANDARD), book, USAGE, "flex")
+    assert (priced.price_id, priced.estimated) == (STANDARD.id, True)
+
+
+def test_a_unit_without_a_price() -> None:
+    """A unit that the version does not price is charged at the dearest of its direction."""
+    priced = price(offer(STANDARD), BOOK, Usage.of({Unit.AUDIO_OUTPUT: 3}), None)
+    assert (priced.total, priced.estimated, priced.reason) == (3 * 15_000, True, "unpriced_unit")
+
+
+@pytest.mark.parametrize(
+    ("reported", "tier"), [(None, None), ("flex", "flex"), (5, "5"), ([], "[]"), (True, "True")]
+)
+def test_what_an_answer_reports(reported: object, tier: str | None) -> None:
+    """A value of another kind is an unknown tier, not none."""
+    assert tier_of(reported) == tier
