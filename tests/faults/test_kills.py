@@ -13,8 +13,9 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import aiohttp
 import psycopg
@@ -44,7 +45,7 @@ ROUNDS = 20
 PAUSES_SECONDS = (0.05, 0.5, 3.0)
 """Unnoticed, noticed, and longer than a transaction may be idle."""
 
-Fault = Callable[[], Awaitable[None]]
+Fault = Callable[[], Awaitable[bool]]
 
 
 class Fleet:
@@ -55,9 +56,8 @@ class Fleet:
         self.chance = chance
         self.gateways: list[FareboxProcess] = []
         self.away: set[FareboxProcess] = set()
-        """Gateways that are down: clients are not sent there."""
-        self.orphans: list[asyncio.Task[None]] = []
-        """Who waits for the holds of killed gateways to end."""
+        """Who is down just now: clients are not sent there."""
+        self._recovering: list[asyncio.Task[None]] = []
         self.done: Counter[str] = Counter()
         self._faults: list[tuple[int, Fault]] = [
             (6, self.kill_gateway),
@@ -91,120 +91,145 @@ class Fleet:
     async def harm(self) -> None:
         """Do one thing that must not matter."""
         weights = [weight for weight, _ in self._faults]
-        fault = self.chance.choices([fault for _, fault in self._faults], weights)[0]
-        await self.do(fault)
+        while True:
+            (fault,) = self.chance.choices([fault for _, fault in self._faults], weights)
+            if await self.do(fault):
+                return
+            await asyncio.sleep(0.1)
 
-    async def do(self, fault: Fault) -> None:
-        """Do this one."""
-        self.done[getattr(fault, "__name__", "fault")] += 1
-        await fault()
+    async def do(self, fault: Fault) -> bool:
+        """Do this one, if whom it meets is there."""
+        was_done = await fault()
+        self.done[getattr(fault, "__name__", "fault")] += was_done
+        return was_done
 
-    # Gateways.
+    async def recovered(self) -> None:
+        """Wait until everybody is back, and nothing of the dead is left."""
+        while self._recovering:
+            await self._recovering.pop()
 
-    async def kill_gateway(self) -> None:
+    # Our own processes.
+
+    async def kill_gateway(self) -> bool:
         """SIGKILL one; the sweep ends its holds, a new one takes its place."""
-        gateway = self.chance.choice(self.gateways)
-        pid = gateway.pid
-        gateway.kill()
-        await self.installed.unsee(pid)
-        self.orphans.append(asyncio.create_task(self._see_holds_end(pid)))
-        await self._back(gateway)
+        if (gateway := self._any_gateway()) is None:
+            return False
+        self._kill(gateway)
+        return True
 
-    async def stop_gateway(self) -> None:
+    async def stop_gateway(self) -> bool:
         """SIGTERM one, as an upgrade does: what runs in it ends first."""
-        gateway = self.chance.choice(self.gateways)
+        if (gateway := self._any_gateway()) is None:
+            return False
         self.away.add(gateway)
-        await asyncio.to_thread(gateway.stop)
-        await self._back(gateway)
 
-    async def pause_gateway(self) -> None:
+        async def stop_and_start() -> None:
+            await asyncio.to_thread(gateway.stop)
+            await self._start(gateway)
+
+        self._recover(stop_and_start())
+        return True
+
+    async def pause_gateway(self) -> bool:
         """SIGSTOP one for a moment, wherever it is, with whatever it has locked."""
-        gateway = self.chance.choice(self.gateways)
-        gateway.pause()
-        await asyncio.sleep(self.chance.choice(PAUSES_SECONDS))
-        gateway.resume()
+        return await self._pause_process(self._any_gateway())
 
-    async def _see_holds_end(self, pid: int) -> None:
-        await self.installed.until(
-            "SELECT NOT EXISTS (SELECT FROM hold h JOIN node n ON n.id = h.node_id"
-            " WHERE n.name LIKE %s)",
-            f"% {pid}",
-        )
-
-    async def _back(self, gateway: FareboxProcess) -> None:
-        self.away.add(gateway)
-        await self.installed.restart(gateway)
-        self.away.discard(gateway)
-
-    # The others.
-
-    async def kill_worker(self) -> None:
+    async def kill_worker(self) -> bool:
         """SIGKILL the worker, perhaps in the middle of a sweep."""
-        self.worker.kill()
-        await self.installed.restart(self.worker)
+        return self.worker not in self.away and self._kill(self.worker)
 
-    async def pause_worker(self) -> None:
+    async def pause_worker(self) -> bool:
         """SIGSTOP the worker."""
-        self.worker.pause()
-        await asyncio.sleep(self.chance.uniform(0.05, 1.0))
-        self.worker.resume()
+        return await self._pause_process(None if self.worker in self.away else self.worker)
 
-    async def kill_console(self) -> None:
+    async def kill_console(self) -> bool:
         """SIGKILL the console."""
-        self.console.kill()
-        await self.installed.restart(self.console)
+        return self.console not in self.away and self._kill(self.console)
+
+    async def kill_everything(self) -> bool:
+        """SIGKILL all at once, as a machine that loses its power; and start again."""
+        for process in {*self.gateways, self.worker, self.console} - self.away:
+            self._kill(process)
+        return await self.kill_cluster()
+
+    def _any_gateway(self) -> FareboxProcess | None:
+        there = [gateway for gateway in self.gateways if gateway not in self.away]
+        return self.chance.choice(there) if there else None
+
+    def _kill(self, process: FareboxProcess) -> bool:
+        self.away.add(process)
+        pid = process.pid
+        process.kill()
+
+        async def bury() -> None:
+            await self.installed.unsee(pid)
+            await self.installed.until(
+                "SELECT NOT EXISTS (SELECT FROM hold h JOIN node n ON n.id = h.node_id"
+                " WHERE n.name LIKE %s)",
+                f"% {pid}",
+            )
+
+        if process in self.gateways:
+            self._recover(bury())
+        self._recover(self._start(process))
+        return True
+
+    async def _start(self, process: FareboxProcess) -> None:
+        await self.installed.restart(process)
+        self.away.discard(process)
+
+    def _recover(self, work: Coroutine[Any, Any, None]) -> None:
+        self._recovering.append(asyncio.create_task(work))
+
+    async def _pause_process(self, process: FareboxProcess | None) -> bool:
+        if process is None:
+            return False
+        process.pause()
+        await asyncio.sleep(self.chance.choice(PAUSES_SECONDS))
+        process.resume()
+        return True
 
     # PostgreSQL.
 
-    async def kill_postmaster(self) -> None:
+    async def kill_postmaster(self) -> bool:
         """SIGKILL the postmaster alone; its children end by themselves, somebody starts anew."""
-        self._signal(signal.SIGKILL, [self.installed.postmaster_pid()])
+        return self._signal(signal.SIGKILL, [self.installed.postmaster_pid()])
 
-    async def kill_cluster(self) -> None:
+    async def kill_cluster(self) -> bool:
         """SIGKILL every process of the server."""
-        self._signal(signal.SIGKILL, self.installed.server_pids())
+        return self._signal(signal.SIGKILL, self.installed.server_pids())
 
-    async def kill_backend(self) -> None:
+    async def kill_backend(self) -> bool:
         """SIGKILL one process of the server; the postmaster then restarts all of them."""
-        self._signal(signal.SIGKILL, [self._any_child()])
+        return self._signal(signal.SIGKILL, [self._any_child()])
 
-    async def pause_backend(self) -> None:
+    async def pause_backend(self) -> bool:
         """SIGSTOP one process of the server, perhaps one that holds a lock."""
-        await self._pause([self._any_child()])
+        return await self._pause([self._any_child()], self.chance.choice(PAUSES_SECONDS))
 
-    async def pause_backend_for_long(self) -> None:
+    async def pause_backend_for_long(self) -> bool:
         """SIGSTOP one for longer than a batch may take: its commit may come after all."""
-        await self._pause([self._any_child()], BATCH_SECONDS_MAX + 3.0)
+        return await self._pause([self._any_child()], BATCH_SECONDS_MAX + 3.0)
 
-    async def pause_cluster(self) -> None:
+    async def pause_cluster(self) -> bool:
         """SIGSTOP the whole server."""
-        await self._pause(self.installed.server_pids())
+        return await self._pause(self.installed.server_pids(), self.chance.choice(PAUSES_SECONDS))
 
-    async def kill_everything(self) -> None:
-        """SIGKILL all at once, as a machine that loses its power; and start again."""
-        pids = [gateway.pid for gateway in self.gateways]
-        self.away.update(self.gateways)
-        for process in (*self.gateways, self.worker, self.console):
-            process.kill()
-        await self.kill_cluster()
-        restart = self.installed.restart
-        everybody = (*self.gateways, self.worker, self.console)
-        await asyncio.gather(*(restart(process) for process in everybody))
-        self.away.clear()
-        for pid in pids:
-            await self.installed.unsee(pid)
-            self.orphans.append(asyncio.create_task(self._see_holds_end(pid)))
-
-    async def _pause(self, pids: Sequence[int | None], seconds: float | None = None) -> None:
-        self._signal(signal.SIGSTOP, pids)
-        await asyncio.sleep(seconds or self.chance.choice(PAUSES_SECONDS))
+    async def _pause(self, pids: Sequence[int | None], seconds: float) -> bool:
+        if not self._signal(signal.SIGSTOP, pids):
+            return False
+        await asyncio.sleep(seconds)
         self._signal(signal.SIGCONT, pids)
+        return True
 
-    def _signal(self, order: signal.Signals, pids: Sequence[int | None]) -> None:
+    def _signal(self, order: signal.Signals, pids: Sequence[int | None]) -> bool:
+        reached = False
         for pid in pids:
             with suppress(ProcessLookupError):
                 if pid is not None:
                     os.kill(pid, order)
+                    reached = True
+        return reached
 
     def _any_child(self) -> int | None:
         first = self.installed.postmaster_pid()
@@ -229,16 +254,19 @@ async def play(seed: int, faults: Sequence[str | None]) -> None:
             traffic = Traffic(clients, fleet.urls, chance)
             traffic.start(callers)
             crowds.append((customer, traffic))
-        (rich, crowd), (poor, _) = crowds
+        (_, crowd), (poor, _) = crowds
         for fault in faults:
             await asyncio.sleep(chance.uniform(0.1, 1.0))
-            await (fleet.harm() if fault is None else fleet.do(getattr(fleet, fault)))
+            if fault is None:
+                await fleet.harm()
+            else:
+                assert await fleet.do(getattr(fleet, fault))
             for customer, traffic in crowds:
                 await assert_charged_once(installed, customer.organization_id, traffic.whole())
             await installed.assert_books_clean()
             await top_up(installed, poor)
         await asyncio.gather(*(traffic.stop() for _, traffic in crowds))
-        await asyncio.gather(*fleet.orphans)
+        await fleet.recovered()
         await assert_everybody_is_served(fleet, crowd)
         for customer, traffic in crowds:
             await assert_nothing_is_left(installed, customer, traffic)

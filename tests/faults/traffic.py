@@ -30,6 +30,9 @@ OUTPUT_NANOS = 30_000
 
 CALL_SECONDS_MAX = 120.0
 
+THINK_SECONDS = 0.02
+"""Between a caller's calls: faults shall meet calls, not a machine that has no time for them."""
+
 IMPATIENT = 0.1
 """Share of calls whose client hangs up soon, wherever the answer is."""
 
@@ -209,6 +212,7 @@ class Traffic:
             if not urls:
                 await asyncio.sleep(0.05)
                 continue
+            await asyncio.sleep(chance.uniform(0, 2 * THINK_SECONDS))
             stream = chance.random() < 0.5
             completion = chance.randint(1, 30)
             orders = usage(chance.randint(1, 100), completion)

@@ -154,7 +154,7 @@ def test_a_suspended_organisation(tenant: Tenant, house: House) -> None:
 
 def test_an_unknown_model(tenant: Tenant) -> None:
     """ERR-04: 404 model_not_found, never 429."""
-    for model in ("gpt-nothing", "nobody/gpt-5.4", "simulated/", "x\0y", "\u20ac" * 200):
+    for model in ("gpt-nothing", "no-such/gpt-5.4", "simulated/", "x\0y", "\u20ac" * 200):
         error = refused(tenant, openai.NotFoundError, model=model)
         assert facts(error) == ("model_not_found", "invalid_request_error", "model")
 

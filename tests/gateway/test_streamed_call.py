@@ -134,6 +134,57 @@ async def test_the_last_of_several_choices_ends_the_answer() -> None:
         assert (await small.only_call()).charge == FULL
 
 
+async def test_more_generated_than_answered() -> None:
+    """With best_of = 3 and n = 1 one finish reason is the end: it waits for the charge."""
+    async with SmallGateway(scripted(*HEAD, *TAIL)) as small:
+        answer = await small.call(stream=True, best_of=3)
+        assert isinstance(answer, StreamAnswer)
+        async for piece in answer.chunks:
+            assert (b'"finish_reason":"stop"' in piece) <= bool(small.calls)
+        assert (await small.only_call()).charge == FULL
+
+
+async def test_a_usage_chunk_at_the_beginning() -> None:
+    """Some servers tell the prompt's usage first: the stream flows, its usage leaves at the end."""
+    first = usage_chunk(10, 0)
+    async with SmallGateway(scripted(first, *HEAD, *TAIL)) as small:
+        pieces = await small.stream(**USAGE)
+        assert pieces[:2] == HEAD
+        assert b"".join(pieces).count(b'"usage":{') == 1
+        assert (await small.only_call()).charge == FULL
+    async with SmallGateway(scripted(first, *HEAD, delta("", finish="stop"), DONE)) as small:
+        pieces = await small.stream(**USAGE)
+        assert pieces[:2] == HEAD
+        assert b"".join(pieces).count(b'"cost":') == 1
+        closed = await small.only_call()
+        (end,) = small.ends
+        assert isinstance(end, Settle)
+        assert (end.estimated, end.reason) == (True, "usage_incomplete")
+        assert closed.usage.output_tokens == 2
+
+
+async def test_usage_that_grows_with_the_answer() -> None:
+    """Some servers tell the use so far in every event: of a broken stream the last one counts."""
+    grown = [delta(f" {n}", usage=usage(10, n)) for n in (1, 2, 3)]
+    async with SmallGateway(scripted(*grown, UpstreamBrokenError("x"))) as small:
+        await small.stream()
+        assert (await small.only_call()).charge == 10 * INPUT + 3 * OUTPUT
+        (end,) = small.ends
+        assert isinstance(end, Settle)
+        assert (end.estimated, end.reason) == (False, "upstream_broken")
+
+
+async def test_an_end_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held back has a limit: an upstream that goes on after its end is closed."""
+    monkeypatch.setattr("farebox.gateway.streamed_call.TAIL_BYTES_MAX", 1_000)
+    noise = [delta("more and more " * 20)] * 20
+    async with SmallGateway(scripted(*HEAD, *TAIL[:2], *noise, DONE)) as small:
+        pieces = b"".join(await small.stream())
+        assert b'"code":"upstream_error"' in pieces
+        assert (await small.only_call()).charge == FULL
+        assert small.upstream.responses[0].taken < 10
+
+
 @pytest.mark.parametrize("at", range(5))
 async def test_the_tier_is_found_wherever_it_is(at: int) -> None:
     """DED-13: the tier may stand in any event; a usage chunk without it does not hide it."""

@@ -8,26 +8,24 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.support.ledger_machine import LedgerMachine
 
-# A history is long by its nature.
-_CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
+SHORT = settings(
+    max_examples=250,
+    stateful_step_count=25,
+    deadline=None,
+    # One failure is enough: shrinking a history takes minutes.
+    report_multiple_bugs=False,
+    # A history is long by its nature.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+LONG = settings(SHORT, max_examples=3_000, stateful_step_count=50)
 
 
 def test_no_random_history_departs_from_the_model() -> None:
     """DED-16, NEG-01, CRD-10: random histories keep every invariant and agree with the model."""
-    run_state_machine_as_test(
-        LedgerMachine,
-        settings=settings(
-            max_examples=250, stateful_step_count=25, deadline=None, suppress_health_check=_CHECKS
-        ),
-    )
+    run_state_machine_as_test(LedgerMachine, settings=SHORT)
 
 
 @pytest.mark.long
 def test_no_long_history_departs_from_the_model() -> None:
     """DED-16, NEG-01, CRD-10: the same for many more and longer histories."""
-    run_state_machine_as_test(
-        LedgerMachine,
-        settings=settings(
-            max_examples=2_000, stateful_step_count=50, deadline=None, suppress_health_check=_CHECKS
-        ),
-    )
+    run_state_machine_as_test(LedgerMachine, settings=LONG)

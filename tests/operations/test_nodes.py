@@ -75,9 +75,9 @@ async def test_a_node_admits_while_it_renews() -> None:
     clock.now = SILENCE_SECONDS_MAX - 1
     await node.beat()
     clock.now += SILENCE_SECONDS_MAX - 0.01
-    assert node.may_admit
+    assert node.state() == (True, 1)
     clock.now += 0.01
-    assert not node.may_admit
+    assert node.state() == (False, 1)
     assert node.lost == 0
     await node.aclose()
 

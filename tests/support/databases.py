@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,19 @@ class TestServer:
             yield psycopg.conninfo.make_conninfo(self._server.dsn, dbname=name)
         finally:
             with psycopg.connect(admin, autocommit=True) as connection:
-                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+                _drop(connection, name)
+
+
+def _drop(connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:
+    for pause in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0):
+        try:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+        except psycopg.errors.InsufficientPrivilege:
+            # The server is vacuuming it, and only a superuser may interrupt that.
+            time.sleep(pause)
+        else:
+            return
+    raise AssertionError(f"{name} cannot be dropped")
 
 
 @contextmanager

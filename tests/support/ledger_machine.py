@@ -654,7 +654,8 @@ class LedgerMachine(RuleBasedStateMachine):
         ledger = self.ledger
         return (
             {i: structs.replace(o, last_time=START) for i, o in ledger.organizations.items()},
-            dict(ledger.grants),
+            # A grant that was refunded whole before its beginning is first looked at when named.
+            {i: structs.replace(g, repays=False) for i, g in ledger.grants.items()},
             {key: (dict(v.rules), v.windows) for key, v in ledger.limits.items()},
             dict(ledger.holds),
             dict(ledger.calls),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 from psycopg import AsyncConnection
 
@@ -62,7 +63,7 @@ async def prepare_sandbox(connector: Connector, home: Path) -> dict[str, Any]:
             organization = await administration.find_organization(NAME)
         except NotFoundError:
             organization = await administration.create_organization(NAME)
-            await _fund(connector, connection, organization.id)
+        await _fund(connector, organization.id)
         try:
             project = await administration.find_project(PROJECT, organization_id=organization.id)
         except NotFoundError:
@@ -121,13 +122,13 @@ async def _provider(connection: Connection) -> None:
         )
 
 
-async def _fund(connector: Connector, connection: Connection, organization_id: Any) -> None:
-    now = (await read_deployment(connection)).now
+async def _fund(connector: Connector, organization_id: UUID) -> None:
+    """Give the play money, once: its id is the organisation's, however often starts are broken."""
     store = PostgresBatchStore(connector)
     try:
         grant = GrantCredit(
             organization_id=organization_id,
-            grant_id=uuid7(now, os.urandom(RANDOM_BYTES)),
+            grant_id=organization_id,
             source=Source.FREE,
             amount=CREDIT,
             reference="sandbox play money",

@@ -58,6 +58,8 @@ class CallBody(msgspec.Struct):
     fields: Fields
     model: str
     facts: PromptFacts
+    answers: int = 1
+    """How many choices come back: ``n``; as many may be generated as ``facts`` says."""
     stream: bool = False
     include_usage: bool = False
     """Whether the client asked for the stream's usage chunk."""
@@ -96,6 +98,7 @@ def read_chat(body: bytes) -> CallBody:
         fields=fields,
         model=_model(fields),
         facts=_chat_facts(fields, messages, len(body)),
+        answers=_count(fields, "n", CHOICES_MAX),
         stream=stream,
         include_usage=stream and _include_usage(fields),
         service_tier=string_of(fields, "service_tier"),

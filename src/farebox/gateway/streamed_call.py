@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from typing_extensions import override
@@ -26,6 +26,9 @@ from farebox.ledger.commands import Closed
 from farebox.operations.upstream import UpstreamBrokenError, UpstreamResponse
 from farebox.rating.usage import UsageInvalidError, normalize_usage
 
+TAIL_BYTES_MAX: Final = 16 * 1024 * 1024
+"""What is held back until the charge; an upstream that goes on for longer has lost its way."""
+
 
 class StreamedCall(Call):
     """A call with a stream for an answer."""
@@ -36,9 +39,12 @@ class StreamedCall(Call):
         self._splitter = streaming.EventSplitter()
         self._first: bytes | None = None
         self._tail: list[bytes] = []
+        self._tail_bytes = 0
+        self._usage_event: bytes | None = None
         self._holding_back = False
         self._finished = 0
         self._usage: object = None
+        self._usage_is_old = False
         self._tier: str | None = None
         self._failed = False
         self._gone = False
@@ -101,7 +107,7 @@ class StreamedCall(Call):
 
     @property
     def _is_finished(self) -> bool:
-        return self._finished >= self.body.facts.choices
+        return self._finished >= self.body.answers
 
     def _take(self, chunk: bytes) -> bytes:
         """Read a piece of the stream; gives what may be passed on at once."""
@@ -109,18 +115,24 @@ class StreamedCall(Call):
         for event in self._splitter.feed(chunk):
             self._look_at(event)
             if self._holding_back:
-                self._tail.append(event)
-            else:
+                self._keep(event)
+            elif event is not self._usage_event:
                 ready.append(event)
         return ready[0] if len(ready) == 1 else b"".join(ready)
+
+    def _keep(self, event: bytes) -> None:
+        self._tail_bytes += len(event)
+        if self._tail_bytes > TAIL_BYTES_MAX:
+            raise streaming.EventTooLargeError
+        self._tail.append(event)
 
     def _take_last(self) -> None:
         """Read what stands behind the last blank line; a stream without an end has broken off."""
         event = self._splitter.flush().rstrip(b"\r\n") + b"\n\n"
         if streaming.read_chunk(event) is not None or streaming.is_done(event):
             self._look_at(event)
-            self._tail.append(event)
-        if not self._holding_back:
+            self._keep(event)
+        if not self._holding_back and self._usage is None:
             self._failed = not self._gone
 
     def _look_at(self, event: bytes) -> None:
@@ -134,16 +146,18 @@ class StreamedCall(Call):
             self._failed = self._holding_back = True
         elif streaming.is_done(event):
             self._holding_back = True
+        elif self._usage is not None and streaming.text_of(event):
+            self._usage_is_old = True  # it was told before the answer's end
         if self._is_finished:
             self._holding_back = True
 
     def _note_usage(self, event: bytes) -> None:
         chunk = streaming.read_chunk(event)
         if chunk is not None and chunk.usage is not None:
-            self._usage = chunk.usage
+            self._usage, self._usage_is_old = chunk.usage, False
             self._tier = tier_of(chunk.service_tier) or self._tier
-            if not chunk.choices:  # the usage chunk itself, though nothing said that it is the end
-                self._holding_back = True
+            if not chunk.choices:
+                self._usage_event = event  # it leaves with the end, wherever it came
 
     # The end.
 
@@ -182,7 +196,11 @@ class StreamedCall(Call):
     def _last_events(self, closed: Closed) -> list[bytes]:
         """The held-back events: usage with its cost for who asked, without it for who did not."""
         events: list[bytes] = []
-        for event in self._tail:
+        tail = list(self._tail)
+        if self._usage_event is not None and not any(e is self._usage_event for e in tail):
+            ends = (place for place, event in enumerate(tail) if streaming.is_done(event))
+            tail.insert(next(ends, len(tail)), self._usage_event)
+        for event in tail:
             chunk = streaming.read_chunk(event) if streaming.carries_usage(event) else None
             if chunk is None or not isinstance(chunk.usage, dict):
                 events.append(event)
@@ -196,7 +214,9 @@ class StreamedCall(Call):
         """Settle by the provider's usage, or by our own count where there is none."""
         priced: Priced | None = None
         tier = self._reported_tier()
-        if self._usage is not None:
+        if self._usage_is_old:
+            reason = reason or "usage_incomplete"
+        elif self._usage is not None:
             try:
                 priced = self.price(normalize_usage(self._usage, flavor="chat"), tier)
             except UsageInvalidError as error:

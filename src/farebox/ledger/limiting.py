@@ -44,12 +44,9 @@ def set_floor(books: Books, command: SetFloor) -> Result:
 
 def _organization_scope(books: Books) -> ScopeLimits:
     kept = books.counters.limits
-    own = next((scope for scope in kept if scope.kind is ScopeKind.ORGANIZATION), None)
-    if own is not None:
-        return own
-    scope = ScopeLimits(ScopeKind.ORGANIZATION, books.organization.id, {}, {})
-    kept.append(scope)
-    return scope
+    if not kept:  # only organisations have limits so far
+        kept.append(ScopeLimits(ScopeKind.ORGANIZATION, books.organization.id, {}, {}))
+    return kept[0]
 
 
 def _count_from_now(books: Books, scope: ScopeLimits, period: Period) -> None:

@@ -12,7 +12,8 @@ UPDATE node SET seen_at = clock_timestamp() WHERE id = %(id)s AND epoch = %(epoc
 -- A node that was last seen in the future is silent too: the clock went back since, and whoever
 -- lives has renewed by the new one before the sweep asks again.
 UPDATE node SET epoch = epoch + 1
-WHERE (seen_at < clock_timestamp() - %(silence)s OR seen_at > clock_timestamp() + %(silence)s)
+WHERE (seen_at < clock_timestamp() - %(silence)s::interval
+       OR seen_at > clock_timestamp() + %(silence)s::interval)
   AND EXISTS (SELECT FROM hold h WHERE h.node_id = node.id AND h.epoch = node.epoch)
 RETURNING id, name
 
