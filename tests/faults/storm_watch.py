@@ -18,11 +18,11 @@ import psycopg
 from farebox.storage import rows
 
 _TRIGGERS = """
-CREATE TABLE storm_commit (
+CREATE TABLE IF NOT EXISTS storm_commit (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, organization_id uuid,
     granted bigint, owed bigint, spent bigint, reserved bigint, unreserved bigint, frozen bigint,
     expired bigint, refunded bigint, unsecured bigint, floor bigint);
-CREATE FUNCTION storm_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE OR REPLACE FUNCTION storm_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     INSERT INTO storm_commit (organization_id, granted, owed, spent, reserved, unreserved, frozen,
         expired, refunded, unsecured, floor)
     VALUES (NEW.id, NEW.granted_nanos, NEW.owed_nanos, NEW.spent_nanos, NEW.reserved_nanos,
@@ -30,17 +30,17 @@ CREATE FUNCTION storm_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         NEW.unsecured_held_nanos, NEW.floor_nanos);
     RETURN NULL;
 END $$;
-CREATE TRIGGER storm_commit AFTER UPDATE ON organization
+CREATE OR REPLACE TRIGGER storm_commit AFTER UPDATE ON organization
     FOR EACH ROW EXECUTE FUNCTION storm_commit();
-CREATE TABLE storm_limit (
+CREATE TABLE IF NOT EXISTS storm_limit (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, organization_id uuid, kind text,
     scope_id uuid, rules jsonb, windows jsonb);
-CREATE FUNCTION storm_limit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE OR REPLACE FUNCTION storm_limit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     INSERT INTO storm_limit (organization_id, kind, scope_id, rules, windows)
     VALUES (NEW.organization_id, NEW.scope_kind, NEW.scope_id, NEW.rules, NEW.windows);
     RETURN NULL;
 END $$;
-CREATE TRIGGER storm_limit AFTER INSERT OR UPDATE ON scope_limit
+CREATE OR REPLACE TRIGGER storm_limit AFTER INSERT OR UPDATE ON scope_limit
     FOR EACH ROW EXECUTE FUNCTION storm_limit();
 """
 

@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from farebox.gateway.http import Answer, StreamAnswer
 from farebox.kit.money import NANOS_PER_UNIT
@@ -20,6 +22,7 @@ from tests.support.scripted_upstream import (
     Pause,
     ScriptedResponse,
     delta,
+    event,
     usage,
     usage_chunk,
     whole,
@@ -27,6 +30,7 @@ from tests.support.scripted_upstream import (
 from tests.support.small_gateway import NODE, VERSIONS, MemoryNode, SmallGateway, version
 
 INPUT, OUTPUT = 2_500, 15_000
+TIERS = st.sampled_from(["default", "flex", "priority", "turbo"])
 
 
 def json_script(_: Any) -> ScriptedResponse:
@@ -212,3 +216,40 @@ async def test_a_crowd() -> None:
         assert sum(closed.charge for closed in small.calls) == sum(
             10 * INPUT + number * OUTPUT for number in paid
         )
+
+
+PARTS = st.integers(0, 3_000)
+
+
+@given(prompt=PARTS, cached=PARTS, completion=PARTS, reasoning=PARTS, tier=st.none() | TIERS)
+@settings(max_examples=40, deadline=None)
+async def test_a_stream_costs_what_a_whole_answer_costs(
+    prompt: int, cached: int, completion: int, reasoning: int, tier: str | None
+) -> None:
+    """Field bugs 35, 36: any usage in any tier is charged the same, streamed or not."""
+    said = usage(prompt, completion) | {
+        "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+    }
+    more = {} if tier is None else {"service_tier": tier}
+
+    def script(request: Any) -> ScriptedResponse:
+        if b'"stream":true' not in request.body:
+            return ScriptedResponse([whole(said, "x y", **more)], headers=JSON)
+        last = event({"choices": [], "usage": said, **more})
+        return ScriptedResponse([delta("x y"), delta("", finish="stop"), last, DONE])
+
+    async with SmallGateway(script) as small:
+        fields: dict[str, Any] = {"service_tier": "auto", "max_completion_tokens": 5_000}
+        await small.call(**fields)
+        await small.stream(**fields)
+        await small.settled()
+        audit(small.ledger)
+        whole_end, stream_end = small.ends
+        assert isinstance(whole_end, Settle)
+        assert isinstance(stream_end, Settle)
+        assert whole_end.metered == stream_end.metered
+        assert whole_end.lines == stream_end.lines
+        assert whole_end.estimated == stream_end.estimated
+        consistent = cached <= prompt and reasoning <= completion
+        assert consistent or whole_end.estimated

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import openai
+import psycopg
 import pytest
 
 from farebox.storage.migrate import migrate
@@ -44,8 +45,16 @@ class Killable:
     server: RunningServer
 
     def kill(self) -> None:
-        """End the database at once, as a crash does."""
+        """End the database at once, as a crash does, and see it gone."""
         os.kill(self.server.pid, signal.SIGQUIT)
+        wait_for(self._is_gone)
+
+    def _is_gone(self) -> bool:
+        try:
+            psycopg.connect(self.server.dsn, connect_timeout=5).close()
+        except psycopg.OperationalError:
+            return True
+        return False
 
     def start(self) -> None:
         """Start it again."""

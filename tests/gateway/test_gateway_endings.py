@@ -557,6 +557,26 @@ def test_a_lane_that_is_not_reported(
     assert (call.lane, call.estimated) == (lane, tier == "priority")
 
 
+# In the right order.
+
+
+@STREAMED
+def test_the_charge_is_in_the_database_when_the_end_arrives(
+    tenant: Tenant, house: House, stream: bool
+) -> None:
+    """Promise 2: what the client can see of an answer's end, the database has already seen."""
+    orders = {"X-Sandbox-Usage": "prompt=40,cached=0,completion=4"}
+    for number in range(1, 6):
+        with tenant.raw(chat_body(stream=stream), orders) as call:
+            call.read_until(b'"finish_reason":"' if stream else b"HTTP/1.1 200")
+            sql = "SELECT count(*), sum(charge_nanos)::bigint FROM call WHERE organization_id = %s"
+            charged = number * (40 * INPUT + 4 * OUTPUT)
+            assert house.query(sql, tenant.organization_id) == [(number, charged)]
+            assert tenant.open_holds() == 0
+            call.read_until(b"[DONE]" if stream else b"chatcmpl")
+    tenant.check_books()
+
+
 # More than was held.
 
 

@@ -111,16 +111,18 @@ async def test_another_currency(directory: MemoryDirectory) -> None:
 
 async def test_a_price_that_is_not_in_force_yet(directory: MemoryDirectory) -> None:
     """A version counts from its instant on, by the engine's time."""
+    seconds = 50.0
     dearer = structs.replace(
-        version(9, Lane.STANDARD, 20), effective_at=NOW + timedelta(seconds=0.3)
+        version(9, Lane.STANDARD, 20), effective_at=NOW + timedelta(seconds=10)
     )
     only_later = structs.replace(dearer, model="gpt-later", id=UUID(int=901))
     directory.versions = (*VERSIONS, dearer, only_later)
-    sales = await opened(directory)
+    sales = Sales(directory, monotonic=lambda: seconds)
+    await sales.refresh()
     before = sales.offer("gpt-5.4", service_tier=None, currency="USD")
     assert before.versions[0].id == VERSIONS[0].id
     assert refusal(sales, "gpt-later").code == "model_not_found"
-    await asyncio.sleep(0.3)
+    seconds += 10.0
     after = sales.offer("gpt-5.4", service_tier=None, currency="USD")
     assert after.versions[0].id == dearer.id
     assert sales.offer("gpt-later", service_tier=None, currency="USD").versions

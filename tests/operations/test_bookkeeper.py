@@ -315,6 +315,33 @@ async def test_a_locked_organisation_does_not_stop_the_others(
     assert {hold.organization_id for hold in store.ledger.holds.values()} == {free.organization_id}
 
 
+async def test_every_part_of_a_batch_that_gets_stuck_is_kept() -> None:
+    """ENGINE "A batch": while a batch is halved somebody locks its organisation; nobody is lost."""
+    till = Till()
+    store = memory_store(till)
+    clock = Clock()
+    async with running(store, clock=clock) as bookkeeper:
+        gate = asyncio.Event()
+        store.steps.append(gate)
+        first = begin(bookkeeper.submit(till.grant(1)))
+        await until(lambda: store.batches)
+        grants = [till.grant(5) for _ in range(8)]
+        store.poison = [grants[7]]
+        tasks = [begin(bookkeeper.submit(grant)) for grant in grants]
+        await until(lambda: bookkeeper.queued == 8)
+        # The whole is rejected; then each half, and the rest of the second one, finds the lock.
+        store.steps.extend([Fault.NONE, Fault.UNSETTLED, Fault.UNSETTLED])
+        gate.set()
+        await first
+        async with asyncio.timeout(10):
+            while not all(task.done() for task in tasks):
+                clock.now += 1.0
+                await asyncio.sleep(0.01)
+        results = await settled(tasks)
+    assert [isinstance(result, QuarantinedError) for result in results] == [False] * 7 + [True]
+    assert len(store.ledger.grants) == 8
+
+
 async def test_a_rejected_command_is_found_and_put_aside() -> None:
     """ENGINE "A batch": the single offender is quarantined, and the rest of the batch commits."""
     tills = [Till() for _ in range(10)]

@@ -32,7 +32,11 @@ from farebox.operations.lane import QuarantinedError
 from farebox.storage import batch_store, connecting
 from farebox.storage.connecting import Connector
 from farebox.storage.exchange import Answer, Exchange
+from farebox.storage.migrate import migrate
+from farebox.system.postgres.owner import owner_of_new_data
+from farebox.system.postgres.place import Place
 from farebox.system.postgres.throwaway import throwaway
+from tests.support.postgres_people import kill_cluster
 from tests.support.shop import Shop
 
 
@@ -238,24 +242,24 @@ async def test_every_failure_has_a_meaning(
 
 async def test_a_server_that_comes_back_is_used_again(tmp_path: Path) -> None:
     """ENGINE "Idempotency": a database that was stopped and started answers the same ids."""
-    from farebox.storage.migrate import migrate
-
     with throwaway(tmp_path / "pg", durable=True) as server:
         migrate(server.dsn, sandbox=True)
         shop = Shop(server.dsn)
         bookkeeper = Bookkeeper([shop.store], monotonic=time.monotonic)
         bookkeeper.start()
-        await bookkeeper.submit(shop.till.grant(100))
-        call = shop.till.admit(30)
-        await bookkeeper.submit(call)
-        os.kill(server.pid, signal.SIGQUIT)
-        settling = asyncio.create_task(bookkeeper.submit(shop.till.settle(call, 20)))
-        await asyncio.sleep(0.2)
-        assert not settling.done()
-        await asyncio.to_thread(server.ensure_running)
-        async with asyncio.timeout(20):
-            assert isinstance(await settling, Closed)
-        await bookkeeper.aclose()
+        try:
+            await bookkeeper.submit(shop.till.grant(100))
+            call = shop.till.admit(30)
+            await bookkeeper.submit(call)
+            await asyncio.to_thread(kill_cluster, Place(server.folder, owner_of_new_data()))
+            settling = asyncio.create_task(bookkeeper.submit(shop.till.settle(call, 20)))
+            await asyncio.sleep(0.2)
+            assert not settling.done()
+            await asyncio.to_thread(server.ensure_running)
+            async with asyncio.timeout(30):
+                assert isinstance(await settling, Closed)
+        finally:
+            await bookkeeper.aclose()
         assert shop.totals() == (20, 0, 80)
 
 

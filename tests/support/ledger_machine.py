@@ -125,6 +125,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.over: dict[tuple[UUID, datetime], int] = {}
         self.closest = 10**6
         self.debts: set[UUID] = set()
+        """Organisations where something has happened that may make debt."""
+        self.floors: dict[UUID, int] = {}
 
     def next_id(self) -> UUID:
         self.count += 1
@@ -590,8 +592,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def note(self, command: AnyCommand) -> None:
         """Remember what may be replayed, and what may make debt."""
         match command:
-            case Dispute() | Correct() | SetFloor():
+            case Dispute(step=DisputeStep.LOST) | Correct():
                 self.debts.add(command.organization_id)
+            case SetFloor(organization_id=org_id, floor=floor):
+                if floor < self.floors.get(org_id, 0):
+                    self.debts.add(org_id)
+                self.floors[org_id] = floor
             case _:
                 pass
         # These say how things shall be from now on; an old one is no replay but a change.

@@ -70,7 +70,7 @@ class MemoryLedger:
         self.metered: dict[UUID, int] = {}
         """What each closed call's usage came to at the book's price."""
         self.keys: dict[UUID, KeyFacts] = {}
-        self.commands: dict[UUID, UUID] = {}
+        self.commands: dict[tuple[UUID, UUID], bytes] = {}
         self.epochs: dict[UUID, int] = {}
         self.catalogue_revision = 1
         self.postings: list[Posting] = []
@@ -173,11 +173,11 @@ class MemoryLedger:
                 for c in commands
                 if isinstance(c, Admit) and c.dimensions.key_id in self.keys
             },
-            known_commands=frozenset(
-                c.command_id
+            known_commands={
+                c.command_id: self.commands[org.id, c.command_id]
                 for c in commands
-                if isinstance(c, Refund | Correct) and c.command_id in self.commands
-            ),
+                if isinstance(c, Refund | Correct) and (org.id, c.command_id) in self.commands
+            },
         )
         if limiting:
             start, end = window_bounds(Period.MONTH, max(now, org.last_time), org.zone)
@@ -209,9 +209,9 @@ class MemoryLedger:
             for name in delta.__struct_fields__:
                 setattr(old, name, getattr(old, name) + getattr(delta, name))
         self.events += changes.events
-        for org_id, command_id in changes.commands:
-            assert command_id not in self.commands, "unique id of money commands"
-            self.commands[command_id] = org_id
+        for org_id, command_id, mark in changes.commands:
+            assert (org_id, command_id) not in self.commands, "unique id of money commands"
+            self.commands[org_id, command_id] = mark
 
     def _write_grants(self, changes: Changes) -> None:
         for grant in changes.new_grants:
@@ -252,7 +252,7 @@ class MemoryLedger:
             assert call.call_id in self.calls, "a late call is there"
             assert min(call.charge, call.absorbed, call.owed) >= 0, call
             self.calls[call.call_id] = call
-            self.metered[call.call_id] = sum(line.amount for line in late.lines)
+            self.metered[call.call_id] = sum(line.amount for line in late.ending.lines)
 
     def _post(self, posting: Posting) -> None:
         assert sum(posting.amounts) == 0, posting

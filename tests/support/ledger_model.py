@@ -246,6 +246,9 @@ class ModelOrg:
         if c.output_price and c.output_min < c.output_max:
             quarter = max(0, self.spendable()) // 4
             tokens = min(tokens, quarter * 1_000_000 // c.output_price)
+            room = self.limit_room(self.now)
+            have = self.spendable() if room is None else min(room, self.spendable())
+            tokens = min(tokens, max(0, max(0, have) - c.fixed) * 1_000_000 // c.output_price)
         tokens = max(tokens, c.output_min)
         amount = c.fixed - (-tokens * c.output_price // 1_000_000)
         lacks = self.lacks(self.now, amount)
@@ -560,7 +563,7 @@ class World:
         project_id = c.dimensions.project_id
         if key is None or (key.organization_id, key.project_id) != (org.id, project_id):
             return "key_not_found"
-        if key.revoked_at is not None and key.revoked_at <= org.now:
+        if key.revoked_at is not None:
             return "key_revoked"
         if key.expires_at is not None and key.expires_at <= org.now:
             return "key_expired"

@@ -89,8 +89,11 @@ class GatewayProcess:
         def lost() -> None:
             desk.abort_running()
 
+        # Its own connection: however busy the gateway is, the heartbeat never waits in line.
+        heart = await open_pool(self._database.connector("heartbeat"), size=1)
+        stack.push_async_callback(heart.close)
         node = Node(
-            PostgresNodeStore(pool),
+            PostgresNodeStore(heart),
             node_id=new_call_id(),
             name=f"{platform.node()} {os.getpid()}",
             monotonic=time.monotonic,

@@ -47,9 +47,14 @@ def page(rows: Sequence[Document], cursor: str | None) -> Document:
 
 
 def say(*lines: str) -> None:
-    """Print lines."""
+    """Print lines; what a client put into a label cannot steer the terminal."""
     for line in lines:
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(harmless(line) + "\n")
+
+
+def harmless(text: str) -> str:
+    """The text without control characters: they become the replacement character."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def hint(*lines: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
 from farebox.gateway.http import (
     Answer,
@@ -25,6 +25,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
+
+
+SEND_SECONDS_MAX: Final = 120.0
+"""How long a client may leave a piece of its stream unread."""
 
 
 class AsgiGateway:
@@ -141,7 +145,9 @@ async def _pump(send: Send, answer: StreamAnswer) -> None:
             }
         )
         async for chunk in answer.chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            # A client that reads no more must not keep its call, and the upstream, for ever.
+            async with asyncio.timeout(SEND_SECONDS_MAX):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
     except Exception:  # noqa: BLE001 - whatever the server raises for a connection that is gone
         answer.abandon()

@@ -27,7 +27,6 @@ from farebox.gateway.fields import (
 from farebox.gateway.messages import MessageParts
 from farebox.gateway.openai_errors import GatewayError, invalid_request
 from farebox.rating.ceiling import PromptFacts
-from farebox.rating.units import Unit
 
 CHOICES_MAX: Final = 128
 """OpenAI's own limit for ``n``."""
@@ -37,8 +36,13 @@ MODEL_CHARACTERS_MAX: Final = 200
 EMBEDDING_INPUTS_MAX: Final = 2_048
 """OpenAI's own limit."""
 
+_TOOL_FIELDS: Final = frozenset({"tools", "functions"})
+LIMIT_FIELDS: Final = ("max_completion_tokens", "max_tokens")
+
 _fields: Final = msgspec.json.Decoder(Fields)
 _encoder: Final = msgspec.json.Encoder()
+
+_SEARCHES: Final = "What a provider's own searches bill is not metered yet; search by a function."
 
 _REFUSED: Final = {
     "background": "Calls in the background are not supported here.",
@@ -48,8 +52,39 @@ _REFUSED: Final = {
     "data_sources": "What a provider looks up by itself has no known bound.",
     "plugins": "What a provider's plugins bill has no known bound.",
     "models": "Name one model: what another one costs is not held.",
+    "provider": "Which provider answers is the gateway's choice: its price is what is held.",
+    "route": "Which provider answers is the gateway's choice: its price is what is held.",
+    "prompt_embeds": "A prompt that is no text has no known bound.",
+    "search_parameters": _SEARCHES,
+    "web_search_options": _SEARCHES,
 }
 """Fields that would change what is billed, or reach what other tenants keep at the provider."""
+
+
+_KNOWN: Final = frozenset(
+    {
+        *_REFUSED,
+        *_TOOL_FIELDS,
+        *LIMIT_FIELDS,
+        "best_of",
+        "input",
+        "messages",
+        "metadata",
+        "modalities",
+        "model",
+        "n",
+        "prediction",
+        "prompt_cache_options",
+        "response_format",
+        "safety_identifier",
+        "service_tier",
+        "stream",
+        "stream_options",
+        "tool_choice",
+        "user",
+    }
+)
+"""Fields that the bound or the charge depends on."""
 
 
 class CallBody(msgspec.Struct):
@@ -165,9 +200,13 @@ def _malformed(reason: str) -> GatewayError:
 
 
 def _refuse_unbounded(fields: Fields) -> None:
-    for name, reason in _REFUSED.items():
-        if name in fields and value_of(fields, name) not in (None, False):
-            raise invalid_request(f"'{name}' is not supported. {reason}", param=name)
+    for name in fields:
+        # Some providers read names without regard to case: such a field must not slip past us.
+        if name not in _KNOWN and name.lower() in _KNOWN:
+            raise invalid_request(f"'{name[:64]}' must be written '{name.lower()}'.", param=name)
+    for name in _REFUSED.keys() & fields.keys():
+        if value_of(fields, name) not in (None, False):
+            raise invalid_request(f"'{name}' is not supported. {_REFUSED[name]}", param=name)
 
 
 def _chat_facts(fields: Fields, messages: msgspec.Raw, body_bytes: int) -> PromptFacts:
@@ -176,24 +215,20 @@ def _chat_facts(fields: Fields, messages: msgspec.Raw, body_bytes: int) -> Promp
     if parts.written is not None:
         fields["messages"] = parts.written
         body_bytes += max(0, len(parts.written) - len(messages))
-    functions, hosted = _tools(fields)
     prediction = fields.get("prediction", NULL)
     return PromptFacts(
         # The whole body bounds its text from above: escapes are longer than what they stand for.
         text_bytes=body_bytes - parts.image_bytes,
         messages=parts.messages,
-        tools=functions,
+        tools=_tools(fields),
         inline_images=parts.inline_images,
         unbounded=parts.unbounded,
         audio_inputs=parts.audio,
         audio_output="audio" in list_of(fields, "modalities"),
-        # Written again, so that no escape hides it.
-        long_cache_writes=b"12h" in _encoder.encode(value_of(fields, "prompt_cache_options")),
+        long_cache_writes=_keeps_long(fields),
         choices=max(_count(fields, "n", CHOICES_MAX), _count(fields, "best_of", CHOICES_MAX)),
         output_limit=_output_limit(fields),
         predicted_bytes=0 if prediction == NULL else len(prediction),
-        hosted_tools=hosted,
-        tool_calls_max=count_of(fields, "max_tool_calls", 1_000),
     )
 
 
@@ -201,34 +236,37 @@ def _count(fields: Fields, name: str, most: int) -> int:
     return count_of(fields, name, most) or 1
 
 
+def _keeps_long(fields: Fields) -> bool:
+    """Tell whether the longer cache retention is asked for, however it is written."""
+    options = value_of(fields, "prompt_cache_options")
+    return options is not None and b"12h" in _encoder.encode(options)
+
+
 def _output_limit(fields: Fields) -> int | None:
     """The client's limit for one choice; of two, the larger: which one counts is the provider's."""
     limits = [
         limit
-        for name in ("max_completion_tokens", "max_tokens")
+        for name in LIMIT_FIELDS
         if (limit := count_of(fields, name, OUTPUT_TOKENS_MAX)) is not None
     ]
     return max(limits, default=None)
 
 
-def _tools(fields: Fields) -> tuple[int, tuple[Unit, ...]]:
-    """How many functions, and what hosted tools bill."""
+def _tools(fields: Fields) -> int:
+    """How many functions; a tool that the provider runs itself is refused: nothing meters it."""
+    if not fields.keys() & _TOOL_FIELDS:
+        return 0
     functions = len(list_of(fields, "functions"))
-    hosted: list[Unit] = []
     for index, tool in enumerate(list_of(fields, "tools")):
         kind = tool.get("type") if isinstance(tool, dict) else None
         if kind in ("function", "custom"):
             functions += 1
-        elif kind in ("web_search", "web_search_preview"):
-            hosted.append(Unit.WEB_SEARCH)
         else:
             raise invalid_request(
                 f"'tools[{index}].type' {str(kind)[:40]!r} has no known price; leave it out.",
                 param=f"tools[{index}].type",
             )
-    if fields.get("web_search_options", NULL) != NULL:
-        hosted.append(Unit.WEB_SEARCH)
-    return functions, tuple(hosted)
+    return functions
 
 
 def _model(fields: Fields) -> str:

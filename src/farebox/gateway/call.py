@@ -16,7 +16,7 @@ from uuid import UUID
 from msgspec import structs
 
 from farebox.gateway.attribution import Labels
-from farebox.gateway.bodies import CallBody
+from farebox.gateway.bodies import LIMIT_FIELDS, CallBody
 from farebox.gateway.bounding import count_prompt, may_count
 from farebox.gateway.desk import (
     PATIENCE_SECONDS,
@@ -26,7 +26,7 @@ from farebox.gateway.desk import (
     patiently,
 )
 from farebox.gateway.metering import estimated_usage, prompt_tokens
-from farebox.gateway.openai_errors import away, invalid_request, refused
+from farebox.gateway.openai_errors import away, charge_pending, invalid_request, refused
 from farebox.gateway.pricing import Priced, price
 from farebox.gateway.sales import Offer
 from farebox.kit.errors import FareboxError, InvalidInputError, RefusedError, UnavailableError
@@ -45,6 +45,11 @@ ADMIT_TRIES_MAX: Final = 4
 """Tries of one admission: after a change of prices, and after counting its tokens."""
 
 LATEST_END_AFTER: Final = timedelta(hours=2)
+CALL_SECONDS_MAX: Final = (LATEST_END_AFTER - timedelta(minutes=1)).total_seconds()
+"""A call is ended and charged before its hold can lapse."""
+
+WINDOWS_MAX: Final = 2
+"""A usage of more tokens than so many context windows is a fault: published windows are round."""
 
 
 class _Money(Enum):
@@ -72,6 +77,8 @@ class Call:
         self.started_at = desk.monotonic()
         self.response: UpstreamResponse | None = None
         self.aborted = False
+        self.sending: asyncio.Future[UpstreamResponse] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._epoch = 0
         self._money = _Money.NONE
         self._prompt_tokens: int | None = None
@@ -95,6 +102,9 @@ class Call:
             self.output_limit = result.output_limit
             self._money = _Money.HELD
             desk.running[self.id] = self
+            self._timer = asyncio.get_running_loop().call_later(
+                CALL_SECONDS_MAX, lambda: desk.spawn(self.abort())
+            )
             desk.metrics.open_calls.inc()
             return
         if result.code == "stale_catalogue":
@@ -211,13 +221,12 @@ class Call:
             changes["stream_options"] = self.body.forced_stream_options()
         facts = self.body.facts
         if not facts.embeddings:
-            if facts.output_limit is None:
-                field = (
-                    "max_completion_tokens"
-                    if self.offer.provider.price_list == "openai"
-                    else "max_tokens"
-                )
-                changes[field] = self.output_limit // facts.choices
+            # The limit that is held goes up in the one field that this provider knows.
+            known, other = LIMIT_FIELDS
+            if self.offer.provider.price_list not in ("openai", "azure"):
+                known, other = other, known
+            limit = facts.output_limit or self.output_limit // facts.choices
+            changes |= {known: limit, other: None}
             if self.body.service_tier is None and self.offer.names_tier:
                 changes["service_tier"] = "default"
         return UpstreamRequest(
@@ -245,6 +254,11 @@ class Call:
             raise UsageInvalidError("usage", f"has no price: {error.message}") from error
         if priced.total > AMOUNT_NANOS_MAX:
             raise UsageInvalidError("usage", "comes to more than any balance")
+        window = self.offer.facts.context_window
+        if window and not self.body.facts.embeddings:
+            tokens = usage.input_total + usage.output_total
+            if tokens > WINDOWS_MAX * max(window, self.body.facts.choices * window):
+                raise UsageInvalidError("usage", f"has {tokens} tokens, more than the model takes")
         return priced
 
     async def settle(
@@ -287,7 +301,7 @@ class Call:
             closed = await patiently(task, SETTLE_SECONDS_MAX)
         except (TimeoutError, FareboxError) as error:
             logger.error("settle_failed", request_id=self.request_id, error=repr(error))
-            raise away() from error
+            raise charge_pending(self.request_id) from error
         self.desk.metrics.settlement.observe(self.desk.monotonic() - began_at)
         assert isinstance(closed, Closed)
         return closed
@@ -343,6 +357,8 @@ class Call:
     def _ended(self) -> None:
         if self.desk.running.pop(self.id, None) is not None:
             self.desk.metrics.open_calls.dec()
+        if self._timer is not None:
+            self._timer.cancel()
 
     @property
     def is_held(self) -> bool:
@@ -389,7 +405,9 @@ class Call:
             return  # the next report says more
 
     async def abort(self) -> None:
-        """Close the upstream: the node has lost its holds."""
+        """Close the upstream: the node has lost its holds, or the call its time."""
         self.aborted = True  # an answer that has not begun is closed when it does
+        if self.sending is not None:
+            self.sending.cancel()
         if self.response is not None:
             await self.response.close()

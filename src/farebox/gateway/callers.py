@@ -8,6 +8,7 @@ loop with a wrong key does not load the database.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -21,6 +22,9 @@ FRESH_SECONDS: Final = 1.0
 
 KEPT_SECONDS: Final = 60.0
 """How long its organisation, project and defaults may be: the engine re-reads what matters."""
+
+LOOKUPS_MAX: Final = 4
+"""Keys looked up at once: strangers with made-up keys must not take every connection."""
 
 KEYS_MAX: Final = 100_000
 UNKNOWN_MAX: Final = 10_000
@@ -41,6 +45,7 @@ class Callers:
     def __init__(self, directory: Directory, *, monotonic: Callable[[], float]) -> None:
         self._directory = directory
         self._monotonic = monotonic
+        self._lookups = asyncio.Semaphore(LOOKUPS_MAX)
         self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
 
@@ -71,7 +76,8 @@ class Callers:
         return await self._find(name, now)
 
     async def _find(self, name: bytes, now: float) -> Caller:
-        caller = await self._directory.find_key(name)
+        async with self._lookups:
+            caller = await self._directory.find_key(name)
         if caller is None:
             self._known.pop(name, None)
             _remember(self._unknown, name, now, UNKNOWN_MAX)

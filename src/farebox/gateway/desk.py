@@ -19,8 +19,8 @@ from farebox.operations.refusals import Refusal
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
 """Larger requests are refused before they are read: enough for several inline images."""
 
-ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
-"""A larger whole answer is a fault of the upstream; embeddings of 2,048 inputs fit."""
+ANSWER_BYTES_MAX: Final = 256 * 1024 * 1024
+"""A larger whole answer is a fault of the upstream; 2,048 embeddings of 3,072 numbers fit."""
 
 SETTLE_SECONDS_MAX: Final = 30.0
 """With the database away for longer, the answer is broken off and the hold lapses (ENGINE.md)."""

@@ -7,6 +7,7 @@ looks like the tenant's own (ERR-08).
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -61,8 +62,14 @@ async def dispatch(call: Call, headers: Mapping[str, str]) -> UpstreamResponse |
         GatewayError: The upstream could not be reached or broke off; the hold has gone back.
     """
     request = call.upstream_request(sent_headers(headers), directives(headers))
+    call.sending = asyncio.ensure_future(call.offer.upstream.send(request))
     try:
-        response = await call.offer.upstream.send(request)
+        response = await call.sending
+    except asyncio.CancelledError:
+        if not call.aborted:
+            raise
+        call.release("aborted", http_status=503)
+        raise broken(503, "was let go: the call's time was up or its node lost its holds") from None
     except UpstreamNotReachedError as error:
         call.release("upstream_not_reached", http_status=502)
         raise _unreachable(call, str(error)) from error

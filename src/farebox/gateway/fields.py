@@ -45,16 +45,18 @@ def raw_list(raw: msgspec.Raw, name: str) -> list[msgspec.Raw]:
 
 def list_of(fields: Fields, name: str) -> list[Any]:
     """A list; empty where it is missing or null."""
-    value = value_of(fields, name)
-    if value is None:
+    if name not in fields:  # as most are, in most requests
         return []
-    if not isinstance(value, list):
+    value = value_of(fields, name)
+    if value is not None and not isinstance(value, list):
         raise invalid_request(f"'{name}' must be a list.", param=name)
-    return value
+    return value or []
 
 
 def object_of(fields: Fields, name: str) -> dict[str, Any] | None:
     """An object; None where it is missing or null."""
+    if name not in fields:
+        return None
     value = value_of(fields, name)
     if value is not None and not isinstance(value, dict):
         raise invalid_request(f"'{name}' must be an object.", param=name)
@@ -63,6 +65,8 @@ def object_of(fields: Fields, name: str) -> dict[str, Any] | None:
 
 def flag_of(fields: Fields, name: str) -> bool:
     """True or false; false where it is missing or null."""
+    if name not in fields:
+        return False
     value = value_of(fields, name)
     if value is not None and not isinstance(value, bool):
         raise invalid_request(f"'{name}' must be true or false.", param=name)
@@ -71,6 +75,8 @@ def flag_of(fields: Fields, name: str) -> bool:
 
 def string_of(fields: Fields, name: str) -> str | None:
     """A string; None where it is missing or null."""
+    if name not in fields:
+        return None
     value = value_of(fields, name)
     if value is not None and not isinstance(value, str):
         raise invalid_request(f"'{name}' must be a string.", param=name)
@@ -79,6 +85,8 @@ def string_of(fields: Fields, name: str) -> str | None:
 
 def count_of(fields: Fields, name: str, most: int) -> int | None:
     """A whole number from one on; None where it is missing or null."""
+    if name not in fields:
+        return None
     value = value_of(fields, name)
     if value is None:
         return None

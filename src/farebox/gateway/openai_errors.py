@@ -145,6 +145,18 @@ def away() -> GatewayError:
     )
 
 
+def charge_pending(request_id: str) -> GatewayError:
+    """The database went away after the answer was made: its charge may still follow."""
+    return GatewayError(
+        503,
+        "Billing went away before this answer's charge was durable, so the answer was withheld; "
+        f"it may still be charged: see /api/v1/calls/{request_id}.",
+        kind="service_unavailable_error",
+        code="billing_unavailable",
+        headers=[_NO_RETRY],
+    )
+
+
 def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
     """An admission that the engine refused.
 

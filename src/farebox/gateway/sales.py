@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from farebox.gateway.openai_errors import (
     GatewayError,
@@ -30,6 +30,8 @@ from farebox.rating.price_book import ModelFacts, PriceVersion
 from farebox.rating.units import Lane, UnpricedError, allowed_lanes
 
 REFRESH_SECONDS: Final = 1.0
+
+logger: Final = structlog.get_logger("farebox.gateway")
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -173,6 +175,10 @@ class Sales:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
-            # Away: what was read stays good; every admission checks the revision anyway.
-            with suppress(UnavailableError):
+            try:
                 await self.refresh()
+            except UnavailableError:
+                # What was read stays good; every admission checks the revision anyway.
+                continue
+            except Exception as error:  # noqa: BLE001 - a row that cannot be read must not end the watch
+                logger.error("catalogue_unreadable", error=repr(error))  # noqa: TRY400

@@ -30,6 +30,10 @@ TAIL_BYTES_MAX: Final = 16 * 1024 * 1024
 """What is held back until the charge; an upstream that goes on for longer has lost its way."""
 
 
+ABORT_SECONDS_MAX: Final = 5.0
+"""How long a stream may take to end by itself once its upstream is closed."""
+
+
 class StreamedCall(Call):
     """A call with a stream for an answer."""
 
@@ -70,6 +74,16 @@ class StreamedCall(Call):
         if self.is_held:
             self._gone = True
             await self._charge("client_disconnected", http_status=499)
+
+    @override
+    async def abort(self) -> None:
+        """Close the upstream; where the client reads no more, charge without it."""
+        await super().abort()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ABORT_SECONDS_MAX):
+                await self._over.wait()
+        if self.is_held and self.response is not None:
+            await self._charge("aborted", http_status=503)
 
     async def _run(self, response: UpstreamResponse) -> AsyncGenerator[bytes, None]:
         try:
@@ -142,14 +156,13 @@ class StreamedCall(Call):
         self._finished += streaming.finishes(event)
         if streaming.carries_usage(event):
             self._note_usage(event)
+            self._holding_back = self._holding_back or self._is_finished
         elif streaming.carries_error(event):
             self._failed = self._holding_back = True
-        elif streaming.is_done(event):
+        elif streaming.is_done(event) or self._is_finished:
             self._holding_back = True
         elif self._usage is not None and streaming.text_of(event):
             self._usage_is_old = True  # it was told before the answer's end
-        if self._is_finished:
-            self._holding_back = True
 
     def _note_usage(self, event: bytes) -> None:
         chunk = streaming.read_chunk(event)

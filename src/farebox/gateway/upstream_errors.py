@@ -43,6 +43,18 @@ def broken(status: int, what: str) -> GatewayError:
     )
 
 
+def answer_too_large() -> GatewayError:
+    """The answer is larger than we pass on; what the provider had read was charged."""
+    return GatewayError(
+        502,
+        "The model provider's answer is larger than the gateway passes on; its prompt was charged. "
+        "Ask for less in one call.",
+        kind="server_error",
+        code="upstream_too_large",
+        headers=[("x-should-retry", "false")],
+    )
+
+
 def without_identity(body: bytes) -> bytes:
     """A provider's error without the names of our account there."""
     return _IDENTITY.sub(b"the provider's account", body)

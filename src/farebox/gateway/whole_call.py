@@ -17,9 +17,13 @@ from farebox.gateway.dispatch import answer_headers, dispatch
 from farebox.gateway.http import Answer
 from farebox.gateway.metering import answer_text
 from farebox.gateway.pricing import Priced, tier_of
-from farebox.gateway.upstream_errors import broken
+from farebox.gateway.upstream_errors import answer_too_large, broken
 from farebox.kit.money import format_amount
-from farebox.operations.upstream import UpstreamBrokenError, UpstreamResponse
+from farebox.operations.upstream import (
+    UpstreamBrokenError,
+    UpstreamResponse,
+    UpstreamTooLargeError,
+)
 from farebox.rating.usage import UsageInvalidError, normalize_usage
 
 Flavor = Literal["chat", "embeddings"]
@@ -59,6 +63,11 @@ async def finish_whole(call: Call, response: UpstreamResponse, flavor: Flavor) -
     """Read, charge and pass on a good answer."""
     try:
         body = await response.read(ANSWER_BYTES_MAX)
+    except UpstreamTooLargeError as error:
+        # The provider bills it whole; we charge what we can count, and pass nothing on.
+        priced = call.price(await call.estimate(0), None)
+        await call.settle(priced, estimated=True, reason="answer_too_large", http_status=502)
+        raise answer_too_large() from error
     except UpstreamBrokenError as error:
         # Nobody said what it used, so nothing is billed for it (field bug 50).
         call.release("upstream_broken", http_status=502)

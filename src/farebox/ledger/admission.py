@@ -40,7 +40,9 @@ def admit(books: Books, command: Admit) -> Result:
     refusal = _forbidden(books, command)
     if refusal is not None:
         return refusal
-    output_tokens = affordable_output(command, books.spendable)
+    spendable = books.spendable
+    room = books.counters.room_now(spendable)
+    output_tokens = affordable_output(command, spendable, room)
     amount = hold_amount(command, output_tokens)
     refusal = unaffordable(books, amount, books.counters.standing_now())
     if refusal is not None:
@@ -101,12 +103,20 @@ def enlarge(books: Books, hold: Hold, amount: Nanos, *, step: int | None = None)
     return larger
 
 
-def affordable_output(command: Admit, spendable: int) -> int:
-    """The output tokens to hold for: what the client named, else a quarter of what is available."""
+def affordable_output(command: Admit, spendable: int, room: int) -> int:
+    """The output tokens to hold for: what the client named, else a quarter of what is spendable.
+
+    Args:
+        command: The admission.
+        spendable: What the balance and the floor allow.
+        room: What may be held now, under the balance and every limit.
+    """
     if command.output_min == command.output_max or command.output_price == 0:
         return command.output_max
     quarter = max(0, spendable) // QUARTER * UNITS_PER_PRICE // command.output_price
-    return max(command.output_min, min(command.output_max, quarter))
+    # Nor more than fits beside the part that does not depend on output, if anything does.
+    rest = max(0, room - command.fixed) * UNITS_PER_PRICE // command.output_price
+    return max(command.output_min, min(command.output_max, quarter, rest))
 
 
 def unaffordable(
@@ -227,7 +237,7 @@ def _forbidden(books: Books, command: Admit) -> Refused | None:
         or key.project_id != command.dimensions.project_id
     ):
         return Refused(code="key_not_found", message="There is no such API key.")
-    if key.revoked_at is not None and key.revoked_at <= books.now:
+    if key.revoked_at is not None:
         return Refused(code="key_revoked", message="This API key has been revoked.")
     if key.expires_at is not None and key.expires_at <= books.now:
         return Refused(code="key_expired", message="This API key has expired.")

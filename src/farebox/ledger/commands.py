@@ -298,7 +298,7 @@ Result = Admitted | Closed | Granted | Done | Refused
 _encoder = msgspec.msgpack.Encoder()
 
 
-def fingerprint(command: Admit | Settle | GrantCredit) -> bytes:
+def fingerprint(command: Admit | Settle | GrantCredit | Refund | Correct) -> bytes:
     """A hash of all the command's fields, to tell a replay from a different command."""
     return blake2b(_encoder.encode(command), digest_size=16).digest()
 

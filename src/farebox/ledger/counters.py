@@ -90,6 +90,13 @@ class Counters:
             room = Nanos(min(room, rule.maximum - window.used - window.held))
         return Nanos(max(0, room))
 
+    def room_now(self, spendable: Nanos) -> Nanos:
+        """How much a new call may hold: spendable, and every limit at engine time."""
+        room = spendable
+        for _, rule, window in self.standing_now():
+            room = Nanos(min(room, rule.maximum - window.used - window.held))
+        return Nanos(max(0, room))
+
     def figures(self) -> tuple[LimitFigures, ...]:
         """What each limit shows now."""
         return tuple(

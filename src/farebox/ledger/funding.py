@@ -112,8 +112,9 @@ def expire_grants(books: Books, command: ExpireGrants) -> Result:
 
 def refund(books: Books, command: Refund) -> Result:
     """Take back a part of a grant that no call holds."""
-    if command.command_id in books.known_commands:
-        return Done(available=books.available, amount=command.amount, exists=True)
+    known = books.known(command)
+    if known is not None:
+        return known
     grant = books.grant_by_id.get(command.grant_id)
     if grant is None:
         return Refused(code="grant_not_found", message="There is no such grant.")
@@ -130,7 +131,7 @@ def refund(books: Books, command: Refund) -> Result:
         grant_id=grant.id,
         note=command.note,
     )
-    books.know(command.command_id)
+    books.know(command)
     return Done(available=books.available, amount=command.amount)
 
 
@@ -158,8 +159,9 @@ def dispute(books: Books, command: Dispute) -> Result:
 
 def correct(books: Books, command: Correct) -> Result:
     """Correct downwards: live unreserved credit in burn-down order, the rest is owed."""
-    if command.command_id in books.known_commands:
-        return Done(available=books.available, amount=command.amount, exists=True)
+    known = books.known(command)
+    if known is not None:
+        return known
     rest: int = command.amount
     for grant in books.grants:
         part = Nanos(min(rest, grant.unreserved)) if grant.is_live(books.now) else ZERO
@@ -178,7 +180,7 @@ def correct(books: Books, command: Correct) -> Result:
         },
         note=command.note,
     )
-    books.know(command.command_id)
+    books.know(command)
     return Done(available=books.available, amount=command.amount)
 
 

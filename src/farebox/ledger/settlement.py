@@ -27,7 +27,7 @@ from farebox.ledger.commands import (
     Usage,
     fingerprint,
 )
-from farebox.ledger.holds import CallState, Draw, Hold, Progress
+from farebox.ledger.holds import CallState, Dimensions, Draw, Hold, Progress
 from farebox.ledger.journal import Account, PostingKind
 from farebox.ledger.organizations import OnLapse, OnOverrun
 from farebox.ledger.state import ClosedCall, Closing, Ending, LateChange
@@ -240,14 +240,11 @@ def settle_late(books: Books, closed: ClosedCall, ending: Ending) -> Closed:
         call_id=closed.call_id,
     )
     tell_overrun(books, closed.call_id, closed.held, ending.metered, absorbed)
-    books.roll_up(
-        closed.admitted_at,
-        closed.dimensions,
-        usage_difference(ending.usage, closed.usage),
-        calls=0,
-        charge=change,
-        absorbed=absorbed_change,
-        cost=ending.cost - closed.cost,
+    dimensions = closed.dimensions
+    if ending.lane:
+        dimensions = structs.replace(dimensions, lane=ending.lane)
+    _move_rollup(
+        books, closed, ending, dimensions, charge=closed.charge + change, absorbed=absorbed
     )
     late = structs.replace(
         closed,
@@ -258,12 +255,13 @@ def settle_late(books: Books, closed: ClosedCall, ending: Ending) -> Closed:
         cost=ending.cost,
         late_charge=Nanos(change),
         late_absorbed=Nanos(absorbed_change),
+        dimensions=dimensions,
         draws=all_draws,
         usage=ending.usage,
         settle_fingerprint=ending.fingerprint,
     )
     books.closed[closed.call_id] = late
-    books.changes.late.append(LateChange(late, ending.estimated, "late", ending.lines))
+    books.changes.late.append(LateChange(late, ending))
     books.touched = True
     return structs.replace(closed_result(books, late), exists=False)
 
@@ -280,10 +278,33 @@ def tell_overrun(books: Books, call_id: UUID, held: int, metered: int, absorbed:
         )
 
 
-def usage_difference(now: Usage, before: Usage) -> Usage:
-    """Measure by measure, what a correction adds; negative where it takes away."""
-    return Usage(
-        **{name: getattr(now, name) - getattr(before, name) for name in now.__struct_fields__}
+def _move_rollup(
+    books: Books,
+    closed: ClosedCall,
+    ending: Ending,
+    dimensions: Dimensions,
+    *,
+    charge: int,
+    absorbed: int,
+) -> None:
+    """Take what the lapse had counted out of its rollup row, and count the answer in its own."""
+    books.roll_up(
+        closed.admitted_at,
+        closed.dimensions,
+        Usage(**{name: -getattr(closed.usage, name) for name in closed.usage.__struct_fields__}),
+        calls=-1,
+        charge=-closed.charge,
+        absorbed=-closed.absorbed,
+        cost=-closed.cost,
+    )
+    books.roll_up(
+        closed.admitted_at,
+        dimensions,
+        ending.usage,
+        calls=1,
+        charge=charge,
+        absorbed=absorbed,
+        cost=ending.cost,
     )
 
 

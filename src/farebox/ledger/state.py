@@ -60,8 +60,8 @@ class OrganizationState(msgspec.Struct):
     holds: dict[UUID, Hold] = {}
     closed: dict[UUID, ClosedCall] = {}
     keys: dict[UUID, KeyFacts] = {}
-    known_commands: frozenset[UUID] = frozenset()
-    """Ids of refunds and corrections that took effect before."""
+    known_commands: dict[UUID, bytes] = {}
+    """Refunds and corrections that took effect before, with their fingerprints."""
     month_charged: Nanos = Nanos(0)
     """Charges of the limit window that is current at engine time; loaded for ``set_limit``."""
 
@@ -110,12 +110,10 @@ class NewHold(msgspec.Struct, frozen=True):
 
 
 class LateChange(msgspec.Struct, frozen=True):
-    """A lapsed call whose answer came after all: the row's new money."""
+    """A lapsed call whose answer came after all: the row's new money, and how it ended."""
 
     call: ClosedCall
-    estimated: bool
-    reason: str
-    lines: tuple[LineItem, ...]
+    ending: Ending
 
 
 class RollupKey(msgspec.Struct, frozen=True):
@@ -164,8 +162,8 @@ class Changes(msgspec.Struct):
     postings: list[Posting] = []
     rollups: dict[RollupKey, RollupDelta] = {}
     events: list[Event] = []
-    commands: list[tuple[UUID, UUID]] = []
-    """Organisation and id of refunds and corrections that took effect."""
+    commands: list[tuple[UUID, UUID, bytes]] = []
+    """Organisation, id and fingerprint of refunds and corrections that took effect."""
 
 
 class Decision(msgspec.Struct):

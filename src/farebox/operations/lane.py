@@ -196,6 +196,8 @@ class Lane:
         for organization_id, line in self._stuck.items():
             if line.retry_at <= now:
                 del self._stuck[organization_id]
+                for pending in line.pendings:
+                    pending.fail_late(now)
                 useful = [p for p in line.pendings if not p.is_over(now)]
                 self.queue.extendleft(reversed(useful[BATCH_COMMANDS_MAX:]))
                 return useful[:BATCH_COMMANDS_MAX]
@@ -269,6 +271,10 @@ class Lane:
         tries = self._stuck_tries.get(organization_id, 0)
         self._stuck_tries[organization_id] = tries + 1
         retry_at = self._monotonic() + _pause(STUCK_SECONDS, tries)
+        line = self._stuck.get(organization_id)
+        if line is not None:
+            # Another part of the same batch got stuck before: both wait, neither is forgotten.
+            part = [*line.pendings, *part]
         self._stuck[organization_id] = _StuckLine(part, retry_at)
 
     # Answering.

@@ -6,7 +6,16 @@ import asyncio
 from typing import Final
 
 from farebox.kit.errors import UnavailableError
-from farebox.ledger.commands import Admit, AnyCommand, Extend, Refused, Report, Result
+from farebox.ledger.commands import (
+    Admit,
+    AnyCommand,
+    ExpireGrants,
+    Extend,
+    Lapse,
+    Refused,
+    Report,
+    Result,
+)
 
 ADMIT_DOUBT_SECONDS: Final = 5.0
 """How long an admission is tried while the database is away, before its client gets a 503."""
@@ -99,5 +108,6 @@ class Pending:
 
 def _doubt_seconds(command: AnyCommand) -> float:
     # A later report says more than an earlier one, so nobody needs that one for long either.
-    brief = isinstance(command, Admit | Extend | Report)
+    # What the sweep sends, it sends again at its next turn.
+    brief = isinstance(command, Admit | Extend | Report | Lapse | ExpireGrants)
     return ADMIT_DOUBT_SECONDS if brief else SETTLE_DOUBT_SECONDS

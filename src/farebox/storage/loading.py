@@ -124,9 +124,9 @@ def _fill(organizations: dict[UUID, OrganizationState], found: dict[str, list[Ro
     for row in (*found["read_holds"], *found["read_holds_of"]):
         if row[1] in organizations:
             organizations[row[1]].holds[row[0]] = rows.hold(row)
-    known = frozenset(row[0] for row in found["read_money_commands"])
-    for mine in organizations.values():
-        mine.known_commands = known
+    for organization_id, command_id, mark in found["read_money_commands"]:
+        if organization_id in organizations:
+            organizations[organization_id].known_commands[command_id] = mark
 
 
 async def _load_closed(exchange: Exchange, state: State, called: Iterable[UUID]) -> None:

@@ -22,11 +22,14 @@ Pool = AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]
 
 @asynccontextmanager
 async def borrowed(pool: Pool) -> AsyncIterator[AsyncConnection[tuple[Any, ...]]]:
-    """A connection of the pool; every failure to reach the server is UnavailableError."""
+    """A connection of the pool; whatever the server or the way to it refuses is UnavailableError.
+
+    A server that turned read-only in a failover, or is starting, is away like one that is down.
+    """
     try:
         async with pool.connection() as connection:
             yield connection
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, OSError) as error:
+    except (psycopg.Error, PoolTimeout, OSError) as error:
         raise UnavailableError(f"The database is away: {error}") from error
 
 

@@ -220,6 +220,7 @@ def _closings(rows: list[Closing]) -> tuple[str, ...]:
 
 def _late(rows: list[LateChange]) -> tuple[str, ...]:
     calls = [row.call for row in rows]
+    endings = [row.ending for row in rows]
     return (
         uuids(c.call_id for c in calls),
         texts(c.state for c in calls),
@@ -229,13 +230,17 @@ def _late(rows: list[LateChange]) -> tuple[str, ...]:
         numbers(c.cost for c in calls),
         numbers(c.late_charge for c in calls),
         numbers(c.late_absorbed for c in calls),
-        flags(row.estimated for row in rows),
-        texts(row.reason for row in rows),
+        flags(e.estimated for e in endings),
+        texts(e.reason or "late" for e in endings),
         *_usage(calls),
-        *_lines(rows),
+        *_lines(endings),
         texts(uuids(draw.grant_id for draw in c.draws) for c in calls),
         texts(numbers(draw.amount for draw in c.draws) for c in calls),
         texts(None if (f := c.settle_fingerprint) is None else f.hex() for c in calls),
+        texts(c.dimensions.lane for c in calls),
+        uuids(e.price_id for e in endings),
+        numbers(e.http_status for e in endings),
+        numbers(e.latency_ms for e in endings),
     )
 
 
@@ -249,7 +254,7 @@ def _usage(calls: list[ClosedCall]) -> tuple[str, ...]:
     )
 
 
-def _lines(rows: Sequence[Ending] | Sequence[LateChange]) -> tuple[str, ...]:
+def _lines(rows: Sequence[Ending]) -> tuple[str, ...]:
     return (
         texts(texts(line.unit for line in row.lines) for row in rows),
         texts(numbers(line.quantity for line in row.lines) for row in rows),
@@ -319,8 +324,12 @@ def _events(rows: list[Event]) -> tuple[str, ...]:
     )
 
 
-def _commands(rows: list[tuple[UUID, UUID]]) -> tuple[str, ...]:
-    return uuids(command for _, command in rows), uuids(org for org, _ in rows)
+def _commands(rows: list[tuple[UUID, UUID, bytes]]) -> tuple[str, ...]:
+    return (
+        uuids(command for _, command, _ in rows),
+        uuids(org for org, _, _ in rows),
+        texts(mark.hex() for _, _, mark in rows),
+    )
 
 
 def json_text(value: object) -> str:

@@ -97,7 +97,7 @@ def key_state(
     organization_active: bool,
 ) -> KeyState:
     """What a key is worth at an instant; each bound counts from its instant on."""
-    if revoked_at is not None and revoked_at <= now:
+    if revoked_at is not None:
         return KeyState.REVOKED
     if expires_at is not None and expires_at <= now:
         return KeyState.EXPIRED

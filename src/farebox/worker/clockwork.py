@@ -10,7 +10,6 @@ from typing import Final, Protocol
 
 import structlog
 
-from farebox.kit.errors import FareboxError
 from farebox.operations.sweep import HOLDS_PER_STEP, Sweep
 
 SWEEP_SECONDS: Final = 5.0
@@ -40,8 +39,8 @@ async def sweeping(sweep: Sweep) -> None:
                 logger.warning("holds_lapsed", holds=swept.lapsed, fenced=list(swept.fenced))
             if swept.lapsed >= HOLDS_PER_STEP:
                 pause = 0.0
-        except FareboxError as error:
-            logger.warning("sweep_failed", error=error.message)
+        except Exception as error:  # noqa: BLE001 - a failed round must not end the sweep
+            logger.warning("sweep_failed", error=repr(error))
         await asyncio.sleep(pause)
 
 
@@ -50,6 +49,6 @@ async def housekeeping(store: KeepsHouse) -> None:
     while True:
         try:
             await store.keep_house()
-        except FareboxError as error:
-            logger.warning("housekeeping_failed", error=error.message)
+        except Exception as error:  # noqa: BLE001 - a failed round must not end it for good
+            logger.warning("housekeeping_failed", error=repr(error))
         await asyncio.sleep(HOUSEKEEPING_SECONDS)

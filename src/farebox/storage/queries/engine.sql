@@ -62,7 +62,7 @@ SELECT id, organization_id, sequence, state, held_nanos, charge_nanos, absorbed_
 FROM call WHERE id = ANY($1::uuid[])
 
 -- name: read_money_commands
-SELECT id FROM money_command WHERE id = ANY($1::uuid[])
+SELECT organization_id, id, fingerprint FROM money_command WHERE id = ANY($1::uuid[])
 
 -- name: read_charged_since
 -- What calls admitted since an instant have been charged: whole hours from the rollup, and the
@@ -194,15 +194,18 @@ UPDATE call c SET
     line_units = t.line_units::text[], line_quantities = t.line_quantities::bigint[],
     line_prices = t.line_prices::bigint[], line_nanos = t.line_nanos::bigint[],
     draw_grants = t.draw_grants::uuid[], draw_nanos = t.draw_nanos::bigint[],
-    settle_fingerprint = decode(t.fingerprint, 'hex')
+    settle_fingerprint = decode(t.fingerprint, 'hex'), lane = t.lane,
+    price_id = coalesce(t.price_id, c.price_id), http_status = t.http_status,
+    latency_ms = t.latency_ms
 FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
             $7::bigint[], $8::bigint[], $9::boolean[], $10::text[], $11::bigint[], $12::bigint[],
             $13::bigint[], $14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::text[],
-            $19::text[], $20::text[], $21::text[], $22::text[])
+            $19::text[], $20::text[], $21::text[], $22::text[], $23::text[],
+            $24::uuid[], $25::int[], $26::bigint[])
     AS t (id, state, charge, absorbed, owed, cost, late_charge, late_absorbed, estimated, reason,
           input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
           line_units, line_quantities, line_prices, line_nanos, draw_grants, draw_nanos,
-          fingerprint)
+          fingerprint, lane, price_id, http_status, latency_ms)
 WHERE c.id = t.id
 
 -- name: add_rollups
@@ -241,8 +244,9 @@ FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[])
     AS t (organization_id, kind, at, facts)
 
 -- name: insert_money_commands
-INSERT INTO money_command (id, organization_id)
-SELECT * FROM unnest($1::uuid[], $2::uuid[])
+INSERT INTO money_command (id, organization_id, fingerprint)
+SELECT t.id, t.organization_id, decode(t.fingerprint, 'hex')
+FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS t (id, organization_id, fingerprint)
 
 -- name: insert_quarantine
 -- Once, however often the same command comes again; word is left where a row was made.

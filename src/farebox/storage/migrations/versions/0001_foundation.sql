@@ -417,9 +417,11 @@ CREATE VIEW call_draw AS
     FROM call c, unnest(c.draw_grants, c.draw_nanos) AS d (grant_id, amount_nanos);
 
 CREATE TABLE money_command (
-    id uuid PRIMARY KEY,
+    id uuid NOT NULL,
     organization_id uuid NOT NULL,
-    at timestamptz NOT NULL DEFAULT farebox_now()
+    fingerprint bytea NOT NULL,
+    at timestamptz NOT NULL DEFAULT farebox_now(),
+    PRIMARY KEY (id, organization_id)
 );
 COMMENT ON TABLE money_command IS 'Refunds and corrections that took effect: each does once.';
 
