@@ -108,6 +108,7 @@ class StormProcess:
         self.ended: Counter[str] = Counter()
         self.tally = Tally()
         self.forgotten: list[tuple[Admit, int]] = []
+        self._registering = asyncio.Lock()
         self._dearest = plan.tokens_max * TOKEN_NANOS
         self._dimensions = Dimensions(
             plan.project_id, plan.key_id, "", "test", "gpt-5.4", "standard", "chat/completions"
@@ -152,12 +153,18 @@ class StormProcess:
             assert isinstance(result, Refused), result
             self.refused[result.code] += 1
             if result.code == "stale_epoch":
-                await self.node.beat()
+                await self._register_again(call.epoch)
                 continue
             self._judge(result)
             if plan.persistent and not result.blocked_by_holds:
                 return
             await asyncio.sleep(chance.uniform(0, 2 * REFUSED_PAUSE_SECONDS))
+
+    async def _register_again(self, epoch: int) -> None:
+        """Do now, once, what the node would do with its next heartbeat."""
+        async with self._registering:
+            if self.node.epoch == epoch:
+                await self.node.beat()
 
     def _judge(self, refused: Refused) -> None:
         """Look for a refusal of a call that fitted at its decision."""

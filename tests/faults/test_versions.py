@@ -104,8 +104,8 @@ async def test_two_versions_share_a_database(
                 pid = gateway.pid
                 gateway.kill()
                 await installed.unsee(pid)
-                await installed.restart(gateway)
-                await asyncio.sleep(0.5)
+            await asyncio.gather(installed.restart(old), installed.restart(new))
+            await asyncio.sleep(1.0)
             # What the one version's dead node left, either version's worker may end.
             await asyncio.to_thread(old_worker.stop)
             await asyncio.sleep(0.5)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.gateway.attribution import (
@@ -69,6 +69,7 @@ def test_tags_that_are_none(text: str) -> None:
     assert caught.value.param == "X-Farebox-Tags"
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(

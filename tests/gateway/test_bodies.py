@@ -8,12 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.gateway.bodies import CallBody, read_chat, read_embeddings
 from farebox.gateway.openai_errors import GatewayError
-from farebox.rating.units import Unit
 
 HELLO = [{"role": "user", "content": "Say hello."}]
 
@@ -45,8 +44,7 @@ def test_what_is_read() -> None:
         metadata={"a": "b", "n": 5},
         n=3,
         max_completion_tokens=40,
-        tools=[{"type": "function"}, {"type": "custom"}, {"type": "web_search"}],
-        max_tool_calls=2,
+        tools=[{"type": "function"}, {"type": "custom"}],
         prediction={"type": "content", "content": "abc"},
         modalities=["text", "audio"],
         temperature=0.5,
@@ -55,7 +53,6 @@ def test_what_is_read() -> None:
     assert (body.service_tier, body.user, body.metadata) == ("flex", "u", {"a": "b"})
     facts = body.facts
     assert (facts.choices, facts.output_limit, facts.tools) == (3, 40, 2)
-    assert (facts.hosted_tools, facts.tool_calls_max) == ((Unit.WEB_SEARCH,), 2)
     assert facts.predicted_bytes == len('{"type": "content", "content": "abc"}')
     assert facts.audio_output
     assert body.forced_stream_options() == {"include_usage": True, "x": 1}
@@ -98,6 +95,7 @@ def test_plain_messages_are_not_written_again() -> None:
     assert not body.facts.unbounded
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none()
@@ -125,6 +123,7 @@ def test_no_value_of_a_field_is_a_fault_of_ours(value: Any, name: str) -> None:
         body.forced_stream_options()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_no_bytes_are_a_fault_of_ours(data: bytes) -> None:
     """Any bytes at all are refused with a sentence, in both endpoints."""

@@ -40,8 +40,8 @@ def image(url: str) -> list[dict[str, object]]:
         ({"max_completion_tokens": None}, 16_384, {"max_completion_tokens": 16_384}),
         ({"n": 4}, 65_536, {"max_completion_tokens": 16_384, "n": 4}),
         ({"max_completion_tokens": 77}, 77, {"max_completion_tokens": 77}),
-        ({"max_tokens": 77}, 77, {"max_tokens": 77}),
-        ({"max_tokens": 7, "max_completion_tokens": 70}, 70, {"max_tokens": 7}),
+        ({"max_tokens": 77}, 77, {"max_completion_tokens": 77}),
+        ({"max_tokens": 7, "max_completion_tokens": 70}, 70, {"max_completion_tokens": 70}),
     ],
     ids=str,
 )
@@ -53,7 +53,7 @@ def test_the_limit_that_is_held_goes_upstream(
     upstream: dict[str, object],
     stream: bool,
 ) -> None:
-    """Decision 10: without a client's limit the held one is sent; a client's own stays as it is."""
+    """Decision 10: the limit that is held goes up, in the one field that the provider knows."""
     tenant = new_tenant(credit="100")
     assert tenant.chat(model=MOCKED, stream=stream, **fields).status == 200
     body = sent(mock)
@@ -61,8 +61,7 @@ def test_the_limit_that_is_held_goes_upstream(
     assert body["model"] == "gpt-5.4"
     for name, value in upstream.items():
         assert body[name] == value
-    if "max_tokens" in fields and "max_completion_tokens" not in fields:
-        assert "max_completion_tokens" not in body
+    assert "max_tokens" not in body
     assert body.get("stream_options") == ({"include_usage": True} if stream else None)
     call = tenant.only_call()
     assert call.output_limit == limit
@@ -180,8 +179,8 @@ def test_prompts_that_only_the_window_bounds(new_tenant: NewTenant, mock: MockUp
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"tools": [{"type": "web_search"}]}, "max_tool_calls"),
-        ({"web_search_options": {}}, "max_tool_calls"),
+        ({"tools": [{"type": "web_search"}]}, "price"),
+        ({"web_search_options": {}}, "search"),
         (
             {
                 "messages": [

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.gateway.bodies import read_chat, read_embeddings
@@ -111,6 +111,7 @@ def test_the_text_of_a_whole_answer(document: object, text: str) -> None:
     assert answer_text(document) == text
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

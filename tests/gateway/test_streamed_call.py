@@ -15,7 +15,6 @@ from farebox.operations.upstream import UpstreamBrokenError, UpstreamRequest
 from tests.support.ledger_memory import audit
 from tests.support.scripted_upstream import (
     DONE,
-    JSON,
     Pause,
     ScriptedResponse,
     delta,
@@ -324,24 +323,31 @@ async def test_one_call_that_cannot_report_stops_no_other() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_lost_node_closes_its_calls(stream: bool) -> None:
+async def test_a_lost_node_lets_calls_without_a_head_go(stream: bool) -> None:
     """ENGINE.md: a node that lost its holds closes its upstreams, those without a head too."""
-    pause = Pause()
-    pieces = [*HEAD, pause, *TAIL] if stream else [whole(usage(10, 5))]
-    kind = {} if stream else {"headers": JSON}
-    async with SmallGateway(scripted(*pieces, **kind)) as small:
+    async with SmallGateway(scripted(*HEAD, *TAIL)) as small:
         small.upstream.before = Pause()
-        call = asyncio.create_task(small.stream() if stream else small.call())
+        call = asyncio.create_task(small.call(stream=stream))
         await small.upstream.before.reached.wait()
         small.desk.abort_running()
-        await asyncio.sleep(0)
-        small.upstream.before.over.set()
         answer = await call
-        assert not isinstance(answer, StreamAnswer)
-        shown = b"".join(answer) if isinstance(answer, list) else answer.body
-        assert b'"upstream_error"' in shown
+        assert isinstance(answer, Answer)
+        assert answer.status == 503
+        assert b'"upstream_error"' in answer.body
+        assert (await small.only_call()).charge == 0
+        assert small.upstream.responses == []
+
+
+async def test_a_lost_node_closes_its_streams() -> None:
+    """And what such a stream had produced is charged."""
+    pause = Pause()
+    async with SmallGateway(scripted(*HEAD, pause, *TAIL)) as small:
+        reading = asyncio.create_task(small.stream())
+        await pause.reached.wait()
+        small.desk.abort_running()
+        assert b'"upstream_error"' in b"".join(await reading)
         closed = await small.only_call()
-        assert closed.charge == 0
+        assert closed.usage.output_tokens == 2
         assert small.upstream.responses[0].closed.is_set()
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.gateway import streaming
@@ -29,6 +29,7 @@ def test_events_split_at_every_byte(newline: bytes) -> None:
         assert splitter.flush() == b""
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, 400), max_size=20), mixed=st.lists(st.booleans(), min_size=5))
 def test_events_split_anywhere_and_often(cuts: list[int], mixed: list[bool]) -> None:
     """Any number of cuts, any mix of line ends: the same events."""

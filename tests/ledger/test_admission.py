@@ -220,6 +220,36 @@ def test_without_a_client_limit_output_takes_a_quarter(row: str) -> None:
     assert affordable_output(command, spendable, spendable) == granted
 
 
+ROOM = """
+# spendable  room  fixed  price     min  max   granted
+       1000    50      0  1000000     0  999       50
+       1000    50     20  1000000     0  999       30
+       1000    50     20  2500000     0  999       12
+       1000    50     50  1000000     0  999        0
+       1000    50     60  1000000     0  999        0
+       1000    50     20  1000000    40  999       40
+       1000   400     20  1000000     0  999      250
+"""
+
+
+@pytest.mark.parametrize("row", [r for r in ROOM.strip().splitlines() if "#" not in r])
+def test_output_takes_no_more_than_every_limit_leaves(row: str) -> None:
+    """BUD-02: a call without a limit of its own is cut to fit beside its fixed part."""
+    spendable, room, fixed, price, low, high, granted = map(int, row.split())
+    command = Scene().admit("call", fixed, price=price, tokens=(low, high))
+    assert affordable_output(command, spendable, room) == granted
+
+
+def test_output_is_cut_to_what_a_spend_limit_leaves() -> None:
+    """BUD-02: near its limit an organisation's calls get shorter before they are refused."""
+    scene = Scene()
+    scene.give("paid", 1000, "purchased")
+    scene.set_limit(100)
+    for name, granted in (("one", 90), ("two", 0)):
+        call = scene.admit(name, 10 if name == "one" else 0, price=TOKEN, tokens=(0, 9999))
+        assert scene.one(call, Admitted).output_limit == granted
+
+
 def test_the_granted_limit_is_what_is_held_for() -> None:
     """NEG-07: the hold is the fixed part plus the granted output, rounded up."""
     scene = Scene()

@@ -301,6 +301,21 @@ def test_a_refund_takes_only_what_nobody_holds() -> None:
     assert scene.charge("call", 4).charge == 4
 
 
+@pytest.mark.parametrize("changes", [{"amount": Nanos(1)}, {"note": "another reason"}])
+def test_a_refund_or_correction_with_other_fields_is_refused(changes: dict[str, object]) -> None:
+    """DED-17: the same id with another content has no effect and says so."""
+    scene = Scene()
+    scene.give("paid", 10, "purchased")
+    refund, correct = scene.refund("back", "paid", 2), scene.correct("fix", 2)
+    scene.run(refund, correct)
+    for command in (refund, correct):
+        refused = scene.one(structs.replace(command, **changes), Refused)
+        assert refused.code == "exists_with_different_fields"
+    crossed = structs.replace(correct, command_id=refund.command_id)
+    assert scene.one(crossed, Refused).code == "exists_with_different_fields"
+    assert (scene.org.refunded, scene.available) == (4, 6)
+
+
 def test_a_refund_of_an_unknown_or_ended_lot_is_refused() -> None:
     """CRD-07: nothing of an ended lot is left to give back."""
     scene = Scene()

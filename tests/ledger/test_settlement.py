@@ -351,6 +351,19 @@ def test_a_late_answer_corrects_the_estimate(row: str) -> None:
     assert scene.one(scene.settle("stream", late + 1), Refused).code.startswith("exists_with")
 
 
+def test_a_late_answer_of_another_lane_is_counted_under_it() -> None:
+    """DED-07, DED-13: the row, its price version and its rollup are those of the answer."""
+    scene = lapsed_at(5)
+    late = structs.replace(scene.settle("stream", 7, lane="flex"), price_id=scene.named("flex"))
+    (change,) = scene.ledger.decide([late], scene.now).changes.late
+    assert (change.call.dimensions.lane, change.ending.price_id) == ("flex", scene.named("flex"))
+    rows = {key.dimensions.lane: delta for key, delta in scene.ledger.rollups.items()}
+    assert {lane: (row.calls, row.charge) for lane, row in rows.items()} == {
+        "standard": (0, 0),
+        "flex": (1, 7),
+    }
+
+
 def test_less_goes_back_to_the_last_lot_first() -> None:
     """DED-04: recorded draws are unwound in reverse, never by today's order."""
     scene = lapsed_at(7)

@@ -218,6 +218,19 @@ async def test_a_hold_ends_at_its_latest_end(shop: Shop, sweep: Sweep) -> None:
     assert shop.sql("SELECT reason FROM call") == [("latest_end",)]
 
 
+async def test_every_organisation_has_its_turn(shop: Shop, nodes: PostgresNodeStore) -> None:
+    """ENGINE "Nodes and lapses": many holds of one organisation do not hide another's."""
+    many, few = shop.till, shop.new_till()
+    for till, calls in ((many, 10), (few, 2)):
+        await shop.run(till.grant(1_000))
+        for _ in range(calls):
+            await begin_call(shop, till)
+    shop.sql("UPDATE node SET epoch = 2")
+    page = await nodes.holds_to_lapse(4)
+    assert [hold.organization_id for hold in page].count(few.organization_id) == 2
+    assert all(hold.node_gone for hold in page)
+
+
 async def test_sweepers_race_safely(shop: Shop, nodes: PostgresNodeStore) -> None:
     """ENGINE "Nodes and lapses": three sweeps and a late settle at once end each hold once."""
     tills = [shop.till, *(shop.new_till() for _ in range(3))]

@@ -75,7 +75,7 @@ def test_each_changed_table_is_one_statement() -> None:
     changes = Changes(
         events=[Event(UUID(int=9), "overrun", AT, {"n": str(n)}) for n in range(300)],
         rollups={RollupKey(UUID(int=9), AT, dimensions): RollupDelta(calls=1)},
-        commands=[(UUID(int=9), UUID(int=3))],
+        commands=[(UUID(int=9), UUID(int=3), b"mark")],
     )
     found = [(name, rows) for name, _, _, rows in statements(changes)]
     assert found == [("add_rollups", 1), ("insert_events", 300), ("insert_money_commands", 1)]

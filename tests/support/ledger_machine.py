@@ -359,39 +359,47 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 50), what=st.integers(0, 2))
     def forge(self, pick: int, what: int) -> None:
         """An earlier command with another content is refused and changes nothing."""
-        known = [c for c in self.done if isinstance(c, Admit | Settle | GrantCredit)]
+        kinds = Admit | Settle | GrantCredit | Refund | Correct
+        known = [c for c in self.done if isinstance(c, kinds)]
         if not known:
             return
         command = known[pick % len(known)]
         self.run([ExpireGrants(organization_id=command.organization_id)])
         before = self.dump()
-        forged: AnyCommand
+        forged = self.forged(command, what)
+        (answer,) = self.run([forged]).results
+        assert isinstance(answer, Refused)
+        assert answer.code.startswith("exists_with_different")
+        assert self.dump() == before
+
+    def forged(
+        self, command: Admit | Settle | GrantCredit | Refund | Correct, what: int
+    ) -> AnyCommand:
+        """The command with one field changed."""
+        changes: list[dict[str, Any]]
         match command:
             case Admit():
-                changes: list[dict[str, Any]] = [
+                changes = [
                     {"fixed": command.fixed + 1},
                     {"output_price": command.output_price + 1},
                     {"streamed": not command.streamed},
                 ]
-                forged = structs.replace(command, **changes[what])
             case Settle():
                 changes = [
                     {"cost": command.cost + 1},
                     {"usage": Usage(output_tokens=command.usage.output_tokens + 1)},
                     {"reason": command.reason + "!"},
                 ]
-                forged = structs.replace(command, **changes[what])
             case GrantCredit():
+                later = self.latest + timedelta(days=4000, microseconds=what)
                 changes = [
                     {"amount": command.amount + 1},
                     {"reference": "another"},
-                    {"expires_at": self.latest + timedelta(days=4000, microseconds=pick)},
+                    {"expires_at": later},
                 ]
-                forged = structs.replace(command, **changes[what])
-        (answer,) = self.run([forged]).results
-        assert isinstance(answer, Refused)
-        assert answer.code.startswith("exists_with_different")
-        assert self.dump() == before
+            case _:
+                changes = [{"amount": command.amount + 1}, {"note": "another"}, {"note": "third"}]
+        return structs.replace(command, **changes[what])
 
     # --- making commands ----------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ CLASSES = (
     ("business", "contract"),
     ("purchased",),
 )
+KEPT = timedelta(days=35)
 FAR = datetime.max.replace(tzinfo=UTC)
 
 Answer = dict[str, object]
@@ -152,7 +153,7 @@ class ModelOrg:
 
     def limit_room(self, at: datetime) -> int | None:
         month = self.month(at)
-        if self.maximum is None or month not in self.counted_months:
+        if self.maximum is None or month not in {*self.counted_months, self.month(self.now)}:
             return None
         return self.maximum - self.used(month) - self.held(month)
 
@@ -240,8 +241,6 @@ class ModelOrg:
         barred = world.bars(self, c)
         if barred:
             return {"refused": barred}
-        if self.maximum is not None:
-            self.counted_months.add(self.month(self.now))
         tokens = c.output_max
         if c.output_price and c.output_min < c.output_max:
             quarter = max(0, self.spendable()) // 4
@@ -254,6 +253,7 @@ class ModelOrg:
         lacks = self.lacks(self.now, amount)
         if lacks:
             return {"refused": lacks}
+        self.count_month()
         call = Call(asked=c, at=self.now, output_limit=tokens)
         self.calls[c.call_id] = call
         self.earmark(call, amount)
@@ -264,6 +264,16 @@ class ModelOrg:
             "admitted_at": self.now,
             "exists": False,
         }
+
+    def count_month(self) -> None:
+        """A month that begins under a limit is counted; one that nothing can reach is forgotten."""
+        month = self.month(self.now)
+        if self.maximum is not None and month not in self.counted_months:
+            self.counted_months = {
+                old
+                for old in self.counted_months
+                if self.held(old) or self.month(old + timedelta(days=40)) + KEPT > self.now
+            } | {month}
 
     def extend(self, c: Extend, world: World) -> Answer:
         call = self.calls.get(c.call_id)

@@ -66,6 +66,7 @@ async def dispatch(call: Call, headers: Mapping[str, str]) -> UpstreamResponse |
     try:
         response = await call.sending
     except asyncio.CancelledError:
+        await _let_go(call.sending)
         if not call.aborted:
             raise
         call.release("aborted", http_status=503)
@@ -85,6 +86,12 @@ async def dispatch(call: Call, headers: Mapping[str, str]) -> UpstreamResponse |
     if 200 <= response.status < 300:
         return response
     return await _refused_upstream(call, response)
+
+
+async def _let_go(sending: asyncio.Future[UpstreamResponse]) -> None:
+    """Close an answer whose head came in the very turn in which nobody waited for it any more."""
+    if sending.done() and not sending.cancelled() and sending.exception() is None:
+        await sending.result().close()
 
 
 async def _refused_upstream(call: Call, response: UpstreamResponse) -> Answer:

@@ -34,7 +34,9 @@ WHERE (n.epoch IS NULL OR n.epoch <> h.epoch OR h.latest_end <= farebox_now())
                   AND q.organization_id = h.organization_id
                   AND q.command_kind IN ('settle', 'release', 'lapse')
                   AND q.command ->> 'call_id' = h.call_id::text)
-ORDER BY h.call_id LIMIT %(limit)s
+-- The first of every organisation before the second of any: one that is stuck keeps no other.
+ORDER BY row_number() OVER (PARTITION BY h.organization_id ORDER BY h.call_id), h.call_id
+LIMIT %(limit)s
 
 -- name: grants_to_expire
 SELECT DISTINCT organization_id FROM credit_grant
