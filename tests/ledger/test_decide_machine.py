@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.support.ledger_machine import LedgerMachine
@@ -12,8 +12,9 @@ SHORT = settings(
     max_examples=250,
     stateful_step_count=25,
     deadline=None,
-    # One failure is enough: shrinking a history takes minutes.
+    # One failure is enough, and shrinking its history takes minutes without explaining it too.
     report_multiple_bugs=False,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink],
     # A history is long by its nature.
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -111,7 +111,7 @@ class ModelOrg:
         """Debt that stands for credit taken back after it was spent."""
         self.maximum: int | None = None
         self.counted_months: set[datetime] = set()
-        self.commands: dict[UUID, int] = {}
+        self.commands: dict[UUID, AnyCommand] = {}
         self.numbers = 0
 
     # --- what can be seen ---------------------------------------------------------------------
@@ -480,15 +480,20 @@ class ModelOrg:
             "exists": exists,
         }
 
+    def again(self, c: Refund | Correct) -> Answer:
+        if self.commands[c.command_id] != c:
+            return {"refused": "exists_with_different_fields"}
+        return self.done(c.amount, exists=True)
+
     def refund(self, c: Refund, world: World) -> Answer:
         if c.command_id in self.commands:
-            return self.done(c.amount, exists=True)
+            return self.again(c)
         lot = self.lots.get(c.grant_id)
         if lot is None:
             return {"refused": "grant_not_found"}
         if lot.state == "frozen" or c.amount > self.unheld(lot):
             return {"refused": "not_refundable"}
-        self.commands[c.command_id] = c.amount
+        self.commands[c.command_id] = c
         lot.taken += c.amount
         return self.done(c.amount)
 
@@ -512,8 +517,8 @@ class ModelOrg:
 
     def correct(self, c: Correct, world: World) -> Answer:
         if c.command_id in self.commands:
-            return self.done(c.amount, exists=True)
-        self.commands[c.command_id] = c.amount
+            return self.again(c)
+        self.commands[c.command_id] = c
         rest = int(c.amount)
         for lot in self.live():
             part = min(rest, self.unheld(lot))

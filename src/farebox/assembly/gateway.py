@@ -103,7 +103,11 @@ class GatewayProcess:
             bookkeeper=bookkeeper,
             node=node,
             sales=sales,
-            metrics=Metrics(queued=lambda: bookkeeper.queued, waiting=lambda: bookkeeper.waiting),
+            metrics=Metrics(
+                queued=lambda: bookkeeper.queued,
+                waiting=lambda: bookkeeper.waiting,
+                refusals_dropped=lambda: refusals.dropped,
+            ),
             count_tokens=count_o200k,
             new_call_id=new_call_id,
             monotonic=time.monotonic,

@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "prices": ("dated prices: import, list, show, set, check", "prices"),
     "calls": ("calls and their charges: list, show", "calls"),
     "books": ("recompute every balance from its entries: check", "books"),
+    "quarantine": ("commands that the database rejected: list, rule", "quarantine"),
     "users": ("people who may sign in to the console: add", "users"),
     "replay": ("send a recorded trace through the gateway", "replay"),
     "clock": ("the sandbox's clock: show, advance", "clock"),

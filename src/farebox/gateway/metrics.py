@@ -19,12 +19,19 @@ _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 class Metrics:
     """The gateway's figures in a registry of its own."""
 
-    def __init__(self, *, queued: Callable[[], int], waiting: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        queued: Callable[[], int],
+        waiting: Callable[[], int],
+        refusals_dropped: Callable[[], int],
+    ) -> None:
         """Make every series at once.
 
         Args:
             queued: Commands that wait for a batch.
             waiting: Admissions that wait for money to come back.
+            refusals_dropped: Refusals that could not be recorded.
         """
         registry = CollectorRegistry()
         self.registry = registry
@@ -64,6 +71,9 @@ class Metrics:
         Gauge(
             "farebox_bookkeeper_waiting", "Admissions waiting for held money", registry=registry
         ).set_function(waiting)
+        Gauge(
+            "farebox_refusals_dropped", "Refusals that could not be recorded", registry=registry
+        ).set_function(refusals_dropped)
         self.open_calls = Gauge("farebox_open_calls", "Calls under way", registry=registry)
         self.lag = Gauge(
             "farebox_enforcement_lag_seconds",
