@@ -194,3 +194,19 @@ async def test_the_server_stops() -> None:
             break
         await asyncio.sleep(0)
     assert stream.ended
+
+
+async def test_a_client_that_reads_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece that nobody takes is given up after a while, and the stream ends and is told."""
+    monkeypatch.setattr("farebox.gateway.asgi.SEND_SECONDS_MAX", 0.05)
+    stream, wire = Stream(), Wire()
+
+    async def send(message: Message) -> None:
+        if message.get("body") == b"2":
+            await asyncio.sleep(10)
+        wire.sent.append(message)
+
+    await AsgiGateway(stream.handler)(wire.scope, wire.receive, send)
+    assert stream.abandoned.is_set()
+    assert stream.ended
+    assert wire.sent[-1]["body"] == b"1"

@@ -170,6 +170,37 @@ async def test_usage_beyond_all_money() -> None:
         assert settle.reason.startswith("usage_invalid")
 
 
+async def test_an_answer_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not passed on, and what can be counted of it is charged: the provider bills it."""
+    monkeypatch.setattr("farebox.gateway.whole_call.ANSWER_BYTES_MAX", 100)
+    script = lambda _: ScriptedResponse([whole(usage(10, 5))] * 2, headers=JSON)  # noqa: E731
+    async with SmallGateway(script) as small:
+        answer = await small.call()
+        assert error_of(answer) == (502, "upstream_too_large")
+        closed = await small.only_call()
+        assert closed.charge == closed.usage.input_tokens * INPUT > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_ends_before_its_hold_can(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ENGINE.md, "Nodes and lapses": a call whose time is up is ended and charged by us."""
+    monkeypatch.setattr("farebox.gateway.call.CALL_SECONDS_MAX", 0.05)
+    pieces: list[Any] = [delta("one two"), Pause(), DONE]
+    if not stream:
+        pieces = [Pause(), whole(usage(10, 5))]
+    kind: dict[str, Any] = {} if stream else {"headers": JSON}
+    async with SmallGateway(lambda _: ScriptedResponse(pieces, **kind)) as small:
+        if stream:
+            assert b'"upstream_error"' in b"".join(await small.stream())
+        else:
+            assert error_of(await small.call()) == (502, "upstream_error")
+        closed = await small.only_call()
+        assert closed.usage.output_tokens == (2 if stream else 0)
+        assert small.upstream.responses[0].closed.is_set()
+
+
 async def test_every_answer_names_its_own_call() -> None:
     """ERR-07: refusals and failures after the body was read carry the call's own id."""
 

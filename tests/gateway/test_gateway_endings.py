@@ -474,6 +474,7 @@ GARBAGE: list[Any] = [
     {"prompt_tokens": 5, "completion_tokens": 2**53},
     {"prompt_tokens": 2**53, "completion_tokens": 0},
     {"prompt_tokens": 10**400, "completion_tokens": 5},
+    {"prompt_tokens": 10**8, "completion_tokens": 5},
     {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 3},
     {"prompt_tokens": 5, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 6}},
     {"prompt_tokens": 5, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": -6}},

@@ -223,7 +223,7 @@ class SmallGateway:
             bookkeeper=self.bookkeeper,
             node=node,
             sales=self.sales,
-            metrics=Metrics(queued=lambda: 0, waiting=lambda: 0),
+            metrics=Metrics(queued=lambda: 0, waiting=lambda: 0, refusals_dropped=lambda: 0),
             count_tokens=lambda text: len(text.split()),
             new_call_id=self._new_id,
             monotonic=time.monotonic,

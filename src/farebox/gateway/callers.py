@@ -85,11 +85,6 @@ class Callers:
         _remember(self._known, name, (caller, now), KEYS_MAX)
         return caller
 
-    def forget_all(self) -> None:
-        """Drop everything that was kept."""
-        self._known.clear()
-        self._unknown.clear()
-
 
 def refuse_inactive(state: str) -> None:
     """Refuse a key that opens nothing, where nothing is charged and so nothing else decides.

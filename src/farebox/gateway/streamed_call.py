@@ -79,6 +79,8 @@ class StreamedCall(Call):
     async def abort(self) -> None:
         """Close the upstream; where the client reads no more, charge without it."""
         await super().abort()
+        if self.response is None:
+            return  # the handler that waited for its head ends the call
         with suppress(TimeoutError):
             async with asyncio.timeout(ABORT_SECONDS_MAX):
                 await self._over.wait()
