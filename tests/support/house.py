@@ -86,10 +86,10 @@ def running_house(dsn: str, home: Path, *, worker: bool = False) -> Iterator[Hou
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     stack = AsyncExitStack()
+    home.mkdir(parents=True, exist_ok=True)
 
     async def start() -> House:
         database = OpenDatabase(dsn, None, durable=False)
-        home.mkdir(parents=True, exist_ok=True)
         facts = await prepare_sandbox(database.connector("sandbox"), home)
         if worker:
             sweeper = WorkerProcess(database)

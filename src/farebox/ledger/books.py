@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from farebox.kit.money import Nanos
 from farebox.kit.periods import hour_start
 from farebox.ledger.burndown import plan_draws, plan_earmarks
-from farebox.ledger.commands import Done, Refused, fingerprint
 from farebox.ledger.counters import Counters
 from farebox.ledger.grants import Grant, GrantState, burn_key
 from farebox.ledger.holds import Dimensions, Draw, Earmark, Hold
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from farebox.ledger.commands import Correct, Refund, Usage
+    from farebox.ledger.commands import Usage
     from farebox.ledger.limits import Window
     from farebox.ledger.organizations import Organization
 
@@ -389,25 +388,6 @@ class Books:
         return Nanos(self.state.month_charged + closed + late)
 
     # Records.
-
-    def know(self, command: Refund | Correct) -> None:
-        """Remember that a command took effect, so that its replay does not."""
-        mark = fingerprint(command)
-        self.known_commands[command.command_id] = mark
-        self.changes.commands.append((self.organization.id, command.command_id, mark))
-        self.touched = True
-
-    def known(self, command: Refund | Correct) -> Done | Refused | None:
-        """The answer to a command that took effect before; None if it did not."""
-        mark = self.known_commands.get(command.command_id)
-        if mark is None:
-            return None
-        if mark != fingerprint(command):
-            return Refused(
-                code="exists_with_different_fields",
-                message="A command with this id took effect before, with other fields.",
-            )
-        return Done(available=self.available, amount=command.amount, exists=True)
 
     def next_sequence(self) -> int:
         """The next number of this organisation."""

@@ -21,6 +21,7 @@ from farebox.ledger.commands import (
     Refund,
     Refused,
     Result,
+    fingerprint,
 )
 from farebox.ledger.grants import PAID, REPAYING, Grant, GrantState, Source
 from farebox.ledger.journal import Account, PostingKind
@@ -112,7 +113,7 @@ def expire_grants(books: Books, command: ExpireGrants) -> Result:
 
 def refund(books: Books, command: Refund) -> Result:
     """Take back a part of a grant that no call holds."""
-    known = books.known(command)
+    known = _known(books, command)
     if known is not None:
         return known
     grant = books.grant_by_id.get(command.grant_id)
@@ -131,7 +132,7 @@ def refund(books: Books, command: Refund) -> Result:
         grant_id=grant.id,
         note=command.note,
     )
-    books.know(command)
+    _remember(books, command)
     return Done(available=books.available, amount=command.amount)
 
 
@@ -159,7 +160,7 @@ def dispute(books: Books, command: Dispute) -> Result:
 
 def correct(books: Books, command: Correct) -> Result:
     """Correct downwards: live unreserved credit in burn-down order, the rest is owed."""
-    known = books.known(command)
+    known = _known(books, command)
     if known is not None:
         return known
     rest: int = command.amount
@@ -180,8 +181,29 @@ def correct(books: Books, command: Correct) -> Result:
         },
         note=command.note,
     )
-    books.know(command)
+    _remember(books, command)
     return Done(available=books.available, amount=command.amount)
+
+
+def _remember(books: Books, command: Refund | Correct) -> None:
+    """Note that a command took effect, so that its replay does not."""
+    mark = fingerprint(command)
+    books.known_commands[command.command_id] = mark
+    books.changes.commands.append((books.organization.id, command.command_id, mark))
+    books.touched = True
+
+
+def _known(books: Books, command: Refund | Correct) -> Result | None:
+    """The answer to a command that took effect before; None if it did not."""
+    mark = books.known_commands.get(command.command_id)
+    if mark is None:
+        return None
+    if mark != fingerprint(command):
+        return Refused(
+            code="exists_with_different_fields",
+            message="A command with this id took effect before, with other fields.",
+        )
+    return Done(available=books.available, amount=command.amount, exists=True)
 
 
 def _granted_before(books: Books, command: GrantCredit, known: Grant) -> Result:
