@@ -7,11 +7,12 @@ import asyncio
 import pytest
 
 from farebox.ledger.commands import (
+    Admit,
     Admitted,
     Refused,
 )
 from farebox.operations import waiting as waiting_room
-from tests.support.bookkeeping import begin, funded, running, until
+from tests.support.bookkeeping import begin, funded, running, settled, until
 from tests.support.memory_store import Clock, memory_store
 from tests.support.till import START, Till
 
@@ -176,3 +177,32 @@ async def test_only_so_many_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         assert done
         for task in tasks:
             task.cancel()
+
+
+async def test_a_flood_of_new_commands_keeps_nobody_waiting() -> None:
+    """DESIGN 5: who waits is decided anew in time, however many new commands there are."""
+    till, other = Till(), Till()
+    store = memory_store(till, other)
+    clock = Clock()
+    async with running(store, clock=clock) as bookkeeper:
+        await funded(bookkeeper, till, 30)
+        call = till.admit(30)
+        await bookkeeper.submit(call)
+        waiting = begin(bookkeeper.submit(till.admit(20), patience_seconds=5))
+        await until(lambda: bookkeeper.waiting == 1)
+        gate = asyncio.Event()
+        store.steps.append(gate)
+        tasks = [begin(bookkeeper.submit(other.admit(0))) for _ in range(1 + 4 * 256)]
+        await until(lambda: bookkeeper.queued == 4 * 256)
+        store.ledger.run([till.release(call)], START)
+        clock.now += 0.2
+        gate.set()
+        await settled([waiting, *tasks])
+    assert isinstance(waiting.result(), Admitted)
+    tried = [
+        i
+        for i, batch in enumerate(store.batches)
+        if any(c.fixed == 20 for c in batch if isinstance(c, Admit))
+    ]
+    flood = [i for i, batch in enumerate(store.batches) if len(batch) > 200]
+    assert tried[-1] == flood[0]

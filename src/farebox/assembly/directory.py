@@ -6,6 +6,7 @@ import asyncio
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 from farebox.assembly.database import Pool
@@ -22,6 +23,9 @@ from farebox.storage.sql import queries
 from farebox.system.clock import unix_seconds
 from farebox.system.secrets import SecretBox
 from farebox.system.token_counter import count_o200k
+
+REPLACED_SECONDS: Final = 7_200.0
+"""A provider that was changed or removed keeps its connections for as long as a call may last."""
 
 
 class DatabaseDirectory:
@@ -53,6 +57,16 @@ class DatabaseDirectory:
         for row in catalogue.providers:
             known = self._upstreams.get(row.id)
             kept[row.id] = known if known and known[0] == row else (row, self._upstream(row))
+        replaced = [
+            upstream
+            for provider_id, (row, upstream) in self._upstreams.items()
+            if kept.get(provider_id, (None, None))[1] is not upstream
+        ]
+        for upstream in replaced:
+            # Calls that began with it may still run; when the last can have ended, it closes.
+            asyncio.get_running_loop().call_later(
+                REPLACED_SECONDS, lambda each=upstream: asyncio.ensure_future(each.aclose())
+            )
         self._upstreams = kept
         return catalogue, {provider_id: upstream for provider_id, (_, upstream) in kept.items()}
 
