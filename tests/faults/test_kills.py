@@ -40,7 +40,8 @@ DROP = Nanos(NANOS_PER_UNIT // 100)
 """A cent: three calls at once, ten one after the other."""
 
 FAULTS_PER_ROUND = 25
-ROUNDS = 20
+"""Two in three of them are kills; the others pause or stop somebody."""
+ROUNDS = 32
 
 PAUSES_SECONDS = (0.05, 0.5, 3.0)
 """Unnoticed, noticed, and longer than a transaction may be idle."""

@@ -192,8 +192,10 @@ async def test_a_flood_of_new_commands_keeps_nobody_waiting() -> None:
         await until(lambda: bookkeeper.waiting == 1)
         gate = asyncio.Event()
         store.steps.append(gate)
-        tasks = [begin(bookkeeper.submit(other.admit(0))) for _ in range(1 + 4 * 256)]
-        await until(lambda: bookkeeper.queued == 4 * 256)
+        tasks = [begin(bookkeeper.submit(other.admit(0)))]
+        await until(lambda: not store.steps)
+        tasks += [begin(bookkeeper.submit(other.admit(0))) for _ in range(4 * 256)]
+        await until(lambda: bookkeeper.queued >= 4 * 256)
         store.ledger.run([till.release(call)], START)
         clock.now += 0.2
         gate.set()

@@ -64,9 +64,7 @@ class DatabaseDirectory:
         ]
         for upstream in replaced:
             # Calls that began with it may still run; when the last can have ended, it closes.
-            asyncio.get_running_loop().call_later(
-                REPLACED_SECONDS, lambda each=upstream: asyncio.ensure_future(each.aclose())
-            )
+            asyncio.get_running_loop().call_later(REPLACED_SECONDS, _close, upstream)
         self._upstreams = kept
         return catalogue, {provider_id: upstream for provider_id, (_, upstream) in kept.items()}
 
@@ -93,3 +91,7 @@ class DatabaseDirectory:
             return SecretBox(self._home).open(row.secret)
         except FareboxError as error:
             raise type(error)(f"The secret of provider {row.name!r}: {error.message}") from error
+
+
+def _close(upstream: Upstream) -> None:
+    asyncio.ensure_future(upstream.aclose())  # noqa: RUF006 - the loop keeps it while it runs

@@ -22,7 +22,7 @@ class BatchStoreLostError(UnavailableError):
 
 
 class BatchRejectedError(FareboxError):
-    """The database rejected a value of the batch; nothing was committed."""
+    """The database rejected a value, or the engine cannot decide it; nothing was committed."""
 
     code: ClassVar[str] = "batch_rejected"
 

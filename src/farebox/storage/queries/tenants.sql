@@ -67,11 +67,5 @@ SELECT id, email, password_hash, created_at FROM console_user WHERE id = %s
 DELETE FROM console_session WHERE user_id = %s
 
 -- name: advance_clock
--- The catalogue's revision grows too: every node rates anew, by the prices of the new time.
-WITH advanced AS (
-    UPDATE deployment SET clock_offset = clock_offset + %s WHERE sandbox
-    RETURNING sandbox, clock_offset
-), grown AS (
-    UPDATE catalogue SET revision = revision + 1 WHERE EXISTS (SELECT FROM advanced)
-)
-SELECT sandbox, clock_offset, clock_timestamp() + clock_offset FROM advanced
+UPDATE deployment SET clock_offset = clock_offset + %s WHERE sandbox
+RETURNING sandbox, clock_offset, farebox_now()
