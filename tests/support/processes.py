@@ -343,7 +343,9 @@ class DurableServer:
         name = f"installation_{next(self._numbers)}"
         # By files: PostgreSQL's other way copies sequences so that a crash soon afterwards gives
         # the same numbers again (the copy has no log record of the numbers taken in advance).
-        self._administer(f"CREATE DATABASE {name} TEMPLATE farebox STRATEGY file_copy")
+        self._administer(
+            f"CREATE DATABASE {name} OWNER farebox TEMPLATE farebox STRATEGY file_copy"
+        )
         dsn = psycopg.conninfo.make_conninfo(self.server.dsn, dbname=name)
         installed = Installation(home, dsn, url_of(dsn), self.server._place)
         try:
@@ -353,7 +355,8 @@ class DurableServer:
             self._administer(f"DROP DATABASE {name} WITH (FORCE)")
 
     def _administer(self, statement: str) -> None:
-        dsn = psycopg.conninfo.make_conninfo(self.server.dsn, dbname="postgres")
+        # As the superuser: the server's own vacuum may be at work in what is dropped.
+        dsn = self.server.conninfo(database="postgres", user="postgres")
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(statement.encode())
 
