@@ -19,6 +19,7 @@ from uuid import UUID
 import msgspec
 
 from farebox.assembly.database import open_pool
+from farebox.kit.errors import UnavailableError
 from farebox.kit.ids import uuid7_from_millis
 from farebox.kit.money import Nanos
 from farebox.ledger.commands import (
@@ -46,6 +47,9 @@ TOKEN_NANOS = 250
 LANES = 2
 FORGOTTEN_MAX = 4
 """Calls of one process that nobody settles until their node was lost; more would stop the storm."""
+
+NODE_LOST = frozenset({"stale_epoch", "hold_closed"})
+"""Refused because the node was given up, maybe while the admission was in doubt."""
 
 REFUSED_PAUSE_SECONDS = 0.02
 """Before the next call of one that was refused: money has to move for a boundary to be passed."""
@@ -144,7 +148,12 @@ class StormProcess:
             tokens = chance.randint(plan.tokens_min, plan.tokens_max)
             call = self._admit(tokens)
             patience = 2.0 if chance.random() < plan.patient else 0.0
-            result = await self.bookkeeper.submit(call, patience_seconds=patience)
+            try:
+                result = await self.bookkeeper.submit(call, patience_seconds=patience)
+            except UnavailableError:
+                # Nobody knows; if the hold stands, the bookkeeper gives it back when it does.
+                self.refused["unavailable"] += 1
+                continue
             if isinstance(result, Admitted):
                 self.tally.admitted += 1
                 self.tally.boundary += result.available < self._dearest
@@ -152,7 +161,7 @@ class StormProcess:
                 continue
             assert isinstance(result, Refused), result
             self.refused[result.code] += 1
-            if result.code == "stale_epoch":
+            if result.code in NODE_LOST:
                 await self._register_again(call.epoch)
                 continue
             self._judge(result)

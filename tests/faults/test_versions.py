@@ -9,13 +9,13 @@ import random
 import shutil
 import subprocess
 import sys
-import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from farebox.kit.money import NANOS_PER_UNIT, Nanos
-from tests.faults.traffic import Clients, Traffic, assert_charged_once
+from tests.faults.traffic import ANSWERS_MIN, Clients, Traffic, assert_charged_once
 from tests.support.processes import ROOT, DurableServer
 
 CREDIT = Nanos(100 * NANOS_PER_UNIT)
@@ -63,9 +63,9 @@ def earlier_commit() -> str:
 @pytest.fixture
 def earlier(tmp_path: Path) -> Path:
     """The source folder of an earlier version."""
-    archive = git("archive", earlier_commit(), PACKAGE)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(tmp_path / "earlier", filter="data")
+    archive = git("archive", "--format=zip", earlier_commit(), PACKAGE)
+    with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+        packed.extractall(tmp_path / "earlier")
     return tmp_path / "earlier" / "src"
 
 
@@ -115,7 +115,7 @@ async def test_two_versions_share_a_database(
         await installed.until("SELECT NOT EXISTS (SELECT FROM hold)")
         assert worker.is_alive
         whole = traffic.whole()
-        assert len(whole) > len(traffic.outcomes) / 2, traffic.tally()
+        assert len(whole) >= ANSWERS_MIN, traffic.tally()
         await assert_charged_once(installed, customer.organization_id, whole)
         assert await installed.rows("SELECT command_kind, error FROM quarantine") == []
         await installed.assert_books_clean()

@@ -143,3 +143,30 @@ async def test_a_partitioned_node_stops_before_its_holds_lapse(
             await installed.until("SELECT count(*) = 1 FROM call WHERE state = 'late'")
         assert await installed.rows("SELECT call_id FROM hold") == []
         await installed.assert_books_clean()
+
+
+@pytest.mark.long
+async def test_a_dead_node_s_streams_are_charged_as_far_as_it_told(
+    durable: DurableServer, tmp_path: Path
+) -> None:
+    """ENGINE "Nodes and lapses": a lapse charges the progress of the last heartbeat, estimated."""
+    async with durable.installation(tmp_path) as installed:
+        customer = await installed.customer("acme", CREDIT)
+        node, _ = await asyncio.gather(installed.spawn("gateway"), installed.spawn("worker"))
+        async with Clients(customer) as clients:
+            orders = usage(10, 400) | pace(event_ms=100)
+            stream = asyncio.create_task(
+                clients.call(node.url, 400, stream=True, directives=orders)
+            )
+            await installed.until("SELECT count(*) = 1 FROM hold WHERE progress IS NOT NULL")
+            pid = node.pid
+            node.kill()
+            ((told,),) = await installed.rows("SELECT progress[1] FROM hold")
+            assert not (await stream).is_whole
+            await installed.unsee(pid)
+            await installed.until("SELECT NOT EXISTS (SELECT FROM hold)")
+        assert told > 0
+        assert await installed.rows("SELECT state, estimated, charge_nanos FROM call") == [
+            ("lapsed", True, told)
+        ]
+        await installed.assert_books_clean()

@@ -30,6 +30,9 @@ OUTPUT_NANOS = 30_000
 
 CALL_SECONDS_MAX = 120.0
 
+ANSWERS_MIN = 20
+"""Whole answers without which a test of faults has shown nothing."""
+
 THINK_SECONDS = 0.02
 """Between a caller's calls: faults shall meet calls, not a machine that has no time for them."""
 

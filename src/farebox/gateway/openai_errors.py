@@ -19,6 +19,10 @@ RETRY_AFTER_AWAY_SECONDS: Final = 1
 
 _NO_RETRY: Final = ("x-should-retry", "false")
 
+_NODE_LOST: Final = frozenset({"stale_epoch", "hold_closed"})
+"""This node was given up, maybe while its admission was in doubt: nothing is wrong with the money,
+and another try (of a new call) will be taken."""
+
 _KEY_MESSAGES: Final = {
     "key_not_found": "Incorrect API key provided. Check the key, or make one with "
     "`farebox keys create`.",
@@ -182,7 +186,7 @@ def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
             code="billing_not_active",
             headers=[_NO_RETRY],
         )
-    if refusal.code == "stale_epoch":
+    if refusal.code in _NODE_LOST:
         return away()
     message = refusal.message
     if refusal.limit is not None:
