@@ -79,6 +79,14 @@ def test_holds_on_the_floor_come_back() -> None:
     assert scene.refuse("second", 11).code == "credit_balance_exhausted"
 
 
+def test_what_is_held_is_on_grants_and_on_the_floor() -> None:
+    """NEG-07: a refusal tells all that open calls hold."""
+    scene = Scene(floor=5)
+    scene.give("paid", 10, "purchased")
+    scene.hold("call", 13)
+    assert scene.refuse("new", 3).held == 13
+
+
 def test_the_floor_is_exact() -> None:
     """NEG-07: a call that would pass the floor is refused before it leaves, by one nano."""
     scene = Scene(floor=5)

@@ -216,6 +216,13 @@ def test_an_ended_earmark_covers_what_debt_leaves_uncovered_lot_by_lot() -> None
     assert scene.available == 0
 
 
+def test_credit_of_the_same_batch_takes_its_place_in_the_order() -> None:
+    """DED-02: a grant that comes with a call burns before purchased credit that was there."""
+    scene = scene_of("paid purchased 5")
+    scene.run(scene.grant("gift", 3), scene.admit("call", 5))
+    assert scene.marks("call") == {"gift": 3, "paid": 2}
+
+
 def test_a_hold_of_nothing_earmarks_nothing() -> None:
     """DED-01: a call with a ceiling of zero is admitted without credit and charged zero."""
     scene = Scene()

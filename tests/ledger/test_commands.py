@@ -55,6 +55,18 @@ GOOD: list[AnyCommand] = [
     SCENE.limit(None),
     structs.replace(ADMIT, fixed=Nanos(0), output_min=10, latest_end_after=HOLD_SECONDS_MAX),
     structs.replace(ADMIT, output_min=0, output_max=COUNT_MAX, output_price=0),
+    structs.replace(ADMIT, attribution=Attribution(retry_count=COUNTER_MAX)),
+    structs.replace(ADMIT, output_min=0, output_max=1_000_000, output_price=AMOUNT_NANOS_MAX),
+    SCENE.extend("call", AMOUNT_NANOS_MAX, step=COUNTER_MAX),
+    structs.replace(SETTLE, http_status=HTTP_STATUS_MAX, latency_ms=COUNT_MAX),
+    structs.replace(SETTLE, usage=Usage(input_tokens=COUNT_MAX, output_tokens=COUNT_MAX)),
+    structs.replace(
+        SETTLE,
+        lines=(
+            LineItem("in", COUNT_MAX, AMOUNT_NANOS_MAX, Nanos(5)),
+            *[LineItem("x", 0, 0, Nanos(0))] * (LINES_MAX - 1),
+        ),
+    ),
 ]
 
 BAD: list[tuple[AnyCommand, dict[str, Any], str]] = [

@@ -249,6 +249,20 @@ def test_a_purchase_smaller_than_the_debt_is_used_up() -> None:
     assert (scene.org.owed, scene.available) == (2, -2)
 
 
+def test_a_purchase_repays_once() -> None:
+    """NEG-04: debt that arises later waits for the next purchase, though credit is there."""
+    scene = Scene()
+    scene.give("lost", 4, "purchased")
+    scene.hold("call", 4)
+    scene.charge("call", 4)
+    scene.give("paid", 10, "purchased")
+    scene.dispute("lost", "lost")
+    scene.later(HOUR)
+    scene.expire()
+    assert (scene.org.owed, scene.left("paid"), scene.available) == (4, {"paid": 10}, 6)
+    assert scene.give("next", 5, "purchased").repaid == 4
+
+
 def test_a_purchase_that_begins_later_repays_when_it_begins() -> None:
     """NEG-04: its first draw comes at its beginning, and only then."""
     scene = Scene()

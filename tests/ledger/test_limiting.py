@@ -113,6 +113,20 @@ def test_a_call_of_last_month_is_not_counted_in_this_one() -> None:
     assert scene.window().used == 0
 
 
+def test_a_call_admitted_at_the_first_instant_belongs_to_the_month() -> None:
+    """BUD-01: its hold, its charge and its correction, also where the limit comes later."""
+    scene = rich(now=datetime(2027, 4, 1, tzinfo=UTC))
+    for name in ("open", "settled", "stream"):
+        scene.hold(name, 8)
+    scene.run(scene.report("stream", 4))
+    scene.fence()
+    scene.run(scene.settle("settled", 2), scene.lapse("stream"))
+    scene.run(scene.settle("stream", 3), scene.limit(20))
+    assert (scene.window().used, scene.window().held) == (5, 8)
+    assert scene.one(scene.settle("open", 30), Closed).absorbed == 15
+    assert scene.window().used == 20
+
+
 def test_an_extension_is_bound_by_the_month_of_its_admission() -> None:
     """BUD-01: past midnight it takes from the old month's limit, and leaves the new one alone."""
     scene = rich(now=datetime(2027, 3, 31, 23, tzinfo=UTC))

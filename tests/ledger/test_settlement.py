@@ -258,6 +258,16 @@ def test_progress_never_goes_back() -> None:
     assert scene.vanish("stream").charge == 5
 
 
+def test_progress_that_costs_more_for_the_same_use_is_taken() -> None:
+    """DED-15: the last word counts where usage is the same."""
+    scene = Scene()
+    scene.give("paid", 10, "purchased")
+    scene.hold("stream", 8)
+    scene.run(scene.report("stream", 5, cost=1), scene.report("stream", 5, cost=2))
+    scene.vanish("stream")
+    assert scene.call("stream").cost == 2
+
+
 def test_progress_of_somebody_elses_or_an_ended_call_is_not_taken() -> None:
     """DED-15: a report counts only for the owner's open hold."""
     scene = Scene()
