@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="output limit of calls that name none (default 16,384)",
     )
+    create.add_argument(
+        "--slices",
+        action="store_true",
+        help="hold a stream's output slice by slice; it is cut off where money ends",
+    )
 
     listed = actions.add_parser("list", help="list projects")
     listed.add_argument("--org", metavar="ORG", help="id or name (default: of all)")
@@ -53,6 +58,7 @@ async def _create(session: Session, args: argparse.Namespace) -> int:
         default_output_tokens=None
         if tokens is None
         else read_count(tokens, field="default_output_tokens", low=1, high=OUTPUT_TOKENS_MAX),
+        slices=args.slices,
     )
     document = describe(made)
     show(

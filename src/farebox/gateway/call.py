@@ -79,9 +79,14 @@ class Call:
         self.aborted = False
         self.sending: asyncio.Future[UpstreamResponse] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._epoch = 0
+        self.epoch = 0
         self._money = _Money.NONE
         self._prompt_tokens: int | None = None
+
+    @property
+    def first_slice(self) -> int:
+        """Output tokens that admission holds of a sliced stream; zero where all is held at once."""
+        return 0
 
     # Admission.
 
@@ -129,18 +134,18 @@ class Call:
 
     async def _ask(self, patience_seconds: float) -> Admitted | Refused:
         bound = self.ceiling
-        self._epoch = self.desk.node.epoch
+        self.epoch = self.desk.node.epoch
         first = self.offer.versions[0]
         command = Admit(
             organization_id=self.caller.organization_id,
             call_id=self.id,
             node_id=self.desk.node.id,
-            epoch=self._epoch,
+            epoch=self.epoch,
             catalogue_revision=self.offer.revision,
             fixed=bound.fixed,
             output_price=bound.output_price,
-            output_min=bound.output_min,
-            output_max=bound.output_max,
+            output_min=self.first_slice or bound.output_min,
+            output_max=self.first_slice or bound.output_max,
             latest_end_after=LATEST_END_AFTER,
             dimensions=Dimensions(
                 project_id=self.caller.project_id,
@@ -219,13 +224,14 @@ class Call:
             changes["model"] = self.offer.model
         if self.body.stream:
             changes["stream_options"] = self.body.forced_stream_options()
-        facts = self.body.facts
+        facts, bound_max = self.body.facts, self.ceiling.output_max
         if not facts.embeddings:
             # The limit that is held goes up in the one field that this provider knows.
             known, other = LIMIT_FIELDS
             if self.offer.provider.price_list not in ("openai", "azure"):
                 known, other = other, known
-            limit = facts.output_limit or self.output_limit // facts.choices
+            granted = bound_max if self.first_slice else self.output_limit
+            limit = facts.output_limit or granted // facts.choices
             changes |= {known: limit, other: None}
             if self.body.service_tier is None and self.offer.names_tier:
                 changes["service_tier"] = "default"
@@ -392,7 +398,7 @@ class Call:
             organization_id=self.caller.organization_id,
             call_id=self.id,
             node_id=self.desk.node.id,
-            epoch=self._epoch,
+            epoch=self.epoch,
             metered=priced.total,
             cost=priced.total,
             input_tokens=priced.counts.input_tokens,

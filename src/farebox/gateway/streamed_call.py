@@ -21,14 +21,18 @@ from farebox.gateway.desk import USAGE_AFTER_DISCONNECT_SECONDS, logger
 from farebox.gateway.metering import OutputMeter
 from farebox.gateway.openai_errors import GatewayError
 from farebox.gateway.pricing import Priced, tier_of
-from farebox.kit.money import format_amount
-from farebox.ledger.commands import Closed
+from farebox.kit.errors import UnavailableError
+from farebox.kit.money import format_amount, price_up
+from farebox.ledger.commands import Closed, Done, Extend
 from farebox.operations.upstream import UpstreamBrokenError, UpstreamResponse
 from farebox.rating.usage import UsageInvalidError, normalize_usage
 
 TAIL_BYTES_MAX: Final = 16 * 1024 * 1024
 """What is held back until the charge; an upstream that goes on for longer has lost its way."""
 
+
+SLICE_HEADROOM_TOKENS: Final = 256
+"""Output tokens that a sliced stream keeps held ahead of what is metered."""
 
 ABORT_SECONDS_MAX: Final = 5.0
 """How long a stream may take to end by itself once its upstream is closed."""
@@ -52,6 +56,8 @@ class StreamedCall(Call):
         self._tier: str | None = None
         self._failed = False
         self._gone = False
+        self._cut = False
+        self._slices = 0
         self._over = asyncio.Event()
 
     def stream(self, response: UpstreamResponse) -> AsyncGenerator[bytes, None]:
@@ -75,6 +81,41 @@ class StreamedCall(Call):
             self._gone = True
             await self._charge("client_disconnected", http_status=499)
 
+    @property
+    @override
+    def first_slice(self) -> int:
+        """Output tokens that admission holds of a sliced stream; zero where all is held at once."""
+        if not self.caller.slices or self.body.facts.choices != 1:
+            return 0
+        return min(SLICE_HEADROOM_TOKENS, self.ceiling.output_max)
+
+    async def _keep_ahead(self) -> bool:
+        """Keep a headroom of output held ahead of what is metered; False where no more fits."""
+        metered, most = self._meter.tokens(), self.ceiling.output_max
+        held = self.output_limit
+        if held >= most or held - metered >= SLICE_HEADROOM_TOKENS:
+            return True
+        wanted = min(most, max(held, metered) + SLICE_HEADROOM_TOKENS)
+        command = Extend(
+            organization_id=self.caller.organization_id,
+            call_id=self.id,
+            node_id=self.desk.node.id,
+            epoch=self.epoch,
+            amount=price_up(wanted - held, self.ceiling.output_price),
+            step=self._slices + 1,
+        )
+        try:
+            result = await self.desk.bookkeeper.submit(command)
+        except UnavailableError:
+            result = None
+        if isinstance(result, Done):
+            self._slices += 1
+            self.output_limit = wanted
+            return True
+        logger.warning("slice_refused", request_id=self.request_id, metered_tokens=metered)
+        self._cut = self._failed = True
+        return False
+
     @override
     async def abort(self) -> None:
         """Close the upstream; where the client reads no more, charge without it."""
@@ -91,9 +132,13 @@ class StreamedCall(Call):
         try:
             try:
                 async for chunk in response.chunks():
-                    if ready := self._take(chunk):
+                    ready = self._take(chunk)
+                    if self.first_slice and not await self._keep_ahead():
+                        break
+                    if ready:
                         yield ready
-                self._take_last()
+                if not self._cut:
+                    self._take_last()
             except (UpstreamBrokenError, streaming.EventTooLargeError) as error:
                 self._failed = not self._gone
                 logger.warning("stream_broken", request_id=self.request_id, error=repr(error))
@@ -181,6 +226,8 @@ class StreamedCall(Call):
         reason, status = "", 200
         if self._failed:
             reason, status = "upstream_broken", 502
+        if self._cut:
+            reason, status = "slice_refused", 429
         if self._gone:
             reason, status = "client_disconnected", 499
         if self._failed and self._usage is None and not self._meter.tokens():
@@ -200,6 +247,14 @@ class StreamedCall(Call):
         """The event that tells of a break, unless the provider's own does."""
         if not self._failed or any(map(streaming.carries_error, self._tail)):
             return []
+        if self._cut:
+            spent = GatewayError(
+                429,
+                f"The answer was cut off: the money for more of it is not there; {charged}.",
+                kind="insufficient_quota",
+                code="credit_balance_exhausted",
+            )
+            return [_error_event(spent)]
         failure = GatewayError(
             502,
             f"The model provider broke off its answer; {charged}.",

@@ -153,6 +153,7 @@ class Administration:
         *,
         environment: str = "production",
         default_output_tokens: int | None = None,
+        slices: bool = False,
     ) -> Project:
         """Make a project.
 
@@ -172,6 +173,7 @@ class Administration:
             name=parse_name(name),
             environment=parse_environment(environment),
             default_output_tokens=tokens,
+            slices=slices,
         )
         return await self._store.insert_project(new)
 

@@ -35,6 +35,10 @@ class Caller(Protocol):
         """The project's output limit for calls that name none."""
 
     @property
+    def slices(self) -> bool:
+        """Whether the project's streams hold their output slice by slice."""
+
+    @property
     def currency(self) -> str:
         """The organisation's."""
 

@@ -69,6 +69,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     """Output limit for calls that name none; None means the shipped default."""
     created_at: datetime
     archived_at: datetime | None = None
+    slices: bool = False
+    """Whether its streams hold their output slice by slice (ENGINE.md, "Ceilings")."""
 
 
 class NewProject(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +81,8 @@ class NewProject(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     environment: str
     default_output_tokens: int | None
+    slices: bool = False
+    """Whether its streams hold their output slice by slice."""
 
 
 class ListedKey(msgspec.Struct, frozen=True, kw_only=True):

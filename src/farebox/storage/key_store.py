@@ -41,6 +41,8 @@ class KeyRow(msgspec.Struct, frozen=True, gc=False):
     project_archived_at: datetime | None
     expires_at: datetime | None
     revoked_at: datetime | None
+    slices: bool = False
+    """Whether the project's streams hold their output slice by slice."""
 
     def state_at(self, now: datetime) -> KeyState:
         """Whether it opens anything at that instant; ``admit`` decides it again, exactly."""
@@ -70,7 +72,7 @@ async def find_key(connection: _Connection, digest: bytes) -> KeyRow | None:
     row = await cursor.fetchone()
     if row is None:
         return None
-    return KeyRow(*row[:11], *map(_instant, row[11:]))
+    return KeyRow(*row[:11], *map(_instant, row[11:14]), *row[14:])
 
 
 async def find_management_key(connection: _Connection, digest: bytes) -> ManagementKeyRow | None:

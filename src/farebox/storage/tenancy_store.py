@@ -135,6 +135,7 @@ class PostgresTenantStore:
                         "name": new.name,
                         "environment": new.environment,
                         "default_output_tokens": new.default_output_tokens,
+                        "slices": new.slices,
                     },
                 )
         except UniqueViolation as error:
@@ -172,6 +173,7 @@ class PostgresTenantStore:
                 default_output_tokens=row[5],
                 created_at=utc(row[6]),
                 archived_at=None if row[7] is None else utc(row[7]),
+                slices=row[8],
             )
             for row in await self._ask("list_projects", values)
         ]

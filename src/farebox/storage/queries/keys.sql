@@ -2,7 +2,8 @@
 
 -- name: find_key
 SELECT k.id, k.name, k.organization_id, o.name, o.currency, o.zone, o.active, k.project_id, p.name,
-       p.environment, p.default_output_tokens, p.archived_at, k.expires_at, k.revoked_at
+       p.environment, p.default_output_tokens, p.archived_at, k.expires_at, k.revoked_at,
+       p.slices
 FROM api_key k
 JOIN project p ON p.id = k.project_id
 JOIN organization o ON o.id = k.organization_id

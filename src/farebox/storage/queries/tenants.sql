@@ -36,13 +36,14 @@ WHERE (%(id)s::uuid IS NULL OR id = %(id)s)
 ORDER BY id LIMIT %(limit)s
 
 -- name: insert_project
-INSERT INTO project (id, organization_id, name, environment, default_output_tokens)
-VALUES (%(id)s, %(organization_id)s, %(name)s, %(environment)s, %(default_output_tokens)s)
+INSERT INTO project (id, organization_id, name, environment, default_output_tokens, slices)
+VALUES (%(id)s, %(organization_id)s, %(name)s, %(environment)s, %(default_output_tokens)s,
+        %(slices)s)
 RETURNING created_at
 
 -- name: list_projects
 SELECT p.id, p.organization_id, o.name, p.name, p.environment, p.default_output_tokens,
-       p.created_at, p.archived_at
+       p.created_at, p.archived_at, p.slices
 FROM project p JOIN organization o ON o.id = p.organization_id
 WHERE (%(id)s::uuid IS NULL OR p.id = %(id)s)
   AND (%(name)s::text IS NULL OR lower(p.name) = lower(%(name)s))

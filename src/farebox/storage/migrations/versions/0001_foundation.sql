@@ -3,8 +3,7 @@
 -- Rules that the tables keep (ENGINE.md):
 -- * money is BIGINT nanodollars; every total of an organisation is checked against the others;
 -- * the organisation's row is the only lock and guards every row of that organisation;
--- * organisation, grant and counter rows change all the time: room in the page, no index on what
---   changes, so that an update stays on its page;
+-- * organisation, grant and counter rows change all the time: room in the page, no index on it;
 -- * a call's rows are partitioned by the month of the call's id, never by settle time.
 
 -- Time ---------------------------------------------------------------------------------------
@@ -70,6 +69,7 @@ CREATE TABLE project (
     name text NOT NULL,
     environment text NOT NULL DEFAULT 'production',
     default_output_tokens integer CHECK (default_output_tokens > 0),
+    slices boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT farebox_now(),
     archived_at timestamptz
 );
@@ -179,8 +179,7 @@ CREATE TABLE model (
     patterns text[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (provider, name)
 );
-COMMENT ON COLUMN model.patterns IS 'Regular expressions for names that cannot be listed, such as those of
-fine-tuned models.';
+COMMENT ON COLUMN model.patterns IS 'Regular expressions for names that cannot be listed.';
 
 -- Money --------------------------------------------------------------------------------------
 
