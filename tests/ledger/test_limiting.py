@@ -119,9 +119,10 @@ def test_a_call_admitted_at_the_first_instant_belongs_to_the_month() -> None:
     for name in ("open", "settled", "stream"):
         scene.hold(name, 8)
     scene.run(scene.report("stream", 4))
-    scene.fence()
-    scene.run(scene.settle("settled", 2), scene.lapse("stream"))
-    scene.run(scene.settle("stream", 3), scene.limit(20))
+    scene.vanish("stream")
+    scene.later(DAY)
+    scene.run(scene.settle("settled", 2), scene.settle("stream", 3), scene.limit(20))
+    assert scene.org.last_time == scene.now
     assert (scene.window().used, scene.window().held) == (5, 8)
     assert scene.one(scene.settle("open", 30), Closed).absorbed == 15
     assert scene.window().used == 20
