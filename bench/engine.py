@@ -1,7 +1,8 @@
 """Admit + settle pairs a second through the money engine, PostgreSQL and durable commits included.
 
-``python -m bench.engine [--organizations 1000] [--limited] [--processes 2] [--seconds 10]``. Every
-pair is checked: afterwards the organisations' totals must equal the sum of what was charged.
+``python -m bench.engine [--organizations 1000] [--scopes 2] [--processes 2] [--seconds 10]``. Every
+pair is checked: afterwards the organisations' totals and the limits' counters must equal the sum of
+what was charged.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from farebox.kit.money import Nanos
 from farebox.ledger.commands import (
     Admit,
     Admitted,
+    Attribution,
     Closed,
     GrantCredit,
     LineItem,
@@ -35,6 +37,7 @@ from farebox.ledger.commands import (
 from farebox.ledger.grants import Source
 from farebox.ledger.holds import Dimensions
 from farebox.ledger.limits import Period
+from farebox.ledger.scopes import ScopeKind
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.connecting import Connector
@@ -79,8 +82,37 @@ def bookkeeper(dsn: str) -> Bookkeeper:
     return Bookkeeper(stores, monotonic=time.monotonic)
 
 
-async def fund(dsn: str, tenants: list[Tenant], *, limited: bool) -> None:
-    """Give every organisation credit, and a monthly limit where asked."""
+SCOPES: tuple[tuple[ScopeKind, str], ...] = (
+    (ScopeKind.PROJECT, ""),
+    (ScopeKind.KEY, ""),
+    (ScopeKind.ORGANIZATION, ""),
+    (ScopeKind.ENVIRONMENT, "production"),
+    (ScopeKind.FEATURE, "feature"),
+    (ScopeKind.USER, "ada"),
+    (ScopeKind.RUN, "run"),
+    (ScopeKind.TAG, "team=red"),
+)
+"""The scopes that get a limit, in this order; every call is counted under all of them."""
+
+
+def limits(tenant: Tenant, scopes: int) -> list[SetLimit]:
+    """A monthly limit of money on each of the first scopes."""
+    organization, project, key = tenant
+    own = {ScopeKind.PROJECT: project.hex, ScopeKind.KEY: key.hex}
+    return [
+        SetLimit(
+            organization_id=organization,
+            scope_kind=kind,
+            scope_ref=own.get(kind, ref),
+            period=Period.MONTH,
+            maximum=10**15,
+        )
+        for kind, ref in SCOPES[:scopes]
+    ]
+
+
+async def fund(dsn: str, tenants: list[Tenant], *, scopes: int) -> None:
+    """Give every organisation credit, and monthly limits where asked."""
     keeper = bookkeeper(dsn)
     keeper.start()
     commands: list[Any] = [
@@ -89,17 +121,19 @@ async def fund(dsn: str, tenants: list[Tenant], *, limited: bool) -> None:
         )
         for o, _, _ in tenants
     ]
-    if limited:
-        commands += [
-            SetLimit(organization_id=o, period=Period.MONTH, maximum=Nanos(10**15))
-            for o, _, _ in tenants
-        ]
+    commands += [command for tenant in tenants for command in limits(tenant, scopes)]
     await asyncio.gather(*(keeper.submit(command) for command in commands))
     await keeper.aclose()
 
 
 async def pairs(
-    dsn: str, node: UUID, tenants: list[Tenant], concurrency: int, seconds: float
+    dsn: str,
+    node: UUID,
+    tenants: list[Tenant],
+    concurrency: int,
+    seconds: float,
+    *,
+    labels: bool = False,
 ) -> int:
     """Make pairs until the time is up; gives how many."""
     keeper = bookkeeper(dsn)
@@ -108,6 +142,7 @@ async def pairs(
     price, account = new_id(), new_id()
     lines = (LineItem("input", 10, 50, Nanos(400)), LineItem("output", 10, 50, Nanos(500)))
     usage = Usage(input_tokens=10, output_tokens=10)
+    about = Attribution(user="ada", run="run", tags={"team": "red"}) if labels else Attribution()
     made = 0
 
     async def work(begin: int) -> None:
@@ -134,6 +169,8 @@ async def pairs(
                     ),
                     price_id=price,
                     upstream_account_id=account,
+                    input_tokens=10,
+                    attribution=about,
                 )
             )
             assert isinstance(admitted, Admitted), admitted
@@ -156,18 +193,31 @@ async def pairs(
 
 
 def _process(
-    dsn: str, node: UUID, tenants: list[Tenant], concurrency: int, seconds: float, results: Any
+    dsn: str,
+    node: UUID,
+    tenants: list[Tenant],
+    concurrency: int,
+    seconds: float,
+    scopes: int,
+    results: Any,
 ) -> None:
+    import gc
+
     import uvloop
 
-    results.put(uvloop.run(pairs(dsn, node, tenants, concurrency, seconds)))
+    # As a process of Farebox does (assembly/processes.py).
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    results.put(uvloop.run(pairs(dsn, node, tenants, concurrency, seconds, labels=scopes > 5)))
 
 
 def main() -> None:
     """Measure and print one JSON object."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--organizations", type=int, default=1)
-    parser.add_argument("--limited", action="store_true", help="a monthly limit on each")
+    parser.add_argument(
+        "--scopes", type=int, default=0, choices=range(9), help="limited scopes of every call"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--concurrency", type=int, default=512, help="calls in flight per process")
     parser.add_argument("--seconds", type=float, default=10.0)
@@ -175,12 +225,20 @@ def main() -> None:
     with throwaway(Path(tempfile.mkdtemp()), durable=True) as server:
         migrate(server.dsn, sandbox=True)
         node, tenants = make_tenants(server.dsn, args.organizations)
-        asyncio.run(fund(server.dsn, tenants, limited=args.limited))
+        asyncio.run(fund(server.dsn, tenants, scopes=args.scopes))
         results: Any = multiprocessing.Queue()
         workers = [
             multiprocessing.Process(
                 target=_process,
-                args=(server.dsn, node, tenants, args.concurrency, args.seconds, results),
+                args=(
+                    server.dsn,
+                    node,
+                    tenants,
+                    args.concurrency,
+                    args.seconds,
+                    args.scopes,
+                    results,
+                ),
             )
             for _ in range(args.processes)
         ]
@@ -196,11 +254,17 @@ def main() -> None:
                 "SELECT sum(spent_nanos)::bigint, sum(reserved_nanos)::bigint FROM organization"
             ).fetchone()
         assert row == (made * CHARGE, 0), (row, made)
+        with psycopg.connect(server.dsn) as connection:
+            row = connection.execute(
+                "SELECT coalesce(sum(used), 0)::bigint, coalesce(sum(held), 0)::bigint"
+                " FROM scope_window"
+            ).fetchone()
+        assert row == (made * CHARGE * args.scopes, 0), (row, made)
     print(
         json.dumps(
             {
                 "organizations": args.organizations,
-                "limited": args.limited,
+                "limited_scopes": args.scopes,
                 "processes": args.processes,
                 "pairs": made,
                 "pairs_per_second": round(made / args.seconds),

@@ -24,7 +24,7 @@ from farebox.ledger.limits import LimitFigures
 
 FIGURES = LimitFigures(
     scope_kind="organization",
-    scope_id=UUID(int=1),
+    scope_id=UUID(int=1).hex,
     period="month",
     maximum=Nanos(5),
     used=Nanos(3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from msgspec import structs
@@ -10,7 +11,10 @@ from msgspec import structs
 from farebox.kit.money import Nanos
 from farebox.ledger.admission import affordable_output
 from farebox.ledger.commands import Admitted, Closed, Done, Refused
+from farebox.ledger.counters import Standing
 from farebox.ledger.holds import CallState
+from farebox.ledger.limits import Measure, Micros, Rule, ScopeLimits, Window
+from farebox.ledger.scopes import ScopeKind
 from tests.support.ledger_scenes import DAY, HOUR, MICRO, NOON, TOKEN, Scene
 
 # --- balance -----------------------------------------------------------------------------------
@@ -225,7 +229,15 @@ def test_without_a_client_limit_output_takes_a_quarter(row: str) -> None:
     """
     spendable, price, low, high, granted = map(int, row.split())
     command = Scene().admit("call", 0, price=price, tokens=(low, high))
-    assert affordable_output(command, spendable, spendable) == granted
+    assert affordable_output(command, spendable, []) == granted
+
+
+def leaving(room: int, measure: Measure = Measure.MONEY) -> Standing:
+    """A hard limit of which some is used, some held, and so much left."""
+    rule = Rule(measure=measure, maximum=30 + room)
+    scope = ScopeLimits(UUID(int=1), ScopeKind.PROJECT, "p", (rule,), {})
+    window = Window(Micros(0), Micros(1), 20, 10)
+    return Standing(scope, scope.number, rule, rule.number, window, rule.maximum)
 
 
 ROOM = """
@@ -245,7 +257,7 @@ def test_output_takes_no_more_than_every_limit_leaves(row: str) -> None:
     """BUD-02: a call without a limit of its own is cut to fit beside its fixed part."""
     spendable, room, fixed, price, low, high, granted = map(int, row.split())
     command = Scene().admit("call", fixed, price=price, tokens=(low, high))
-    assert affordable_output(command, spendable, room) == granted
+    assert affordable_output(command, spendable, [leaving(room)]) == granted
 
 
 def test_output_is_cut_to_what_a_spend_limit_leaves() -> None:

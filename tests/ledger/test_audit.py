@@ -27,6 +27,8 @@ from farebox.ledger.audit_facts import (
     WindowFacts,
 )
 from farebox.ledger.audit_findings import WARNINGS, Code, orphaned
+from farebox.ledger.limits import Rule, micros
+from farebox.ledger.scopes import scope_number
 
 NOW = datetime(2026, 5, 17, 12, tzinfo=UTC)
 MONTH = datetime(2026, 5, 1, tzinfo=UTC)
@@ -70,17 +72,20 @@ GRANT_FACTS = GrantFacts(
     posted_expired=100,
     posted_refunded=40,
 )
+RULE = Rule(maximum=500)
 WINDOW = WindowFacts(
     scope_kind="organization",
-    scope_id=ORG,
-    period="month",
+    scope_ref=ORG.hex,
+    scope=scope_number("organization", ORG.hex),
+    rule=RULE,
     start=MONTH,
     end=MONTH + timedelta(days=31),
+    start_micros=micros(MONTH),
     used=65,
     held=207,
-    charged=65,
+    counted=65,
 )
-RAISED = RaisedFacts("organization", ORG, "month", MONTH, 207)
+RAISED = RaisedFacts(WINDOW.scope, RULE.number, micros(MONTH), 207)
 HOLD = HoldFacts(
     call_id=UUID(int=9),
     amount=207,
@@ -90,6 +95,9 @@ HOLD = HoldFacts(
     admitted_at=NOW - timedelta(hours=1),
     latest_end=NOW + timedelta(hours=1),
     closed_too=False,
+    scopes=(("organization", ORG.hex), ("user", "ada")),
+    model="gpt-5.4",
+    tokens=40,
 )
 CALL_FACTS = CallFacts(
     id=CALL,
@@ -296,8 +304,8 @@ CASES: list[tuple[Callable[[], Audit], set[str]]] = [
     (changed("hold", amount=208), {"hold_parts", "window_held"}),
     (changed("hold", raised=()), {"window_held"}),
     (
-        changed("hold", raised=(RAISED, structs.replace(RAISED, start=NOW))),
-        {"hold_counter"},
+        changed("hold", raised=(structs.replace(RAISED, start=RAISED.start + 1),)),
+        {"window_held"},
     ),
     (changed("hold", admitted_at=MONTH - timedelta(days=1)), {"window_held"}),
     (changed("hold", admitted_at=MONTH + timedelta(days=31)), {"window_held"}),

@@ -24,6 +24,7 @@ from farebox.ledger.audit_facts import (
     RollupFacts,
     WindowFacts,
 )
+from farebox.ledger.limits import Rule
 from farebox.operations import check_books as module
 from farebox.operations.check_books import check_books
 
@@ -105,10 +106,12 @@ class MemorySnapshot:
 
     async def holds(self) -> AsyncIterator[HoldFacts]:
         for _ in range(self.id.int - 1):
-            yield HoldFacts(self.id, 0, 0, [], (), NOW, NOW, closed_too=False)
+            yield HoldFacts(
+                self.id, 0, 0, [], (), NOW, NOW, closed_too=False, scopes=(), model="m", tokens=0
+            )
 
     async def windows(self) -> list[WindowFacts]:
-        return [WindowFacts("organization", self.id, "month", NOW, NOW, 0, 0, 0)]
+        return [WindowFacts("organization", self.id.hex, 1, Rule(maximum=1), NOW, NOW, 0, 0, 0, 0)]
 
     async def unequal_ranges(self) -> AsyncIterator[RangeFacts]:
         for _ in range(self.id.int - 2):

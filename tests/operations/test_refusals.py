@@ -200,7 +200,7 @@ async def test_limits_of_several_scopes_are_several_rules() -> None:
     for scope in (UUID(int=1), UUID(int=2)):
         figures = LimitFigures(
             scope_kind="project",
-            scope_id=scope,
+            scope_id=scope.hex,
             period="month",
             maximum=Nanos(1),
             used=Nanos(1),

@@ -327,16 +327,16 @@ PLANTED: dict[str, tuple[str, set[str]]] = {
         {"rollup"},
     ),
     "a limit's used": (
-        "UPDATE scope_limit SET windows = jsonb_set(windows, '{{month,0,used}}', '1')",
+        "UPDATE scope_limit SET windows = windows[1:3] || 1 || windows[5:]",
         {"window_used"},
     ),
     "a limit's held": (
-        "UPDATE scope_limit SET windows = jsonb_set(windows, '{{month,0,held}}', '1')",
+        "UPDATE scope_limit SET windows = windows[1:4] || 1 || windows[6:]",
         {"window_held"},
     ),
     "a limit's window": (
-        "UPDATE scope_limit SET windows = '{{}}'",
-        {"hold_counter"},
+        "UPDATE scope_limit SET windows = windows[1:1] || windows[2] - 1 || windows[3:]",
+        {"window_held"},
     ),
     "a rejected command": (
         (

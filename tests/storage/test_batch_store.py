@@ -269,8 +269,7 @@ async def test_a_limit_that_begins_in_the_middle_counts_its_month_exactly(
     # In the same batch a call is charged that the rows do not have yet.
     results = await shop.run(till.settle(ending, 1 << 8), limit)
     assert isinstance(results[1], Done)
-    ((windows,),) = shop.sql("SELECT windows FROM scope_limit")
-    (window,) = windows["month"]
-    assert datetime.fromisoformat(window["start"]) == start
+    ((found, used, held),) = shop.sql("SELECT starts_at, used, held FROM scope_window")
+    assert found == start
     inside = sum(1 << bit for bit, edge in enumerate(edges) if edge > timedelta(0))
-    assert (window["used"], window["held"]) == (inside + 256, 500)
+    assert (used, held) == (inside + 256, 500)

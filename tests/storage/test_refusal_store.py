@@ -29,7 +29,7 @@ from farebox.storage.refusal_store import (
 AT = datetime(2026, 5, 17, tzinfo=UTC)
 LIMIT = LimitFigures(
     scope_kind="organization",
-    scope_id=UUID(int=11),
+    scope_id=UUID(int=11).hex,
     period="month",
     maximum=Nanos(100),
     used=Nanos(95),

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farebox.kit.money import Nanos
-from farebox.ledger.holds import Dimensions, Raised
-from farebox.ledger.limits import Window
+from farebox.ledger.commands import LineItem
+from farebox.ledger.holds import Dimensions
+from farebox.ledger.limits import Rule
 from farebox.ledger.state import Changes, Event, RollupDelta, RollupKey
 from farebox.storage.arrays import storable
 from farebox.storage.writing import bucket, json_text, statements
@@ -58,10 +59,10 @@ def test_what_only_looks_like_a_nul_stays() -> None:
 
 def test_structs_and_times_are_mended_too() -> None:
     """ENGINE "A batch": counters and windows keep their shape beside an odd text."""
-    window = Window(start=AT, end=AT, used=Nanos(1), held=Nanos(2))
-    raised = Raised("organization", UUID(int=1), "month", AT, Nanos(5))
-    plain = json.loads(json_text([window, raised, "a"]))
-    assert json.loads(json_text([window, raised, "a\x00"])) == [*plain[:2], "a\ufffd"]
+    rule = Rule(maximum=1, raised_to=2, raised_until=AT, thresholds=(80, 100))
+    tier = LineItem("input", 1, 2, Nanos(3))
+    plain = json.loads(json_text([rule, tier, "a"]))
+    assert json.loads(json_text([rule, tier, "a\x00"])) == [*plain[:2], "a\ufffd"]
 
 
 def test_an_unchanged_batch_writes_nothing() -> None:

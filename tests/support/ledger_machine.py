@@ -122,7 +122,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = MemoryLedger()
         self.world = World(START)
         self.done: list[AnyCommand] = []
-        self.over: dict[tuple[UUID, datetime], int] = {}
+        self.over: dict[tuple[UUID, int], int] = {}
         self.closest = 10**6
         self.debts: set[UUID] = set()
         """Organisations where something has happened that may make debt."""
@@ -617,8 +617,8 @@ class LedgerMachine(RuleBasedStateMachine):
         org = self.ledger.organizations[org_id]
         lowered = any(isinstance(c, SetLimit) for c in commands)
         for limits in self.ledger.limits.values():
-            for rule_ in limits.rules.values() if limits.id == org_id else ():
-                for window in limits.windows[rule_.period]:
+            for rule_ in limits.rules if limits.organization_id == org_id else ():
+                for window in limits.windows[rule_.number]:
                     key = (org_id, window.start)
                     over = max(0, window.used + window.held - rule_.maximum)
                     if not lowered and org.on_overrun is OnOverrun.ABSORB:
@@ -670,7 +670,7 @@ class LedgerMachine(RuleBasedStateMachine):
             {i: structs.replace(o, last_time=START) for i, o in ledger.organizations.items()},
             # A grant that was refunded whole before its beginning is first looked at when named.
             {i: structs.replace(g, repays=False) for i, g in ledger.grants.items()},
-            {key: (dict(v.rules), v.windows) for key, v in ledger.limits.items()},
+            {key: (v.rules, v.windows) for key, v in ledger.limits.items()},
             dict(ledger.holds),
             dict(ledger.calls),
             list(ledger.postings),

@@ -29,11 +29,13 @@ from farebox.ledger.commands import (
     Settle,
     check,
 )
+from farebox.ledger.counters import Amounts
 from farebox.ledger.decide import decide
 from farebox.ledger.grants import PAID, Grant
 from farebox.ledger.journal import Account, Posting, PostingKind
-from farebox.ledger.limits import Period, ScopeKind, ScopeLimits, window_bounds
+from farebox.ledger.limits import Measure, Micros, Rule, ScopeLimits, micros, window_bounds
 from farebox.ledger.organizations import OnLapse, OnOverrun, Organization
+from farebox.ledger.scopes import ScopeKind, default_number, scopes_of
 from farebox.ledger.state import (
     Changes,
     ClosedCall,
@@ -64,7 +66,7 @@ class MemoryLedger:
     def __init__(self) -> None:
         self.organizations: dict[UUID, Organization] = {}
         self.grants: dict[UUID, Grant] = {}
-        self.limits: dict[tuple[UUID, ScopeKind, UUID], ScopeLimits] = {}
+        self.limits: dict[tuple[UUID, int], ScopeLimits] = {}
         self.holds: dict[UUID, Hold] = {}
         self.calls: dict[UUID, ClosedCall] = {}
         self.metered: dict[UUID, int] = {}
@@ -179,17 +181,34 @@ class MemoryLedger:
                 if isinstance(c, Refund | Correct) and (org.id, c.command_id) in self.commands
             },
         )
-        if limiting:
-            start, end = window_bounds(Period.MONTH, max(now, org.last_time), org.zone)
-            state.month_charged = Nanos(self.charged(org.id, start, end))
+        for command in commands:
+            if isinstance(command, SetLimit) and _begins_in_the_middle(command):
+                rule = Rule(
+                    measure=command.measure,
+                    period=command.period,
+                    effect=command.effect,
+                    models=command.models,
+                    maximum=0,
+                )
+                scope = (command.scope.kind, command.scope.ref)
+                bounds = window_bounds(rule, max(now, org.last_time), org.zone)
+                used = self.used(org.id, scope, rule, *bounds)
+                state.used[command.scope.number, rule.number] = used
         return state
 
-    def charged(self, org_id: UUID, start: datetime, end: datetime) -> int:
-        """Charges of the calls admitted in a window."""
+    def used(
+        self, org_id: UUID, scope: tuple[ScopeKind, str], rule: Rule, start: Micros, end: Micros
+    ) -> int:
+        """What the calls of a scope, admitted in a window, have used."""
         return sum(
-            call.charge
+            Amounts(call.charge, call.usage.input_tokens + call.usage.output_tokens).of(
+                rule.measure
+            )
             for call in self.calls.values()
-            if call.organization_id == org_id and start <= call.admitted_at < end
+            if call.organization_id == org_id
+            and start <= micros(call.admitted_at) < end
+            and rule.counts(call.dimensions.model)
+            and scope in scopes_named(call)
         )
 
     def write(self, changes: Changes) -> None:
@@ -199,7 +218,7 @@ class MemoryLedger:
             self.organizations[org.id] = org
         self._write_grants(changes)
         for limits in changes.limits:
-            self.limits[limits.id, limits.kind, limits.id] = limits
+            self.limits[limits.organization_id, limits.number] = limits
         self._write_holds(changes)
         self._write_calls(changes)
         for posting in changes.postings:
@@ -267,6 +286,16 @@ class MemoryLedger:
         self.postings.append(posting)
 
 
+def _begins_in_the_middle(command: SetLimit) -> bool:
+    """Whether a limit may begin with what its window has used already."""
+    scope = command.scope
+    return (
+        command.maximum is not None
+        and command.measure is not Measure.PARALLEL
+        and scope.number != default_number(scope.kind)
+    )
+
+
 _TOTALS = (
     "granted",
     "owed",
@@ -327,7 +356,7 @@ def audit(ledger: MemoryLedger) -> None:
             assert call.charge + call.absorbed == ledger.metered[call.call_id], call
             assert sum(draw.amount for draw in call.draws) + call.owed == call.charge, call
         for limits in ledger.limits.values():
-            if limits.id == org_id:
+            if limits.organization_id == org_id:
                 _audit_limits(ledger, limits, holds)
 
 
@@ -401,11 +430,38 @@ def _audit_rollups(ledger: MemoryLedger, org: Organization, calls: list[ClosedCa
         assert sum(getattr(d, name) for d in mine) == sum(getattr(c.usage, name) for c in calls)
 
 
+def scopes_named(call: Hold | ClosedCall) -> set[tuple[ScopeKind, str]]:
+    """Every scope that a call is counted under."""
+    return set(
+        scopes_of(
+            call.organization_id, call.dimensions, user=call.user, run=call.run, tags=call.tags
+        )
+    )
+
+
 def _audit_limits(ledger: MemoryLedger, limits: ScopeLimits, holds: list[Hold]) -> None:
-    for period in limits.rules:
-        kept = limits.windows[period]
+    default = ledger.limits.get((limits.organization_id, default_number(limits.kind)))
+    if limits.is_default:
+        assert not limits.windows, "defaults count nothing themselves"
+        return
+    rules = {rule.number: rule for rule in (*(default.rules if default else ()), *limits.rules)}
+    scope = (limits.kind, limits.ref)
+    for number, rule in rules.items():
+        since = 0 if rule.counts_from is None else micros(rule.counts_from)
+        kept = [w for w in limits.windows.get(number, ()) if w.start >= since]
         assert len({window.start for window in kept}) == len(kept)
         for window in kept:
-            held = sum(h.amount for h in holds if window.start <= h.admitted_at < window.end)
+            inside = [
+                h
+                for h in holds
+                if window.start <= micros(h.admitted_at) < window.end
+                and rule.counts(h.dimensions.model)
+                and scope in scopes_named(h)
+            ]
+            held = sum(Amounts(h.amount, h.tokens).of(rule.measure) for h in inside)
             assert window.held == held, (window, held)
-            assert window.used == ledger.charged(limits.id, window.start, window.end), window
+            if rule.measure is Measure.PARALLEL:
+                assert window.used == 0, window
+            else:
+                args = (limits.organization_id, scope, rule, window.start, window.end)
+                assert window.used == ledger.used(*args), window

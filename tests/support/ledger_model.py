@@ -1,17 +1,14 @@
 """A second, plain implementation of the money rules, to compare the engine with.
 
-It keeps facts only (grants with who drew what, calls with what they hold and cost) and computes
-every total anew by summing them: no counters, no batches, no indexes. Slow and obvious on purpose.
-Promise: written from the rules, not from the engine's code.
+It keeps facts only (grants with who drew what, calls with what they hold and cost, limits as they
+were asked for) and computes every total anew by summing them: no counters, no batches, no indexes.
+Slow and obvious on purpose. Promise: written from the rules, not from the engine's code.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from farebox.ledger.commands import (
     Admit,
@@ -30,154 +27,19 @@ from farebox.ledger.commands import (
     SetLimit,
     Settle,
 )
+from tests.support.ledger_model_facts import FAR, Call, Figures, Lot, places_of, plus_months
+from tests.support.ledger_model_money import Answer, ModelMoney
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
+    from datetime import datetime
+    from uuid import UUID
 
     from farebox.ledger.state import KeyFacts
 
-CLASSES = (
-    ("free", "promo", "grant", "adjustment"),
-    ("business", "contract"),
-    ("purchased",),
-)
-KEPT = timedelta(days=35)
-FAR = datetime.max.replace(tzinfo=UTC)
 
-Answer = dict[str, object]
-
-
-@dataclass
-class Lot:
-    """A grant and everything that ever happened to its money."""
-
-    id: UUID
-    asked: GrantCredit
-    start: datetime
-    end: datetime
-    number: int
-    state: str = "open"
-    drawn: dict[UUID, int] = field(default_factory=dict)
-    repaid: int = 0
-    broken: dict[UUID | None, int] = field(default_factory=dict)
-    taken: int = 0
-    repays_next: bool = False
-
-    @property
-    def remaining(self) -> int:
-        gone = sum(self.drawn.values()) + sum(self.broken.values())
-        return self.asked.amount - gone - self.repaid - self.taken
-
-    def order(self) -> tuple[int, datetime, datetime, int]:
-        source = self.asked.source.value
-        number = next(i for i, sources in enumerate(CLASSES) if source in sources)
-        return (number, self.end, self.start, self.number)
-
-
-@dataclass
-class Call:
-    """An admitted call."""
-
-    asked: Admit
-    at: datetime
-    output_limit: int
-    held: int = 0
-    earmarks: dict[UUID, int] = field(default_factory=dict)
-    floor_part: int = 0
-    state: str = "open"
-    charge: int = 0
-    absorbed: int = 0
-    owed: int = 0
-    progress: Report | None = None
-    steps: int = 0
-    settled_by: Settle | None = None
-
-
-class ModelOrg:
-    """One organisation, and the rules."""
-
-    def __init__(self, org_id: UUID, zone: str, now: datetime) -> None:
-        self.id = org_id
-        self.zone = ZoneInfo(zone)
-        self.now = now
-        self.floor = 0
-        self.on_overrun = "absorb"
-        self.on_lapse = "metered"
-        self.active = True
-        self.lots: dict[UUID, Lot] = {}
-        self.calls: dict[UUID, Call] = {}
-        self.owed = 0
-        self.owed_and_taken = 0
-        """Debt that stands for credit taken back after it was spent."""
-        self.maximum: int | None = None
-        self.counted_months: set[datetime] = set()
-        self.commands: dict[UUID, AnyCommand] = {}
-        self.numbers = 0
-
-    # --- what can be seen ---------------------------------------------------------------------
-
-    def open_calls(self) -> Iterable[Call]:
-        return [call for call in self.calls.values() if call.state == "open"]
-
-    def reserved(self, lot: Lot) -> int:
-        return sum(call.earmarks.get(lot.id, 0) for call in self.open_calls())
-
-    def unheld(self, lot: Lot) -> int:
-        return lot.remaining - self.reserved(lot)
-
-    def is_live(self, lot: Lot) -> bool:
-        return lot.state == "open" and lot.start <= self.now < lot.end
-
-    def live(self) -> list[Lot]:
-        return sorted((lot for lot in self.lots.values() if self.is_live(lot)), key=Lot.order)
-
-    def floor_held(self) -> int:
-        return sum(call.floor_part for call in self.open_calls())
-
-    def spendable(self) -> int:
-        unheld = sum(self.unheld(lot) for lot in self.live())
-        return unheld - self.owed - self.floor_held() + self.floor
-
-    def posted(self) -> int:
-        return sum(lot.remaining for lot in self.live()) - self.owed + self.floor
-
-    def month(self, at: datetime) -> datetime:
-        local = at.astimezone(self.zone)
-        return datetime(local.year, local.month, 1, tzinfo=self.zone).astimezone(UTC)
-
-    def used(self, month: datetime) -> int:
-        return sum(c.charge for c in self.calls.values() if self.month(c.at) == month)
-
-    def held(self, month: datetime) -> int:
-        return sum(c.held for c in self.open_calls() if self.month(c.at) == month)
-
-    def limit_room(self, at: datetime) -> int | None:
-        month = self.month(at)
-        if self.maximum is None or month not in {*self.counted_months, self.month(self.now)}:
-            return None
-        return self.maximum - self.used(month) - self.held(month)
-
-    # --- time ---------------------------------------------------------------------------------
-
-    def tick(self, now: datetime) -> None:
-        self.now = max(self.now, now)
-        for lot in sorted(self.lots.values(), key=lambda lot: (lot.start, lot.number)):
-            if lot.repays_next and lot.state == "open" and lot.start <= self.now:
-                lot.repays_next = False
-                lot.repaid = min(self.owed, lot.remaining)
-                self.owed -= lot.repaid
-        for lot in self.lots.values():
-            self.put_away(lot, None)
-
-    def put_away(self, lot: Lot, call: UUID | None) -> None:
-        """What nobody holds of a grant that has ended is breakage, of a lost one taken back."""
-        unheld = self.unheld(lot)
-        if unheld and lot.state == "lost":
-            lot.taken += unheld
-        elif unheld and lot.state == "open" and self.now >= lot.end:
-            lot.broken[call] = lot.broken.get(call, 0) + unheld
-
-    # --- commands -----------------------------------------------------------------------------
+class ModelOrg(ModelMoney):
+    """One organisation, and what each command does to it."""
 
     def apply(self, command: AnyCommand, world: World) -> Answer:
         self.tick(world.now)
@@ -201,29 +63,6 @@ class ModelOrg:
     def done(self, amount: int = 0, *, exists: bool = False) -> Answer:
         return {"available": self.spendable() - self.floor, "amount": amount, "exists": exists}
 
-    def earmark(self, call: Call, amount: int) -> None:
-        call.held += amount
-        for lot in self.live():
-            part = min(amount, self.unheld(lot))
-            if part > 0:
-                call.earmarks[lot.id] = call.earmarks.get(lot.id, 0) + part
-                amount -= part
-        call.floor_part += amount
-
-    def lacks(self, at: datetime, amount: int, own: int = 0) -> str | None:
-        """Why a hold cannot be had; what waiting cannot mend comes before what it can."""
-        waits = None
-        if amount > self.spendable():
-            if own + amount > self.posted():
-                return "credit_balance_exhausted"
-            waits = "balance_held"
-        room = self.limit_room(at)
-        if room is not None and amount > room:
-            if own + amount > room + self.held(self.month(at)):
-                return "organization_spend_limit_exceeded"
-            waits = "balance_held"
-        return waits
-
     def admit(self, c: Admit, world: World) -> Answer:
         known = self.calls.get(c.call_id)
         if known is not None:
@@ -241,39 +80,29 @@ class ModelOrg:
         barred = world.bars(self, c)
         if barred:
             return {"refused": barred}
-        tokens = c.output_max
-        if c.output_price and c.output_min < c.output_max:
-            quarter = max(0, self.spendable()) // 4
-            tokens = min(tokens, quarter * 1_000_000 // c.output_price)
-            room = self.limit_room(self.now)
-            have = self.spendable() if room is None else min(room, self.spendable())
-            tokens = min(tokens, max(0, max(0, have) - c.fixed) * 1_000_000 // c.output_price)
-        tokens = max(tokens, c.output_min)
-        amount = c.fixed - (-tokens * c.output_price // 1_000_000)
-        lacks = self.lacks(self.now, amount)
+        spans = self.caps.spans(places_of(c), c.dimensions.model, self.now)
+        output = self.affordable(c, spans)
+        asks = Figures(
+            money=c.fixed - (-output * c.output_price // 1_000_000),
+            tokens=c.input_tokens + output,
+            calls=1,
+        )
+        lacks = self.lacks(spans, asks, Figures())
         if lacks:
-            return {"refused": lacks}
-        self.count_month()
-        call = Call(asked=c, at=self.now, output_limit=tokens)
+            return lacks
+        for span in spans:
+            self.caps.forget(span, self.now)
+        call = Call(c, self.now, output, asks.tokens)
+        call.shown = [self.caps.shows(span, self.now) for span in spans]
         self.calls[c.call_id] = call
-        self.earmark(call, amount)
+        self.earmark(call, asks.money)
         return {
-            "held": amount,
-            "output_limit": tokens,
+            "held": asks.money,
+            "output_limit": output,
             "available": self.spendable() - self.floor,
             "admitted_at": self.now,
             "exists": False,
         }
-
-    def count_month(self) -> None:
-        """A month that begins under a limit is counted; one that nothing can reach is forgotten."""
-        month = self.month(self.now)
-        if self.maximum is not None and month not in self.counted_months:
-            self.counted_months = {
-                old
-                for old in self.counted_months
-                if self.held(old) or self.month(old + timedelta(days=40)) + KEPT > self.now
-            } | {month}
 
     def extend(self, c: Extend, world: World) -> Answer:
         call = self.calls.get(c.call_id)
@@ -285,70 +114,25 @@ class ModelOrg:
             return {"refused": "stale_epoch"}
         if c.step <= call.steps:
             return self.done(call.held, exists=True)
-        lacks = self.lacks(call.at, c.amount, call.held)
+        lacks = self.lacks(self.caps.spans_of(call), Figures(c.amount, c.tokens), call.holds)
         if lacks:
-            return {"refused": lacks}
+            return lacks
         self.earmark(call, c.amount)
+        call.tokens += c.tokens
         call.steps = c.step
         return self.done(call.held)
 
-    def fits(self, call: Call, amount: int) -> int:
-        """How much of an amount beyond the hold credit, floor and limits can take."""
-        room = self.limit_room(call.at)
-        have = self.spendable() if room is None else min(room, self.spendable())
-        return max(0, min(amount, have))
-
-    def draw(self, call: Call, amount: int, own: dict[UUID, int]) -> None:
-        """Draw in burn-down order from own earmarks and credit that nobody holds.
-
-        Where the organisation is in debt, what live credit cannot carry comes from own earmarks on
-        ended grants first: else a settle would spend credit that others, or the debt, stand on.
-        """
-        lots = sorted(self.lots.values(), key=Lot.order)
-        live_own = sum(own.get(lot.id, 0) for lot in lots if self.is_live(lot))
-        must = amount - live_own - call.floor_part - max(0, self.spendable())
-        parts = dict.fromkeys(self.lots, 0)
-        for lot in lots:
-            if not self.is_live(lot):
-                parts[lot.id] = max(0, min(must, own.get(lot.id, 0)))
-                must -= parts[lot.id]
-        rest = amount - sum(parts.values())
-        for lot in lots:
-            can = own.get(lot.id, 0) - parts[lot.id]
-            can += self.unheld(lot) if self.is_live(lot) else 0
-            part = min(rest, can)
-            parts[lot.id] += part
-            rest -= part
-        call.earmarks = {}
-        call.floor_part = 0
-        for lot in lots:
-            if parts[lot.id]:
-                lot.drawn[call.asked.call_id] = lot.drawn.get(call.asked.call_id, 0) + parts[lot.id]
-                if lot.state == "lost":
-                    self.owed += parts[lot.id]
-                    self.owed_and_taken += parts[lot.id]
-        call.owed += rest
-        self.owed += rest
-
-    def charge_beyond(self, call: Call, amount: int) -> int:
-        """What neither credit nor floor nor limits can take: owed, or absorbed."""
-        if self.on_overrun == "owe":
-            call.charge += amount
-            call.owed += amount
-            self.owed += amount
-            return 0
-        return amount
-
-    def close(self, call: Call, state: str, metered: int) -> Answer:
+    def close(self, call: Call, state: str, metered: int, tokens: int) -> Answer:
         beyond = self.fits(call, max(0, metered - call.held))
         charge = min(metered, call.held) + beyond
         own = dict(call.earmarks)
         self.draw(call, charge, own)
-        call.charge = charge
+        call.charge, call.tokens_used = charge, tokens
         call.state = state
         call.absorbed = self.charge_beyond(call, metered - charge)
         for lot_id in own:
             self.put_away(self.lots[lot_id], call.asked.call_id)
+        self.told += self.caps.tell(call, self.now)
         return self.closed(call)
 
     def closed(self, call: Call, *, exists: bool = False) -> Answer:
@@ -365,24 +149,31 @@ class ModelOrg:
         call = self.calls.get(c.call_id)
         if call is None:
             return {"refused": "hold_not_found"}
+        tokens = c.usage.input_tokens + c.usage.output_tokens
         if call.state == "open":
             call.settled_by = c
-            return self.close(call, "settled", c.metered)
+            return self.close(call, "settled", c.metered, tokens)
         if call.state == "lapsed":
             call.settled_by = c
-            return self.late(call, c.metered)
+            return self.late(call, c.metered, tokens)
         if call.settled_by == c:
             return self.closed(call, exists=True)
         return {"refused": "exists_with_different_fields"}
 
-    def late(self, call: Call, metered: int) -> Answer:
+    def late(self, call: Call, metered: int, tokens: int) -> Answer:
         call.state = "late"
         if metered >= call.charge:
             more = self.fits(call, metered - call.charge)
             self.draw(call, more, {})
             call.charge += more
             call.absorbed = self.charge_beyond(call, metered - call.charge)
-            return self.closed(call)
+        else:
+            self.give_back(call, metered)
+        call.tokens_used = tokens
+        self.told += self.caps.tell(call, self.now)
+        return self.closed(call)
+
+    def give_back(self, call: Call, metered: int) -> None:
         back = call.charge - metered
         call.charge = metered
         call.absorbed = 0
@@ -399,27 +190,15 @@ class ModelOrg:
                 if lot.state == "lost":
                     self.forgive(part, call)
                     self.owed_and_taken -= part
-        return self.closed(call)
-
-    def forgive(self, amount: int, call: Call) -> None:
-        """Owe less; what was repaid meanwhile returns to who repaid it, the newest grant first."""
-        for lot in sorted(self.lots.values(), key=lambda lot: -lot.number):
-            part = min(max(0, amount - self.owed), lot.repaid)
-            if part and lot.state != "lost":
-                lot.repaid -= part
-                self.owed += part
-                self.put_away(lot, call.asked.call_id)
-        assert amount <= self.owed
-        self.owed -= amount
 
     def release(self, c: Release, world: World) -> Answer:
         call = self.calls.get(c.call_id)
         if call is None:
             return {"refused": "hold_not_found"}
         if call.state == "open":
-            return self.close(call, "released", 0)
+            return self.close(call, "released", 0, 0)
         if call.state == "lapsed":
-            return self.late(call, 0)
+            return self.late(call, 0, 0)
         return self.closed(call, exists=True)
 
     def lapse(self, c: Lapse, world: World) -> Answer:
@@ -431,12 +210,12 @@ class ModelOrg:
         late = self.now >= call.at + call.asked.latest_end_after
         if world.epochs.get(c.node_id) == c.epoch and not late:
             return {"refused": "hold_alive"}
-        metered = {
-            "metered": call.progress.metered if call.progress else 0,
-            "nothing": 0,
-            "ceiling": call.held,
-        }[self.on_lapse]
-        return self.close(call, "lapsed", metered)
+        last = None if self.on_lapse == "nothing" else call.progress
+        metered = last.metered if last else 0
+        if self.on_lapse == "ceiling":
+            metered = call.held
+        tokens = last.input_tokens + last.output_tokens if last else 0
+        return self.close(call, "lapsed", metered, tokens)
 
     def report(self, c: Report, world: World) -> Answer:
         call = self.calls.get(c.call_id)
@@ -529,13 +308,11 @@ class ModelOrg:
         return self.done(c.amount)
 
     def set_limit(self, c: SetLimit, world: World) -> Answer:
-        was, self.maximum = self.maximum, c.maximum
-        if c.maximum is None:
-            self.counted_months.clear()
-            return self.done(exists=was is None)
-        if was is None:
-            self.counted_months = {self.month(self.now)}
-        return self.done(c.maximum)
+        if c.maximum is not None and self.caps.place(c)[1] == "" and not self.caps.has(c):
+            # A default counts what comes after it: not what has come at this very instant.
+            self.tick(self.now + timedelta(microseconds=1))
+        had = self.caps.set(c, self.now)
+        return self.done(exists=c.maximum is None and not had)
 
     def set_floor(self, c: SetFloor, world: World) -> Answer:
         self.floor = c.floor
@@ -585,15 +362,3 @@ class World:
         if key.project_archived_at is not None:
             return "project_archived"
         return None if org.active else "organization_suspended"
-
-
-def plus_months(at: datetime, months: int, *, forward: bool) -> datetime:
-    """The same UTC wall time later; a day that is missing is the next one, or the month's last."""
-    at = at.astimezone(UTC)
-    years, month = divmod(at.month - 1 + months, 12)
-    first = at.replace(year=at.year + years, month=month + 1, day=1)
-    then = first + timedelta(days=at.day - 1)
-    if then.month != first.month:
-        overflow = first.replace(day=28) + timedelta(days=4)
-        then = overflow.replace(day=1) if forward else overflow - timedelta(days=overflow.day)
-    return then

@@ -7,7 +7,7 @@ that the books stay sound.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from farebox.kit.money import Nanos
@@ -39,8 +39,9 @@ from farebox.ledger.commands import (
 from farebox.ledger.grants import Grant, Source
 from farebox.ledger.holds import Dimensions, Hold
 from farebox.ledger.journal import Account
-from farebox.ledger.limits import Period, ScopeKind, Window
+from farebox.ledger.limits import Period, Window, rule_number
 from farebox.ledger.organizations import OnLapse, OnOverrun, Organization
+from farebox.ledger.scopes import ScopeKind, scope_number
 from farebox.ledger.state import ClosedCall, KeyFacts
 from tests.support.ledger_memory import MemoryLedger, audit
 
@@ -296,12 +297,13 @@ class Scene:
         assert self.available == -self.org.owed
         self.one(self.correct(f"debt {len(self.names)}", amount), Done)
 
-    def limit(self, maximum: int | None) -> SetLimit:
-        amount = None if maximum is None else Nanos(maximum)
-        return SetLimit(organization_id=self.id, period=Period.MONTH, maximum=amount)
+    def limit(self, maximum: int | None, **which: Any) -> SetLimit:
+        """A limit: the organisation's money in a month, unless told otherwise."""
+        settings: dict[str, Any] = {"period": Period.MONTH} | which
+        return SetLimit(organization_id=self.id, maximum=maximum, **settings)
 
-    def set_limit(self, maximum: int | None) -> Done:
-        return self.one(self.limit(maximum), Done)
+    def set_limit(self, maximum: int | None, **which: Any) -> Done:
+        return self.one(self.limit(maximum, **which), Done)
 
     def floor_command(self, floor: int) -> SetFloor:
         return SetFloor(organization_id=self.id, floor=Nanos(floor))
@@ -355,8 +357,8 @@ class Scene:
 
     def windows(self) -> list[Window]:
         """The windows of the organisation's limit that are kept, oldest first."""
-        limits = self.ledger.limits[self.id, ScopeKind.ORGANIZATION, self.id]
-        return limits.windows[Period.MONTH]
+        limits = self.ledger.limits[self.id, scope_number(ScopeKind.ORGANIZATION, self.id.hex)]
+        return limits.windows[rule_number("money", "month", "hard", "")]
 
     def window(self) -> Window:
         """The newest of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -19,6 +20,10 @@ from farebox.kit.errors import FareboxError
 from farebox.settings import CONSOLE_PORT_VARIABLE, GATEWAY_PORT_VARIABLE, Settings
 
 SUPERVISE_SECONDS: Final = 2.0
+
+GARBAGE_OBJECTS: Final = 50_000
+"""Objects made and not freed before circles are looked for; some ten megabytes at most."""
+_OLDER_GENERATIONS: Final = (20, 50)
 
 Ready = Callable[[dict[str, Any]], None]
 
@@ -89,6 +94,7 @@ async def _run(
             from farebox.assembly.ready import write_ready  # noqa: PLC0415
 
             write_ready(settings.home, facts)
+        _spare_the_collector()
         ready(facts)
         await servers.until_stopped()
 
@@ -103,6 +109,17 @@ async def _keep_database(database: OpenDatabase) -> None:
                 logger.warning("database_restarted")
         except FareboxError as error:
             logger.warning("database_down", error=error.message)
+
+
+def _spare_the_collector() -> None:
+    """Look for garbage in circles seldom, and never in what was there from the beginning.
+
+    A batch makes thousands of rows that die with it, none of them in a circle: with the shipped
+    thresholds the search takes a third of the engine's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS, *_OLDER_GENERATIONS)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -79,6 +79,8 @@ class Servers:
             access_log=False,
             log_config=None,
             server_header=False,
+            # Nobody in front of us is trusted to say who calls.
+            proxy_headers=False,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=STOP_SECONDS,

@@ -95,12 +95,7 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _rows(session: Session, organization_id: UUID) -> list[Document]:
-    from farebox.cli.documents import document
-    from farebox.kit.ids import format_id
+    from farebox.operations.limit_documents import limit_document
     from farebox.storage.balance_store import list_limits
 
-    found = await list_limits(session.connection, organization_id)
-    return [
-        {"object": "limit", **document(each), "scope_id": format_id("org", each.scope_id)}
-        for each in found
-    ]
+    return [limit_document(each) for each in await list_limits(session.connection, organization_id)]

@@ -158,6 +158,7 @@ class Call:
             ),
             price_id=first.id,
             upstream_account_id=self.offer.provider.account_id,
+            input_tokens=bound.input_tokens,
             streamed=self.body.stream,
             attribution=self.labels.attribution,
         )

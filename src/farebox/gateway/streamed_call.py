@@ -103,6 +103,7 @@ class StreamedCall(Call):
             epoch=self.epoch,
             amount=price_up(wanted - held, self.ceiling.output_price),
             step=self._slices + 1,
+            tokens=wanted - held,
         )
         try:
             result = await self.desk.bookkeeper.submit(command)

@@ -5,8 +5,9 @@ Everything takes and gives aware UTC datetimes; a zone is an IANA name.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from farebox.kit.errors import InvalidInputError
@@ -82,6 +83,49 @@ def _month_number(instant: datetime, zone_name: str) -> int:
 def _first_instant(month_number: int, zone_name: str) -> datetime:
     year, month0 = divmod(month_number, 12)
     return datetime(year, month0 + 1, 1, tzinfo=zone(zone_name)).astimezone(UTC)
+
+
+def day_start(instant: datetime, zone_name: str) -> datetime:
+    """The UTC instant at which the calendar day of ``instant`` began in that zone."""
+    return _day_begin(_day_number(instant, zone_name), zone_name)
+
+
+def next_day_start(instant: datetime, zone_name: str) -> datetime:
+    """The UTC instant at which the next calendar day begins in that zone."""
+    return _day_begin(_day_number(instant, zone_name) + 1, zone_name)
+
+
+def week_start(instant: datetime, zone_name: str) -> datetime:
+    """The UTC instant at which the week of ``instant``, from Monday, began in that zone.
+
+    >>> week_start(datetime(2026, 11, 22, 23, tzinfo=UTC), "UTC").date().isoformat()
+    '2026-11-16'
+    """
+    return _day_begin(_monday(instant, zone_name), zone_name)
+
+
+def next_week_start(instant: datetime, zone_name: str) -> datetime:
+    """The UTC instant at which the next week begins in that zone."""
+    return _day_begin(_monday(instant, zone_name) + DAYS_IN_WEEK, zone_name)
+
+
+DAYS_IN_WEEK: Final = 7
+
+
+def _monday(instant: datetime, zone_name: str) -> int:
+    day = _day_number(instant, zone_name)
+    return day - (day - 1) % DAYS_IN_WEEK  # day 1 of the calendar was a Monday
+
+
+def _day_number(instant: datetime, zone_name: str) -> int:
+    """Days since year one; an hour repeated over midnight is the new day's, as with months."""
+    number = instant.astimezone(zone(zone_name)).toordinal()
+    return number + 1 if _day_begin(number + 1, zone_name) <= instant else number
+
+
+def _day_begin(number: int, zone_name: str) -> datetime:
+    day = date.fromordinal(number)
+    return datetime(day.year, day.month, day.day, tzinfo=zone(zone_name)).astimezone(UTC)
 
 
 def hour_start(instant: datetime) -> datetime:

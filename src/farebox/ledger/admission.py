@@ -9,11 +9,11 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Final
 
-from farebox.kit.money import UNITS_PER_PRICE, ZERO, Nanos, format_amount
-from farebox.ledger.books import Books
+from farebox.kit.money import UNITS_PER_PRICE, Nanos, format_amount
 from farebox.ledger.commands import (
     Admit,
     Admitted,
+    Attribution,
     Done,
     Extend,
     Refused,
@@ -21,12 +21,22 @@ from farebox.ledger.commands import (
     fingerprint,
     hold_amount,
 )
-from farebox.ledger.counters import limit_figures
-from farebox.ledger.holds import Hold
-from farebox.ledger.state import NewHold
+from farebox.ledger.counters import (
+    NOTHING,
+    Amounts,
+    Called,
+    Standing,
+    limit_figures,
+    money_room,
+    token_room,
+)
+from farebox.ledger.holds import Dimensions, Hold
+from farebox.ledger.scopes import scopes_of
+from farebox.ledger.state import ClosedCall, NewHold
+from farebox.ledger.turning_away import refuse_limit
 
 if TYPE_CHECKING:
-    from farebox.ledger.limits import Rule, ScopeLimits, Window
+    from farebox.ledger.books import Books
 
 QUARTER: Final = 4
 """A call that names no output limit may hold a quarter of what is available for its output."""
@@ -40,14 +50,15 @@ def admit(books: Books, command: Admit) -> Result:
     refusal = _forbidden(books, command)
     if refusal is not None:
         return refusal
-    spendable = books.spendable
-    room = books.counters.room_now(spendable)
-    output_tokens = affordable_output(command, spendable, room)
+    about = command.attribution
+    limits = books.counters.standing_now(called_of(books, command.dimensions, about))
+    output_tokens = affordable_output(command, books.spendable, limits)
     amount = hold_amount(command, output_tokens)
-    refusal = unaffordable(books, amount, books.counters.standing_now())
+    amounts = Amounts(amount, command.input_tokens + output_tokens)
+    refusal = unaffordable(books, amounts, limits)
     if refusal is not None:
         return refusal
-    before, figures = books.available, books.counters.figures()
+    before, figures = books.available, tuple(map(limit_figures, limits))
     earmarks, unsecured = books.earmark(amount)
     hold = Hold(
         call_id=command.call_id,
@@ -57,12 +68,16 @@ def admit(books: Books, command: Admit) -> Result:
         amount=amount,
         unsecured=unsecured,
         earmarks=tuple(earmarks),
-        raised=books.counters.hold(amount),
+        raised=books.counters.hold(limits, amounts),
         admitted_at=books.now,
         latest_end=books.now + command.latest_end_after,
         dimensions=command.dimensions,
         fingerprint=fingerprint(command),
         output_limit=output_tokens,
+        tokens=amounts.tokens,
+        user=about.user,
+        run=about.run,
+        tags=about.tags,
     )
     books.holds[hold.call_id] = hold
     books.changes.new_holds.append(NewHold(hold, command, before, figures))
@@ -82,86 +97,92 @@ def extend(books: Books, command: Extend) -> Result:
         return _stale_epoch()
     if command.step <= hold.steps:
         return Done(available=books.available, amount=hold.amount, exists=True)
-    limits = books.counters.standing_at(hold.admitted_at)
-    refusal = unaffordable(books, command.amount, limits, own=hold.amount)
+    limits = books.counters.standing_of(hold.raised)
+    more = Amounts(command.amount, command.tokens, 0)
+    own = Amounts(hold.amount, hold.tokens)
+    refusal = unaffordable(books, more, limits, own=own)
     if refusal is not None:
         return refusal
-    larger = enlarge(books, hold, command.amount, step=command.step)
+    larger = enlarge(books, hold, more, step=command.step)
     return Done(available=books.available, amount=larger.amount)
 
 
-def enlarge(books: Books, hold: Hold, amount: Nanos, *, step: int | None = None) -> Hold:
+def enlarge(books: Books, hold: Hold, more: Amounts, *, step: int | None = None) -> Hold:
     """Add an amount that fits to a hold: earmarks, floor and the counters of its own windows."""
-    earmarks, unsecured = books.earmark(amount)
+    earmarks, unsecured = books.earmark(Nanos(more.money))
     larger = copy(hold)
-    larger.amount = Nanos(hold.amount + amount)
+    larger.amount = Nanos(hold.amount + more.money)
+    larger.tokens = hold.tokens + more.tokens
     larger.unsecured = Nanos(hold.unsecured + unsecured)
     larger.earmarks = (*hold.earmarks, *earmarks)
-    larger.raised = books.counters.hold_more(hold.raised, amount)
+    larger.raised = books.counters.hold_more(hold.raised, more)
     larger.steps = hold.steps if step is None else step
     books.change_hold(larger)
     return larger
 
 
-def affordable_output(command: Admit, spendable: int, room: int) -> int:
+def called_of(
+    books: Books, dimensions: Dimensions, about: Attribution | Hold | ClosedCall
+) -> Called:
+    """The scopes that a call is counted under, and its model."""
+    return (
+        scopes_of(
+            books.organization.id,
+            dimensions,
+            user=about.user,
+            run=about.run,
+            tags=about.tags,
+        ),
+        dimensions.model,
+    )
+
+
+def affordable_output(command: Admit, spendable: int, limits: list[Standing]) -> int:
     """The output tokens to hold for: what the client named, else a quarter of what is spendable.
 
     Args:
         command: The admission.
         spendable: What the balance and the floor allow.
-        room: What may be held now, under the balance and every limit.
+        limits: Those that bind the call; what they leave may be less.
     """
-    if command.output_min == command.output_max or command.output_price == 0:
+    if command.output_min == command.output_max:
         return command.output_max
-    quarter = max(0, spendable) // QUARTER * UNITS_PER_PRICE // command.output_price
-    # Nor more than fits beside the part that does not depend on output, if anything does.
-    rest = max(0, room - command.fixed) * UNITS_PER_PRICE // command.output_price
-    return max(command.output_min, min(command.output_max, quarter, rest))
+    most = command.output_max
+    if command.output_price:
+        quarter = max(0, spendable) // QUARTER * UNITS_PER_PRICE // command.output_price
+        # Nor more than fits beside the part that does not depend on output, if anything does.
+        rest = max(0, money_room(limits, spendable) - command.fixed)
+        most = min(most, quarter, rest * UNITS_PER_PRICE // command.output_price)
+    tokens = token_room(limits)
+    if tokens is not None:
+        most = min(most, tokens - command.input_tokens)
+    return max(command.output_min, most)
 
 
 def unaffordable(
-    books: Books,
-    amount: Nanos,
-    limits: list[tuple[ScopeLimits, Rule, Window]],
-    *,
-    own: Nanos = ZERO,
+    books: Books, amounts: Amounts, limits: list[Standing], *, own: Amounts = NOTHING
 ) -> Refused | None:
-    """Why an amount does not fit the balance or a limit; None where it fits everything.
+    """Why a call does not fit the balance or a limit; None where it fits everything.
 
     What posted money could pay, and only open holds block, is marked so: such a call may wait in
     order. A limit that posted money has reached comes before one that holds block.
 
     Args:
         books: The organisation's.
-        amount: What is asked for.
+        amounts: What is asked for.
         limits: The limits that bind the call, with the windows of its admission.
         own: What the call holds already: it cannot wait for that to come back.
     """
     blocked: Refused | None = None
-    if amount > books.spendable:
-        refused = _short(books, amount, own)
+    if amounts.money > books.spendable:
+        refused = _short(books, Nanos(amounts.money), Nanos(own.money))
         if not refused.blocked_by_holds:
             return refused
         blocked = refused
-    for scope, rule, window in limits:
-        if window.used + window.held + amount > rule.maximum:
-            figures = limit_figures(scope, rule, window)
-            by_holds = window.used + own + amount <= rule.maximum
-            refused = Refused(
-                code="balance_held" if by_holds else f"{scope.kind}_spend_limit_exceeded",
-                message=(
-                    f"The {scope.kind}'s {rule.period} limit is {format_amount(rule.maximum)}: "
-                    f"{format_amount(window.used)} used, {format_amount(window.held)} held by open "
-                    f"calls, and this call needs up to {format_amount(amount)}. It resets at "
-                    f"{window.end.isoformat()}."
-                ),
-                needed=amount,
-                available=books.available,
-                held=window.held,
-                limit=figures,
-                blocked_by_holds=by_holds,
-            )
-            if not by_holds:
+    for each in limits:
+        if each.refuses and amounts.of(each.rule.measure) > each.left:
+            refused = refuse_limit(books, each, amounts, own)
+            if not refused.blocked_by_holds:
                 return refused
             blocked = blocked or refused
     return blocked

@@ -33,9 +33,12 @@ from farebox.ledger.audit_facts import (
     WindowFacts,
 )
 from farebox.ledger.audit_findings import WARNINGS, Code, Finding
+from farebox.ledger.counters import Amounts
 from farebox.ledger.grants import PAID, GrantState
 from farebox.ledger.holds import CallState
 from farebox.ledger.journal import Account, PostingKind
+from farebox.ledger.limits import Measure
+from farebox.ledger.scopes import ScopeKind
 
 HOLD_OVERDUE_AFTER: Final = timedelta(minutes=5)
 """The sweep ends a hold within seconds of its latest end; after a clock jump it pauses for two
@@ -53,9 +56,10 @@ class Audit:
         self._grants |= dict.fromkeys(("repaid", "expired", "refunded"), 0)
         self._earmarked = 0
         self._unsecured = 0
-        self._windows: list[WindowFacts] = []
-        self._window_holds: list[int] = []
-        self._window_raised: dict[tuple[str, UUID, str, datetime], int] = {}
+        self._windows: dict[_WindowKey, WindowFacts] = {}
+        self._windows_of: dict[tuple[str, str], list[_WindowKey]] = {}
+        self._window_holds: dict[_WindowKey, int] = {}
+        self._window_raised: dict[_WindowKey, int] = {}
 
     @property
     def findings(self) -> list[Finding]:
@@ -188,10 +192,11 @@ class Audit:
     def window(self, window: WindowFacts) -> None:
         """Check a limit's used, and note the window for the holds, which come after."""
         self.checked.windows += 1
-        self._money(Code.WINDOW_USED, _window_name(window), window.charged, window.used)
-        self._windows.append(window)
-        self._window_holds.append(0)
-        self._window_raised[_window_key(window)] = 0
+        self._counted(Code.WINDOW_USED, window, window.counted, window.used)
+        key = (window.scope, window.rule.number, window.start_micros)
+        self._windows[key] = window
+        self._windows_of.setdefault((window.scope_kind, window.scope_ref), []).append(key)
+        self._window_holds[key] = self._window_raised[key] = 0
 
     def hold(self, hold: HoldFacts, now: datetime) -> None:
         """Check an open hold; every window must be known by now."""
@@ -202,15 +207,16 @@ class Audit:
         self._unsecured += hold.unsecured
         self._money(Code.HOLD_PARTS, subject, earmarked + hold.unsecured, hold.amount)
         for raised in hold.raised:
-            key = (raised.scope_kind, raised.scope_id, raised.period, raised.start)
+            key = (raised.scope, raised.rule, raised.start)
             if key in self._window_raised:
                 self._window_raised[key] += raised.amount
-            else:
-                wanted = f"a {raised.period} window from {raised.start.isoformat()}"
-                self._note(Code.HOLD_COUNTER, subject, wanted, "none")
-        for place, window in enumerate(self._windows):
-            if window.start <= hold.admitted_at < window.end:
-                self._window_holds[place] += hold.amount
+        amounts = Amounts(hold.amount, hold.tokens)
+        for scope in hold.scopes:
+            for key in self._windows_of.get(scope, ()):
+                window = self._windows[key]
+                inside = window.start <= hold.admitted_at < window.end
+                if inside and window.rule.counts(hold.model):
+                    self._window_holds[key] += amounts.of(window.rule.measure)
         if hold.closed_too:
             self._note(Code.HOLD_CLOSED, subject, "open or closed", "both")
         if hold.latest_end + HOLD_OVERDUE_AFTER < now:
@@ -257,11 +263,9 @@ class Audit:
 
     def close(self, org: OrganizationFacts, calls: CallSums, journal: JournalSums) -> None:
         """Check the totals; every grant, window and hold must have been told before."""
-        for window, held in zip(self._windows, self._window_holds, strict=True):
-            subject = _window_name(window)
-            self._money(Code.WINDOW_HELD, subject, held, window.held)
-            raised = self._window_raised[_window_key(window)]
-            self._money(Code.WINDOW_HELD, subject, raised, window.held)
+        for key, window in self._windows.items():
+            self._counted(Code.WINDOW_HELD, window, self._window_holds[key], window.held)
+            self._counted(Code.WINDOW_HELD, window, self._window_raised[key], window.held)
         self._totals(org, calls, journal)
         self._journal(org, journal)
         subject = format_id("org", org.id)
@@ -311,6 +315,12 @@ class Audit:
 
     # Notes.
 
+    def _counted(self, code: Code, window: WindowFacts, expected: int, found: int) -> None:
+        if window.rule.measure is Measure.MONEY:
+            self._money(code, _window_name(window), expected, found)
+        elif expected != found:
+            self._note(code, _window_name(window), str(expected), str(found))
+
     def _money(self, code: Code, subject: str, expected: int, found: int) -> None:
         if expected != found:
             self._note(code, subject, _amount(expected), _amount(found))
@@ -359,9 +369,17 @@ def _table(units: list[str], prices: Mapping[str, int]) -> str:
     )
 
 
-def _window_key(window: WindowFacts) -> tuple[str, UUID, str, datetime]:
-    return (window.scope_kind, window.scope_id, window.period, window.start)
-
-
 def _window_name(window: WindowFacts) -> str:
-    return f"{window.scope_kind} {window.period} from {window.start.isoformat()}"
+    rule = window.rule
+    what = "" if rule.measure is Measure.MONEY else f" {rule.measure}"
+    models = f" for {rule.models}" if rule.models else ""
+    whose = window.scope_kind
+    if window.scope_kind not in _KNOWN_BY_ID:
+        whose = f"{window.scope_kind} {window.scope_ref}"
+    return f"{whose} {rule.period}{what}{models} from {window.start.isoformat()}"
+
+
+_KNOWN_BY_ID: Final = frozenset({ScopeKind.ORGANIZATION, ScopeKind.PROJECT, ScopeKind.KEY})
+
+_WindowKey = tuple[int, int, int]
+"""Scope, rule and start."""

@@ -12,6 +12,8 @@ from uuid import UUID
 
 import msgspec
 
+from farebox.ledger.limits import Rule
+
 PriceTables = tuple[Mapping[str, int], ...]
 """The tables of one price version (base, long context): unit -> nanos per million units."""
 
@@ -73,13 +75,12 @@ class GrantFacts(msgspec.Struct, frozen=True):
     """Journal: taken back by refunds and lost disputes; corrections name no grant."""
 
 
-class RaisedFacts(msgspec.Struct, frozen=True, array_like=True):
+class RaisedFacts(msgspec.Struct, frozen=True):
     """A limit's counter that a hold says it raised."""
 
-    scope_kind: str
-    scope_id: UUID
-    period: str
-    start: datetime
+    scope: int
+    rule: int
+    start: int
     amount: int
 
 
@@ -95,6 +96,10 @@ class HoldFacts(msgspec.Struct, frozen=True):
     latest_end: datetime
     closed_too: bool
     """A closed call of the same id exists."""
+    scopes: tuple[tuple[str, str], ...]
+    """What it is counted under: kinds and references."""
+    model: str
+    tokens: int
 
 
 class CallFacts(msgspec.Struct, frozen=True):
@@ -183,13 +188,17 @@ class WindowFacts(msgspec.Struct, frozen=True):
     """One window of a limit beside the charges of the calls admitted in it."""
 
     scope_kind: str
-    scope_id: UUID
-    period: str
+    scope_ref: str
+    scope: int
+    """The scope's number."""
+    rule: Rule
     start: datetime
     end: datetime
+    start_micros: int
     used: int
     held: int
-    charged: int
+    counted: int
+    """What its calls have used, in the rule's measure."""
 
 
 class QuarantinedFacts(msgspec.Struct, frozen=True):

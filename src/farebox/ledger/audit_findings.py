@@ -47,7 +47,6 @@ class Code(StrEnum):
     GRANT_REFUNDED = "grant_refunded", "less was taken back than the journal says"
 
     HOLD_PARTS = "hold_parts", "the hold is not the sum of its earmarks and its unsecured part"
-    HOLD_COUNTER = "hold_counter", "the hold raised a limit's window that is not there"
     HOLD_CLOSED = "hold_closed", "the hold is open although its call has ended"
     HOLD_OVERDUE = "hold_overdue", "the hold should have lapsed; is a worker running?"
 
@@ -68,7 +67,7 @@ class Code(StrEnum):
     RANGE_SUM = "range_sum", "the posting is not the sum of the calls that it covers"
 
     ROLLUP = "rollup", "the hourly rollup is not the sum of its calls"
-    WINDOW_USED = "window_used", "the limit's used is not what calls of its window were charged"
+    WINDOW_USED = "window_used", "the limit's used is not what calls of its window used"
     WINDOW_HELD = "window_held", "the limit's held is not what open calls of its window hold"
     ORPHANS = "orphans", "rows belong to an organisation that does not exist"
     QUARANTINED = "quarantined", "a command was rejected by the database and waits for a ruling"

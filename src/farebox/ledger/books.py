@@ -7,12 +7,12 @@ grants, its counters and the journal move together or not at all.
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from farebox.kit.money import Nanos
 from farebox.kit.periods import hour_start
 from farebox.ledger.burndown import plan_draws, plan_earmarks
-from farebox.ledger.counters import Counters
+from farebox.ledger.counters import Amounts, Counters
 from farebox.ledger.grants import Grant, GrantState, burn_key
 from farebox.ledger.holds import Dimensions, Draw, Earmark, Hold
 from farebox.ledger.journal import Account, PostingKind, posting
@@ -27,12 +27,19 @@ from farebox.ledger.state import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from farebox.ledger.commands import Usage
-    from farebox.ledger.limits import Window
     from farebox.ledger.organizations import Organization
+
+
+class Counted(NamedTuple):
+    """What a call has used, or (negative) what it had been counted with before."""
+
+    call: Hold | ClosedCall
+    model: str
+    used: Amounts
 
 
 class Books:
@@ -55,7 +62,9 @@ class Books:
         self.organization.last_time = self.now
         self.grants: list[Grant] = sorted(map(copy, state.grants), key=burn_key)
         self.grant_by_id: dict[UUID, Grant] = {grant.id: grant for grant in self.grants}
-        self.counters = Counters(state.limits, now=self.now, zone=self.organization.zone)
+        self.counters = Counters(
+            self.organization.id, state.limits, now=self.now, zone=self.organization.zone
+        )
         self.holds: dict[UUID, Hold] = dict(state.holds)
         self.closed: dict[UUID, ClosedCall] = dict(state.closed)
         self.known_commands: dict[UUID, bytes] = dict(state.known_commands)
@@ -63,10 +72,19 @@ class Books:
         self.touched = False
         self.calls_journal: dict[Account, int] = {}
         self.calls_sequences: list[int] = []
+        self.counted: list[Counted] = []
+        """What this batch's calls have used, for limits that begin in it."""
         self.changed_holds: dict[UUID, Hold] = {}
         self._touched_grants: set[UUID] = set()
         self._new_grants: set[UUID] = set()
         self._begin()
+
+    def tick(self, by: timedelta) -> None:
+        """Move engine time on, so that what comes after is told from what came before."""
+        self.now += by
+        self.organization.last_time = self.now
+        self.counters.move_to(self.now)
+        self.touched = True
 
     # What the organisation can spend.
 
@@ -236,7 +254,6 @@ class Books:
         org.spent = Nanos(org.spent + charge)
         for grant_id in earmarked:
             self.return_to(self.grant_by_id[grant_id], call_id=hold.call_id)
-        self.counters.settle(hold.raised, charge)
         self.touched = True
         return draws, owed
 
@@ -300,7 +317,6 @@ class Books:
             fingerprint=closed.admit_fingerprint,
             output_limit=0,
         )
-        self.counters.use(amount, closed.admitted_at)
         return self.undo_hold(passing, amount)
 
     def give_back(self, amount: Nanos, closed: ClosedCall) -> tuple[tuple[Draw, ...], Nanos]:
@@ -323,7 +339,6 @@ class Books:
                 self._undraw(self.grant_by_id[drawn.grant_id], back, call_id=closed.call_id)
         assert rest == 0, (amount, closed)
         org.spent = Nanos(org.spent - amount)
-        self.counters.use(-amount, closed.admitted_at)
         return tuple(kept), owed
 
     def _undraw(self, grant: Grant, amount: Nanos, *, call_id: UUID) -> None:
@@ -365,27 +380,12 @@ class Books:
                 self.return_to(grant, call_id=call_id, kind=PostingKind.LATE)
         org.owed = Nanos(org.owed - amount)
 
-    def charge_debt(self, amount: Nanos, admitted_at: datetime) -> None:
+    def charge_debt(self, amount: Nanos) -> None:
         """Charge usage beyond every hold and limit as debt (``on_overrun: owe``)."""
         org = self.organization
         org.owed = Nanos(org.owed + amount)
         org.spent = Nanos(org.spent + amount)
-        self.counters.use(amount, admitted_at)
         self.touched = True
-
-    def charged_in(self, window: Window) -> Nanos:
-        """What a window's calls have been charged: what was loaded, and this batch's own."""
-        closed = sum(
-            closing.call.charge
-            for closing in self.changes.closings
-            if window.start <= closing.call.admitted_at < window.end
-        )
-        late = sum(
-            change.call.late_charge
-            for change in self.changes.late
-            if window.start <= change.call.admitted_at < window.end
-        )
-        return Nanos(self.state.month_charged + closed + late)
 
     # Records.
 
@@ -418,7 +418,7 @@ class Books:
 
     def roll_up(
         self,
-        admitted_at: datetime,
+        call: Hold | ClosedCall,
         dimensions: Dimensions,
         usage: Usage,
         *,
@@ -428,7 +428,9 @@ class Books:
         cost: int,
     ) -> None:
         """Add a call, or a late change of one, to the hour it was admitted in."""
-        key = RollupKey(self.organization.id, hour_start(admitted_at), dimensions)
+        used = Amounts(charge, usage.input_tokens + usage.output_tokens, calls)
+        self.counted.append(Counted(call, dimensions.model, used))
+        key = RollupKey(self.organization.id, hour_start(call.admitted_at), dimensions)
         delta = self.changes.rollups.setdefault(key, RollupDelta())
         delta.calls += calls
         delta.charge += charge
@@ -464,8 +466,7 @@ class Books:
         changes.holds.extend(self.changed_holds.values())
         changes.grants.extend(self.grant_by_id[grant_id] for grant_id in self._touched_grants)
         changes.new_grants.extend(self.grant_by_id[grant_id] for grant_id in self._new_grants)
-        if self.counters.touched:
-            changes.limits.extend(self.counters.limits)
+        changes.limits.extend(self.counters.changed)
         return changes
 
     def _assert_sound(self) -> None:

@@ -19,7 +19,8 @@ from farebox.kit.errors import InvalidInputError
 from farebox.kit.money import AMOUNT_NANOS_MAX, UNITS_PER_PRICE, Nanos, price_up
 from farebox.ledger.grants import Source
 from farebox.ledger.holds import CallState, Dimensions
-from farebox.ledger.limits import LimitFigures, Period
+from farebox.ledger.limits import Effect, LimitFigures, Measure, Period
+from farebox.ledger.scopes import Scope, ScopeKind
 
 HOLD_SECONDS_MAX: Final = timedelta(hours=24)
 """No hold may claim a later end than background work has (ENGINE.md, "Nodes and lapses")."""
@@ -34,6 +35,12 @@ HTTP_STATUS_MAX: Final = 999
 
 YEAR_MAX: Final = 9000
 """A later end means never; leave it out. Calendar arithmetic stays clear of the last year."""
+
+THRESHOLDS_MAX: Final = 10
+THRESHOLD_PERCENT_MAX: Final = 1000
+
+NAME_CHARACTERS_MAX: Final = 400
+"""Of a scope's reference; tags are the longest (a key, an equals sign and a value)."""
 
 LINES_MAX: Final = 64
 """Line items of one call; there are fewer kinds of unit than this."""
@@ -74,6 +81,8 @@ class Admit(Command, frozen=True, kw_only=True):
     dimensions: Dimensions
     price_id: UUID
     upstream_account_id: UUID
+    input_tokens: int = 0
+    """The most that the input may come to, for limits that count tokens."""
     streamed: bool = False
     attribution: Attribution = Attribution()
 
@@ -87,6 +96,8 @@ class Extend(Command, frozen=True, kw_only=True):
     amount: Nanos
     step: int
     """Counts the call's extensions from one, so that a replay is known."""
+    tokens: int = 0
+    """How many tokens more that is, for limits that count tokens."""
 
 
 class LineItem(msgspec.Struct, frozen=True, array_like=True):
@@ -208,10 +219,32 @@ class Correct(Command, frozen=True, kw_only=True):
 
 
 class SetLimit(Command, frozen=True, kw_only=True):
-    """Set, change or (with None) remove the organisation's hard limit for a period."""
+    """Set, change or (with None) remove a limit.
 
+    Scope, measure, period, effect and models say which one is meant.
+    """
+
+    scope_kind: ScopeKind = ScopeKind.ORGANIZATION
+    scope_ref: str = ""
+    """An id as 32 hex digits, or a name; empty means each scope of the kind that has none of its
+    own (a default), and for the organisation itself."""
+    measure: Measure = Measure.MONEY
     period: Period
-    maximum: Nanos | None
+    effect: Effect = Effect.HARD
+    models: str = ""
+    maximum: int | None
+    """Nanodollars, tokens or calls."""
+    raised_to: int | None = None
+    raised_until: datetime | None = None
+    thresholds: tuple[int, ...] = ()
+    owner: str = ""
+
+    @property
+    def scope(self) -> Scope:
+        """What it is set on."""
+        if self.scope_kind is ScopeKind.ORGANIZATION:
+            return Scope(self.scope_kind, self.organization_id.hex)
+        return Scope(self.scope_kind, self.scope_ref)
 
 
 class SetFloor(Command, frozen=True, kw_only=True):
@@ -328,6 +361,8 @@ def check(command: AnyCommand) -> None:
             _check_settle(command)
         case GrantCredit():
             _check_instants(command)
+        case SetLimit():
+            _check_limit(command)
         case _:
             pass
 
@@ -346,7 +381,8 @@ _AMOUNT_FIELDS: Final[dict[type, tuple[tuple[str, int], ...]]] = {
 
 
 _COUNT_FIELDS: Final[dict[type, tuple[tuple[str, int, int], ...]]] = {
-    Extend: (("step", 1, COUNTER_MAX),),
+    Admit: (("input_tokens", 0, COUNT_MAX),),
+    Extend: (("step", 1, COUNTER_MAX), ("tokens", 0, COUNT_MAX)),
     Settle: (("http_status", 0, HTTP_STATUS_MAX), ("latency_ms", 0, COUNT_MAX)),
     Release: (("http_status", 0, HTTP_STATUS_MAX), ("latency_ms", 0, COUNT_MAX)),
     Report: (("input_tokens", 0, COUNT_MAX), ("output_tokens", 0, COUNT_MAX)),
@@ -361,6 +397,28 @@ def _check_instants(command: GrantCredit) -> None:
     start, end = command.effective_at, command.expires_at
     if start is not None and end is not None and end <= start:
         raise InvalidInputError("expires_at", "must lie after effective_at")
+
+
+def _check_limit(command: SetLimit) -> None:
+    if command.measure is Measure.PARALLEL and command.period is not Period.TOTAL:
+        raise InvalidInputError("period", "must be total for calls in parallel")
+    if command.raised_to is not None and not 0 <= command.raised_to <= AMOUNT_NANOS_MAX:
+        raise InvalidInputError("raised_to", "is out of range")
+    until = command.raised_until
+    if until is not None and (until.tzinfo is None or until.year > YEAR_MAX):
+        raise InvalidInputError(
+            "raised_until", f"must have a time zone, and a year up to {YEAR_MAX}"
+        )
+    if len(command.thresholds) > THRESHOLDS_MAX or not all(
+        0 < percent <= THRESHOLD_PERCENT_MAX for percent in command.thresholds
+    ):
+        raise InvalidInputError(
+            "thresholds",
+            f"must be at most {THRESHOLDS_MAX} percentages from 1 to {THRESHOLD_PERCENT_MAX}",
+        )
+    for name in ("scope_ref", "models", "owner"):
+        if len(getattr(command, name)) > NAME_CHARACTERS_MAX:
+            raise InvalidInputError(name, f"must have at most {NAME_CHARACTERS_MAX} characters")
 
 
 def _check_admit(command: Admit) -> None:

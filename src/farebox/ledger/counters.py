@@ -9,129 +9,290 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import structs
 
 from farebox.kit.money import Nanos
 from farebox.ledger.holds import Raised
-from farebox.ledger.limits import LimitFigures, Period, Rule, ScopeLimits, Window
+from farebox.ledger.limits import (
+    Effect,
+    LimitFigures,
+    Measure,
+    Micros,
+    Period,
+    Rule,
+    ScopeLimits,
+    Window,
+    drop_old,
+    instant,
+    micros,
+    window_bounds,
+    window_of,
+)
+from farebox.ledger.scopes import ScopeKind, default_number, scope_number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
+    from uuid import UUID
 
-Standing = tuple[ScopeLimits, Rule, Window]
-"""A limit and the window of it that is meant."""
+
+class Amounts(msgspec.Struct, frozen=True):
+    """What one call holds, uses or gives back, in each measure."""
+
+    money: int
+    tokens: int
+    calls: int = 1
+
+    def of(self, measure: Measure) -> int:
+        """The part that a limit of that measure counts."""
+        if measure is Measure.MONEY:
+            return self.money
+        return self.tokens if measure is Measure.TOKENS else self.calls
+
+
+NOTHING = Amounts(0, 0, 0)
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A limit and the window of it that is meant."""
+
+    scope: ScopeLimits
+    scope_number: int
+    rule: Rule
+    rule_number: int
+    window: Window
+    maximum: int
+
+    @property
+    def left(self) -> int:
+        """What may still be held or used; below zero where the limit was lowered."""
+        return self.maximum - self.window.used - self.window.held
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a call that does not fit must not leave."""
+        return self.rule.effect is Effect.HARD
+
+
+Called = tuple["Iterable[tuple[ScopeKind, str]]", str]
+"""The scopes that a call is counted under, and its model."""
 
 
 class Counters:
     """Copies of an organisation's limits, and what became of them."""
 
-    def __init__(self, limits: Sequence[ScopeLimits], *, now: datetime, zone: str) -> None:
-        self.limits = [_copied(scope) for scope in limits]
-        self.touched = False
-        """Whether any row must be written."""
+    def __init__(
+        self, organization_id: UUID, limits: Sequence[ScopeLimits], *, now: datetime, zone: str
+    ) -> None:
+        self._organization_id = organization_id
+        self._loaded = {scope.number: scope for scope in limits} if limits else {}
+        self._scopes: dict[int, ScopeLimits] = {}
+        self._rules: dict[int, dict[int, Rule]] = {}
+        self._changed: set[int] = set()
         self._now = now
+        self._micros = micros(now)
         self._zone = zone
 
-    def standing_now(self) -> list[Standing]:
-        """Every hard limit with its window at engine time."""
+    def move_to(self, now: datetime) -> None:
+        """Engine time has moved on."""
+        self._now = now
+        self._micros = micros(now)
+
+    # What there is.
+
+    @property
+    def changed(self) -> list[ScopeLimits]:
+        """The rows that must be written."""
+        return [self._scopes[number] for number in sorted(self._changed)]
+
+    def scope(self, kind: ScopeKind, ref: str) -> ScopeLimits:
+        """A scope's row: the loaded one's copy, or a new one."""
+        number = scope_number(kind, ref)
+        found = self._scope(number)
+        if found is None:
+            found = ScopeLimits(self._organization_id, kind, ref, (), {})
+            self._scopes[number] = found
+        return found
+
+    def rules_of(self, scope: ScopeLimits) -> dict[int, Rule]:
+        """The rules that hold for a scope, by number: its own, and defaults that it has not."""
+        return self._rules_of(scope.number, scope)
+
+    def _rules_of(self, number: int, scope: ScopeLimits) -> dict[int, Rule]:
+        found = self._rules.get(number)
+        if found is None:
+            default = None if scope.is_default else self._scope(default_number(scope.kind))
+            rules = scope.rules if default is None else (*default.rules, *scope.rules)
+            found = self._rules[number] = {rule.number: rule for rule in rules}
+        return found
+
+    def set_rules(self, scope: ScopeLimits, rules: tuple[Rule, ...]) -> None:
+        """Give a scope other rules of its own."""
+        scope.rules = rules
+        self._changed.add(scope.number)
+        self._rules.clear()
+
+    def touch(self, scope: ScopeLimits) -> None:
+        """Note that a scope's row must be written."""
+        self._changed.add(scope.number)
+
+    # The limits of a call.
+
+    def standing_now(self, called: Called) -> list[Standing]:
+        """Every limit of a call with its window at engine time, begun empty where it is new."""
+        return [self._standing(*limit) for limit in self._limits_of(called)]
+
+    def standing_in(self, scope: ScopeLimits) -> list[Standing]:
+        """Every limit of one scope, for whatever model, with its window at engine time."""
+        number = scope.number
+        rules = self._rules_of(number, scope)
+        return [self._standing(scope, number, rule, of) for of, rule in rules.items()]
+
+    def standing_at(self, called: Called, admitted_at: datetime) -> list[Standing]:
+        """Every limit that counted a call at its admission, with that window."""
+        at = micros(admitted_at)
         return [
-            (scope, rule, scope.window_at(period, self._now, self._zone))
-            for scope in self.limits
-            for period, rule in scope.rules.items()
+            Standing(scope, scope_number, rule, number, window, rule.maximum_at(self._now))
+            for scope, scope_number, rule, number in self._limits_of(called)
+            if (window := window_of(scope.windows.get(number, ()), rule, at)) is not None
         ]
 
-    def standing_at(self, admitted_at: datetime) -> list[Standing]:
-        """Every hard limit that counted at an admission, with that window."""
-        return [
-            (scope, rule, window)
-            for scope in self.limits
-            for period, rule in scope.rules.items()
-            for window in scope.windows.get(period, ())
-            if window.start <= admitted_at < window.end
-        ]
+    def standing_of(self, raised: tuple[Raised, ...]) -> list[Standing]:
+        """The limits whose counters an open hold has raised, with those windows."""
+        found = []
+        for item in raised:
+            scope = self._scope(item.scope)
+            rule = None if scope is None else self._rules_of(item.scope, scope).get(item.rule)
+            if scope is None or rule is None:
+                continue  # the limit has gone since
+            found += [
+                Standing(scope, item.scope, rule, item.rule, window, rule.maximum_at(self._now))
+                for window in scope.windows.get(item.rule, ())
+                if window.start == item.start
+            ]
+        return found
 
-    def hold(self, amount: Nanos) -> tuple[Raised, ...]:
+    def _limits_of(self, called: Called) -> Iterable[tuple[ScopeLimits, int, Rule, int]]:
+        if not self._loaded and not self._scopes:
+            return
+        scopes, model = called
+        for kind, ref in scopes:
+            of = scope_number(kind, ref)
+            scope = self._scope(of)
+            if scope is None:
+                if self._scope(default_number(kind)) is None:
+                    continue
+                scope = self.scope(kind, ref)
+            for number, rule in self._rules_of(of, scope).items():
+                if not rule.models or rule.counts(model):
+                    yield scope, of, rule, number
+
+    def _standing(self, scope: ScopeLimits, of: int, rule: Rule, number: int) -> Standing:
+        window = window_of(scope.windows.get(number, ()), rule, self._micros)
+        if window is None:
+            window = self._begin(scope, rule, number)
+        return Standing(scope, of, rule, number, window, rule.maximum_at(self._now))
+
+    def _begin(self, scope: ScopeLimits, rule: Rule, number: int) -> Window:
+        start, end = window_bounds(rule, self._now, self._zone)
+        window = Window(start=start, end=end, used=0, held=0)
+        kept = scope.windows.setdefault(number, [])
+        drop_old(kept, rule, self._micros)
+        kept.append(window)
+        return window
+
+    # Counting.
+
+    def hold(self, limits: list[Standing], amounts: Amounts) -> tuple[Raised, ...]:
         """Count a new hold under every limit; the answer undoes exactly that."""
         raised = []
-        for scope, rule, window in self.standing_now():
-            window.held = Nanos(window.held + amount)
-            self.touched = True
-            raised.append(Raised(scope.kind, scope.id, rule.period, window.start, amount))
+        for each in limits:
+            amount = amounts.of(each.rule.measure)
+            each.window.held += amount
+            self._changed.add(each.scope_number)
+            raised.append(Raised(each.scope_number, each.rule_number, each.window.start, amount))
         return tuple(raised)
 
-    def hold_more(self, raised: tuple[Raised, ...], amount: Nanos) -> tuple[Raised, ...]:
+    def hold_more(self, raised: tuple[Raised, ...], amounts: Amounts) -> tuple[Raised, ...]:
         """Raise the same counters by a further amount."""
-        further = []
-        for item in raised:
-            for window in self._windows(item):
-                window.held = Nanos(window.held + amount)
-            further.append(structs.replace(item, amount=Nanos(item.amount + amount)))
-        return tuple(further)
-
-    def settle(self, raised: tuple[Raised, ...], charge: Nanos) -> None:
-        """Turn what a hold raised into what the call used."""
-        for item in raised:
-            for window in self._windows(item):
-                window.held = Nanos(window.held - item.amount)
-                window.used = Nanos(window.used + charge)
-                assert window.held >= 0, window
-
-    def use(self, amount: int, admitted_at: datetime) -> None:
-        """Count a charge that no hold stands for (negative: one that is given back)."""
-        for _, _, window in self.standing_at(admitted_at):
-            window.used = Nanos(window.used + amount)
-            self.touched = True
-
-    def room(self, spendable: Nanos, admitted_at: datetime) -> Nanos:
-        """How much more a call may take: spendable, and every limit it was admitted under."""
-        room = spendable
-        for _, rule, window in self.standing_at(admitted_at):
-            room = Nanos(min(room, rule.maximum - window.used - window.held))
-        return Nanos(max(0, room))
-
-    def room_now(self, spendable: Nanos) -> Nanos:
-        """How much a new call may hold: spendable, and every limit at engine time."""
-        room = spendable
-        for _, rule, window in self.standing_now():
-            room = Nanos(min(room, rule.maximum - window.used - window.held))
-        return Nanos(max(0, room))
-
-    def figures(self) -> tuple[LimitFigures, ...]:
-        """What each limit shows now."""
+        further = {}
+        for each in self.standing_of(raised):
+            amount = amounts.of(each.rule.measure)
+            each.window.held += amount
+            self._changed.add(each.scope_number)
+            further[each.scope_number, each.rule_number] = amount
         return tuple(
-            limit_figures(scope, rule, window) for scope, rule, window in self.standing_now()
+            structs.replace(item, amount=item.amount + further.get((item.scope, item.rule), 0))
+            for item in raised
         )
 
-    def _windows(self, item: Raised) -> list[Window]:
-        """The window that a hold raised: one, or none if its limit has gone."""
-        self.touched = True
-        return [
-            window
-            for scope in self.limits
-            if (scope.kind, scope.id) == (item.scope_kind, item.scope_id)
-            for window in scope.windows.get(Period(item.period), ())
-            if window.start == item.start
-        ]
+    def settle(self, raised: tuple[Raised, ...], used: Amounts) -> list[Standing]:
+        """Turn what a hold raised into what the call used."""
+        limits = self.standing_of(raised)
+        amounts = {(item.scope, item.rule, item.start): item.amount for item in raised}
+        for each in limits:
+            key = (each.scope_number, each.rule_number, each.window.start)
+            each.window.held -= amounts[key]
+            assert each.window.held >= 0, each
+        self.use(limits, used)
+        return limits
+
+    def use(self, limits: Iterable[Standing], used: Amounts) -> None:
+        """Count use that no hold stands for (negative: what is given back)."""
+        for each in limits:
+            if each.rule.measure is not Measure.PARALLEL:
+                each.window.used += used.of(each.rule.measure)
+            self._changed.add(each.scope_number)
+
+    def _scope(self, number: int) -> ScopeLimits | None:
+        found = self._scopes.get(number)
+        if found is None:
+            loaded = self._loaded.get(number)
+            if loaded is None:
+                return None
+            found = self._scopes[number] = _copied(loaded)
+        return found
 
 
-def limit_figures(scope: ScopeLimits, rule: Rule, window: Window) -> LimitFigures:
+def money_room(limits: Iterable[Standing], spendable: int) -> Nanos:
+    """How much a call may hold or be charged: what is spendable, and every hard limit of money."""
+    room = spendable
+    for each in limits:
+        if each.refuses and each.rule.measure is Measure.MONEY:
+            room = min(room, each.left)
+    return Nanos(max(0, room))
+
+
+def token_room(limits: Iterable[Standing]) -> int | None:
+    """How many tokens a call may reserve; None where no hard limit counts tokens."""
+    rooms = [each.left for each in limits if each.refuses and each.rule.measure is Measure.TOKENS]
+    return max(0, min(rooms)) if rooms else None
+
+
+def limit_figures(each: Standing) -> LimitFigures:
     """What a limit shows, for a refusal or a record."""
+    rule, window = each.rule, each.window
     return LimitFigures(
-        scope_kind=scope.kind,
-        scope_id=scope.id,
+        scope_kind=each.scope.kind,
+        scope_id=each.scope.ref,
         period=rule.period,
-        maximum=rule.maximum,
+        maximum=each.maximum,
         used=window.used,
         held=window.held,
-        resets_at=window.end,
+        resets_at=None if rule.period is Period.TOTAL else instant(Micros(window.end)),
+        measure=rule.measure,
+        effect=rule.effect,
+        models=rule.models,
+        owner=rule.owner,
     )
 
 
 def _copied(scope: ScopeLimits) -> ScopeLimits:
     return ScopeLimits(
-        kind=scope.kind,
-        id=scope.id,
-        rules=dict(scope.rules),
-        windows={period: [copy(w) for w in kept] for period, kept in scope.windows.items()},
+        scope.organization_id,
+        scope.kind,
+        scope.ref,
+        scope.rules,
+        {number: [copy(w) for w in kept] for number, kept in scope.windows.items()},
     )

@@ -35,11 +35,14 @@ class Earmark(msgspec.Struct, frozen=True, array_like=True):
 class Raised(msgspec.Struct, frozen=True, array_like=True):
     """A limit's counter that a hold raised: enough to undo exactly that (ENGINE.md)."""
 
-    scope_kind: str
-    scope_id: UUID
-    period: str
-    start: datetime
-    amount: Nanos
+    scope: int
+    """The scope's number within the organisation."""
+    rule: int
+    """The rule's number within the scope."""
+    start: int
+    """The window's, in microseconds since 1970."""
+    amount: int
+    """Nanodollars, tokens or calls, by what the rule counts."""
 
 
 class Dimensions(msgspec.Struct, frozen=True):
@@ -82,6 +85,11 @@ class Hold(msgspec.Struct):
     fingerprint: bytes
     """Hash of the admit command's fields: a replay must be the same command."""
     output_limit: int
+    tokens: int = 0
+    """Input and output tokens that limits of tokens count it with."""
+    user: str = ""
+    run: str = ""
+    tags: dict[str, str] = {}
     progress: Progress | None = None
     steps: int = 0
     """Extensions that took effect."""

@@ -1,38 +1,71 @@
 """Setting limits in the middle of traffic, exactly.
 
-A new limit counts what the window has charged and what open calls hold, under the organisation's
-lock; from then on every decision keeps it. Changing its amount touches nothing else; removing it
-takes its counters off the open holds again.
+A new limit counts what its window has used and what open calls hold, under the organisation's lock;
+from then on every decision keeps it. Changing its amount touches nothing else; removing it takes
+its counters off the open holds again. A default, for each scope of a kind that has no limit of its
+own, counts from the moment it is set.
 """
 
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
-from farebox.kit.money import Nanos
+from farebox.ledger.admission import called_of
 from farebox.ledger.commands import Done, Result, SetFloor, SetLimit
-from farebox.ledger.holds import Raised
-from farebox.ledger.limits import Period, Rule, ScopeKind, ScopeLimits
+from farebox.ledger.counters import Amounts
+from farebox.ledger.holds import Hold, Raised
+from farebox.ledger.limits import (
+    Measure,
+    Rule,
+    ScopeLimits,
+    Window,
+    micros,
+    rule_number,
+    window_bounds,
+)
 
 if TYPE_CHECKING:
     from farebox.ledger.books import Books
+    from farebox.ledger.state import ClosedCall
+
+_TICK: Final = timedelta(microseconds=1)
 
 
 def set_limit(books: Books, command: SetLimit) -> Result:
-    """Set, change or remove the organisation's hard limit of a period (BUD-02)."""
-    scope = _organization_scope(books)
-    had = command.period in scope.rules
+    """Set, change or remove a limit (BUD-02, BUD-05, BUD-14)."""
+    scope = books.counters.scope(command.scope.kind, command.scope.ref)
+    number = rule_number(command.measure, command.period, command.effect, command.models)
+    had = scope.rule(number)
+    others = tuple(rule for rule in scope.rules if rule.number != number)
+    books.touched = True
     if command.maximum is None:
-        if had:
-            _remove(books, scope, command.period)
-            _touch(books)
-        return Done(available=books.available, exists=not had)
-    scope.rules[command.period] = Rule(command.period, command.maximum)
-    _touch(books)
-    if not had:
-        _count_from_now(books, scope, command.period)
-    return Done(available=books.available, amount=command.maximum)
+        if had is not None:
+            books.counters.set_rules(scope, others)
+            _remove(books, scope, had)
+        return Done(available=books.available, exists=had is None)
+    counts_from = None if had is None else had.counts_from
+    if had is None and scope.is_default:
+        # Calls admitted at this very instant came before it: engine time moves on by a tick.
+        books.tick(_TICK)
+        counts_from = books.now
+    rule = Rule(
+        measure=command.measure,
+        period=command.period,
+        effect=command.effect,
+        models=command.models,
+        maximum=command.maximum,
+        raised_to=command.raised_to,
+        raised_until=command.raised_until,
+        thresholds=command.thresholds,
+        owner=command.owner,
+        counts_from=counts_from,
+    )
+    books.counters.set_rules(scope, (*others, rule))
+    if had is None and not scope.is_default:
+        _count_from_now(books, scope, rule)
+    return Done(available=books.available)
 
 
 def set_floor(books: Books, command: SetFloor) -> Result:
@@ -42,38 +75,57 @@ def set_floor(books: Books, command: SetFloor) -> Result:
     return Done(available=books.available, amount=command.floor)
 
 
-def _organization_scope(books: Books) -> ScopeLimits:
-    kept = books.counters.limits
-    if not kept:  # only organisations have limits so far
-        kept.append(ScopeLimits(ScopeKind.ORGANIZATION, books.organization.id, {}, {}))
-    return kept[0]
-
-
-def _count_from_now(books: Books, scope: ScopeLimits, period: Period) -> None:
-    """Begin a limit's counter with the window's charges and matching open holds."""
-    scope.windows.pop(period, None)
-    window = scope.window_at(period, books.now, books.organization.zone)
-    window.used = books.charged_in(window)
+def _count_from_now(books: Books, scope: ScopeLimits, rule: Rule) -> None:
+    """Begin a limit's counter with the window's use and the matching open holds."""
+    start, end = window_bounds(rule, books.now, books.organization.zone)
+    window = Window(start=start, end=end, used=0, held=0)
+    scope.windows[rule.number] = [window]
+    if rule.measure is not Measure.PARALLEL:
+        window.used = books.state.used.get((scope.number, rule.number), 0)
+        for call, model, used in books.counted:
+            if _counts(books, scope, rule, window, call, model):
+                window.used += used.of(rule.measure)
     for hold in list(books.holds.values()):
-        if window.start <= hold.admitted_at < window.end:
-            window.held = Nanos(window.held + hold.amount)
-            changed = copy(hold)
-            mine = Raised(scope.kind, scope.id, period, window.start, hold.amount)
-            changed.raised = (*hold.raised, mine)
-            books.change_hold(changed)
+        others = _without(hold, scope, rule)
+        mine: tuple[Raised, ...] = ()
+        if _counts(books, scope, rule, window, hold, hold.dimensions.model):
+            amount = Amounts(hold.amount, hold.tokens).of(rule.measure)
+            window.held += amount
+            mine = (Raised(scope.number, rule.number, window.start, amount),)
+        _raise(books, hold, (*others, *mine))
 
 
-def _remove(books: Books, scope: ScopeLimits, period: Period) -> None:
-    del scope.rules[period]
-    scope.windows.pop(period, None)
+def _counts(
+    books: Books,
+    scope: ScopeLimits,
+    rule: Rule,
+    window: Window,
+    call: Hold | ClosedCall,
+    model: str,
+) -> bool:
+    """Whether a call is counted in a window of a rule."""
+    if not rule.counts(model) or not window.start <= micros(call.admitted_at) < window.end:
+        return False
+    scopes, _ = called_of(books, call.dimensions, call)
+    return (scope.kind, scope.ref) in set(scopes)
+
+
+def _remove(books: Books, scope: ScopeLimits, rule: Rule) -> None:
+    """Take a limit's counters off its scope and the open holds; a default in its place stays."""
+    if rule.number in books.counters.rules_of(scope):
+        return
+    scope.windows.pop(rule.number, None)
     for hold in list(books.holds.values()):
-        rest = tuple(r for r in hold.raised if (r.scope_id, r.period) != (scope.id, period))
-        if rest != hold.raised:
-            changed = copy(hold)
-            changed.raised = rest
-            books.change_hold(changed)
+        _raise(books, hold, _without(hold, scope, rule))
 
 
-def _touch(books: Books) -> None:
-    books.counters.touched = True
-    books.touched = True
+def _without(hold: Hold, scope: ScopeLimits, rule: Rule) -> tuple[Raised, ...]:
+    mine = (scope.number, rule.number)
+    return tuple(item for item in hold.raised if (item.scope, item.rule) != mine)
+
+
+def _raise(books: Books, hold: Hold, raised: tuple[Raised, ...]) -> None:
+    if raised != hold.raised:
+        changed = copy(hold)
+        changed.raised = raised
+        books.change_hold(changed)

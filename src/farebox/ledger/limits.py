@@ -1,89 +1,246 @@
-"""Spend limits and the counters that decide them.
+"""Limits and the counters that decide them.
 
-A scope (an organisation now; projects, keys and others later) that has a limit has one counter row
-with all its windows; a scope without a limit has none. A window belongs to the instant a call was
-admitted, and keeps its used and held money until long after its last hold can close.
+A scope that has a limit has one counter row with all its windows; a scope without one has none. A
+limit counts money, tokens or calls in windows of time, or calls that run in parallel. A window
+belongs to the instant a call was admitted, and keeps its figures until long after its last hold can
+close.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from functools import lru_cache
+from hashlib import sha256
+from typing import Final, NewType
 from uuid import UUID
 
 import msgspec
 
-from farebox.kit.money import Nanos
-from farebox.kit.periods import month_start, next_month_start
+from farebox.kit.periods import (
+    day_start,
+    month_start,
+    next_day_start,
+    next_month_start,
+    next_week_start,
+    week_start,
+)
+from farebox.ledger.scopes import EVERY, ScopeKind, scope_number
+
+Micros = NewType("Micros", int)
+"""An instant in whole microseconds since 1970, as counters keep it: exact, and eight bytes."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+ALWAYS_START: Final = Micros(0)
+ALWAYS_END: Final = Micros(253_370_764_800_000_000)
+"""The year 9999: a total limit's one window never ends."""
+
+
+class Measure(StrEnum):
+    """What a limit counts."""
+
+    MONEY = "money"
+    """Nanodollars: what calls hold, then what they are charged."""
+    TOKENS = "tokens"
+    """Input and output: what calls may use at most, then what they used."""
+    CALLS = "calls"
+    """Admitted calls, whatever became of them (LIM-03)."""
+    PARALLEL = "parallel"
+    """Open calls."""
 
 
 class Period(StrEnum):
-    """How long a window lasts; a month is the calendar month of the organisation's zone."""
+    """How long a window lasts."""
 
+    MINUTE = "minute"
+    """Aligned to engine time, as rates are."""
+    UTC_DAY = "utc_day"
+    """A rate's day: the same for every organisation."""
+    DAY = "day"
+    """A calendar day of the organisation's zone."""
+    WEEK = "week"
+    """From Monday, in the organisation's zone."""
     MONTH = "month"
+    """A calendar month of the organisation's zone."""
+    TOTAL = "total"
+    """One window that never ends."""
 
 
-class ScopeKind(StrEnum):
-    """What a limit is set on."""
+RATES: Final = frozenset({Period.MINUTE, Period.UTC_DAY})
+"""Periods of rate limits: refused with ``retry-after``, forgotten when their windows are over."""
 
-    ORGANIZATION = "organization"
+
+class Effect(StrEnum):
+    """What a limit does."""
+
+    HARD = "hard"
+    """It is never passed: what would pass it is refused."""
+    ALERT = "alert"
+    """It only tells (BUD-03)."""
+    SHADOW = "shadow"
+    """It counts and notes what it would have refused."""
 
 
 WINDOW_KEPT: Final = timedelta(days=35)
-"""A window is kept as long as holds are after closing, so that a late settle still finds it."""
+"""A budget's window is kept as long as holds are after closing, for late settles to find it."""
 
 
 class Window(msgspec.Struct):
     """One window's counter."""
 
-    start: datetime
-    end: datetime
-    used: Nanos
-    held: Nanos
+    start: Micros
+    end: Micros
+    used: int
+    held: int
+    told: int = 0
+    """The highest threshold told in this window, in percent of the limit."""
 
 
-class Rule(msgspec.Struct, frozen=True):
-    """A hard limit: used plus held never pass ``maximum`` inside one window."""
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit of a scope: used plus held never pass ``maximum`` inside one window."""
 
-    period: Period
-    maximum: Nanos
+    measure: Measure = Measure.MONEY
+    period: Period = Period.MONTH
+    effect: Effect = Effect.HARD
+    models: str = ""
+    """A model's name, or the beginning of one and ``*``; empty means every model."""
+    maximum: int
+    """Nanodollars, tokens or calls, by the measure."""
+    raised_to: int | None = None
+    """A temporary maximum..."""
+    raised_until: datetime | None = None
+    """...and when it ends (BUD-16)."""
+    thresholds: tuple[int, ...] = ()
+    """Percentages of the maximum that are told when use reaches them (BUD-06)."""
+    owner: str = ""
+    """Who to ask (BUD-05)."""
+    counts_from: datetime | None = None
+    """Calls admitted earlier are not counted: a default begins when it is set."""
+
+    @property
+    def number(self) -> int:
+        """Its number within a scope: the same for a default and for what stands in its place."""
+        return rule_number(self.measure, self.period, self.effect, self.models)
+
+    def maximum_at(self, now: datetime) -> int:
+        """What holds at an instant, a temporary raise included."""
+        if self.raised_to is not None and (self.raised_until is None or now < self.raised_until):
+            return self.raised_to
+        return self.maximum
+
+    def counts(self, model: str) -> bool:
+        """Whether calls to a model fall under it."""
+        if not self.models:
+            return True
+        if self.models.endswith("*"):
+            return model.startswith(self.models[:-1])
+        return model == self.models
+
+
+@lru_cache(maxsize=1 << 12)
+def rule_number(measure: str, period: str, effect: str, models: str) -> int:
+    """A positive 63-bit number of what a rule is; one scope has one of each."""
+    text = f"{measure}\0{period}\0{effect}\0{models}"
+    digest = sha256(text.encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:8]) >> 1
 
 
 class ScopeLimits(msgspec.Struct):
     """All limits of one scope, with their counters; the engine works on copies."""
 
+    organization_id: UUID
     kind: ScopeKind
-    id: UUID
-    rules: dict[Period, Rule]
-    windows: dict[Period, list[Window]]
+    ref: str
+    """Empty for the defaults of a kind: their rules apply to each scope, and count nothing here."""
+    rules: tuple[Rule, ...]
+    windows: dict[int, list[Window]]
+    """By the rule's number."""
 
-    def window_at(self, period: Period, now: datetime, zone: str) -> Window:
-        """The window that an instant lies in, begun empty where it is new; old ones drop out."""
-        kept = self.windows.setdefault(period, [])
-        for window in kept:
-            if window.start <= now < window.end:
-                return window
-        start, end = window_bounds(period, now, zone)
-        window = Window(start=start, end=end, used=Nanos(0), held=Nanos(0))
-        kept[:] = [w for w in kept if w.held > 0 or w.end + WINDOW_KEPT > now]
-        kept.append(window)
-        return window
+    @property
+    def number(self) -> int:
+        """The scope's number within its organisation."""
+        return scope_number(self.kind, self.ref)
 
+    @property
+    def is_default(self) -> bool:
+        """Whether these are the defaults of a kind."""
+        return self.ref == EVERY
 
-def window_bounds(period: Period, now: datetime, zone: str) -> tuple[datetime, datetime]:
-    """Where the window of an instant begins and ends, in UTC."""
-    assert period is Period.MONTH, period
-    return month_start(now, zone), next_month_start(now, zone)
+    def rule(self, number: int) -> Rule | None:
+        """The scope's own rule of that number."""
+        return next((rule for rule in self.rules if rule.number == number), None)
 
 
-class LimitFigures(msgspec.Struct, frozen=True):
+def window_of(kept: Iterable[Window], rule: Rule, at: Micros) -> Window | None:
+    """The window that an instant lies in, if it has been counted since the rule counts."""
+    since = 0 if rule.counts_from is None else micros(rule.counts_from)
+    for window in kept:
+        if since <= window.start <= at < window.end:
+            return window
+    return None
+
+
+def window_bounds(rule: Rule, now: datetime, zone: str) -> tuple[Micros, Micros]:
+    """Where the window of an instant begins and ends.
+
+    It begins no earlier than the rule counts.
+    """
+    start, end = _period_bounds(rule.period, now, zone)
+    if rule.counts_from is not None:
+        start = Micros(max(start, micros(rule.counts_from)))
+    return start, end
+
+
+def _period_bounds(period: Period, now: datetime, zone: str) -> tuple[Micros, Micros]:
+    match period:
+        case Period.MINUTE:
+            start = now.replace(second=0, microsecond=0)
+            return micros(start), micros(start + timedelta(minutes=1))
+        case Period.UTC_DAY:
+            start = now.replace(hour=0, minute=0, second=0, microsecond=0)
+            return micros(start), micros(start + timedelta(days=1))
+        case Period.DAY:
+            return micros(day_start(now, zone)), micros(next_day_start(now, zone))
+        case Period.WEEK:
+            return micros(week_start(now, zone)), micros(next_week_start(now, zone))
+        case Period.MONTH:
+            return micros(month_start(now, zone)), micros(next_month_start(now, zone))
+        case Period.TOTAL:
+            return ALWAYS_START, ALWAYS_END
+
+
+def drop_old(kept: list[Window], rule: Rule, now: Micros) -> None:
+    """Forget windows that nothing can reach any more; a rate's as soon as it has passed."""
+    keep = 0 if rule.period in RATES else WINDOW_KEPT // _MICROSECOND
+    kept[:] = [w for w in kept if w.held > 0 or w.end + keep > now]
+
+
+def micros(instant: datetime) -> Micros:
+    """An aware instant as counters keep it."""
+    return Micros((instant - _EPOCH) // _MICROSECOND)
+
+
+def instant(at: Micros) -> datetime:
+    """The other way round."""
+    return _EPOCH + timedelta(microseconds=at)
+
+
+class LimitFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one limit showed at a decision: kept with the call, shown by ``calls show``."""
 
     scope_kind: str
-    scope_id: UUID
+    scope_id: str
+    """An id as 32 hex digits, or a name."""
     period: str
-    maximum: Nanos
-    used: Nanos
-    held: Nanos
-    resets_at: datetime
+    maximum: int
+    used: int
+    held: int
+    resets_at: datetime | None
+    """None where the window never ends."""
+    measure: str = Measure.MONEY.value
+    effect: str = Effect.HARD.value
+    models: str = ""
+    owner: str = ""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from farebox.kit.money import ZERO, Nanos
-from farebox.ledger.admission import enlarge
+from farebox.ledger.admission import called_of, enlarge
+from farebox.ledger.alerting import tell_thresholds
 from farebox.ledger.commands import (
     Closed,
     Done,
@@ -27,6 +28,7 @@ from farebox.ledger.commands import (
     Usage,
     fingerprint,
 )
+from farebox.ledger.counters import Amounts, money_room
 from farebox.ledger.holds import CallState, Dimensions, Draw, Hold, Progress
 from farebox.ledger.journal import Account, PostingKind
 from farebox.ledger.organizations import OnLapse, OnOverrun
@@ -133,24 +135,29 @@ def report(books: Books, command: Report) -> Result:
     return Done(available=books.available, amount=hold.amount)
 
 
-def charge_hold(books: Books, hold: Hold, metered: Nanos) -> tuple[Nanos, Nanos, Nanos, list[Draw]]:
-    """Charge what fits of the metered usage and undo the hold.
+def charge_hold(
+    books: Books, hold: Hold, metered: Nanos, tokens: int
+) -> tuple[Nanos, Nanos, Nanos, list[Draw]]:
+    """Charge what fits of the metered usage, undo the hold and count its use under its limits.
 
     Returns:
         Charge, absorbed, the part of the charge that is owed, and the draws.
     """
     beyond = max(0, metered - hold.amount)
     if beyond:
-        fits = Nanos(min(beyond, books.counters.room(books.spendable, hold.admitted_at)))
+        limits = books.counters.standing_of(hold.raised)
+        fits = Nanos(min(beyond, money_room(limits, books.spendable)))
         if fits:
-            hold = enlarge(books, hold, fits)
+            hold = enlarge(books, hold, Amounts(fits, 0, 0))
         beyond -= fits
     within = Nanos(metered - beyond)
     draws, owed = books.undo_hold(hold, within)
     if beyond and books.organization.on_overrun is OnOverrun.OWE:
-        books.charge_debt(Nanos(beyond), hold.admitted_at)
+        books.charge_debt(Nanos(beyond))
         within, owed, beyond = metered, Nanos(owed + beyond), 0
     books.organization.absorbed = Nanos(books.organization.absorbed + beyond)
+    counted = books.counters.settle(hold.raised, Amounts(within, tokens))
+    tell_thresholds(books, counted)
     return within, Nanos(beyond), owed, draws
 
 
@@ -168,7 +175,8 @@ def closed_result(books: Books, closed: ClosedCall) -> Closed:
 
 def _close(books: Books, hold: Hold, ending: Ending) -> Closed:
     """Close an open hold in whatever way: money, counters, journal, rollup and row."""
-    charge, absorbed, owed, draws = charge_hold(books, hold, ending.metered)
+    tokens = ending.usage.input_tokens + ending.usage.output_tokens
+    charge, absorbed, owed, draws = charge_hold(books, hold, ending.metered, tokens)
     assert charge + absorbed == ending.metered, (charge, absorbed, ending.metered)
     tell_overrun(books, hold.call_id, hold.amount, ending.metered, absorbed)
     sequence = books.next_sequence()
@@ -181,7 +189,7 @@ def _close(books: Books, hold: Hold, ending: Ending) -> Closed:
     if ending.lane:
         dimensions = structs.replace(dimensions, lane=ending.lane)
     books.roll_up(
-        hold.admitted_at,
+        hold,
         dimensions,
         ending.usage,
         calls=1,
@@ -202,12 +210,14 @@ def _close(books: Books, hold: Hold, ending: Ending) -> Closed:
         late_charge=ZERO,
         late_absorbed=ZERO,
         draws=tuple(draws),
-        raised=hold.raised,
         admitted_at=hold.admitted_at,
         dimensions=dimensions,
         usage=ending.usage,
         admit_fingerprint=hold.fingerprint,
         settle_fingerprint=ending.fingerprint,
+        user=hold.user,
+        run=hold.run,
+        tags=hold.tags,
     )
     books.closed[hold.call_id] = closed
     books.changes.closings.append(Closing(closed, ending, books.now))
@@ -219,18 +229,25 @@ def _close(books: Books, hold: Hold, ending: Ending) -> Closed:
 def settle_late(books: Books, closed: ClosedCall, ending: Ending) -> Closed:
     """A lapsed call answers after all: charge the difference, or give it back."""
     difference = ending.metered - closed.charge
+    limits = books.counters.standing_at(
+        called_of(books, closed.dimensions, closed), closed.admitted_at
+    )
     if difference >= 0:
-        fits = Nanos(min(difference, books.counters.room(books.spendable, closed.admitted_at)))
+        fits = Nanos(min(difference, money_room(limits, books.spendable)))
         draws, owed = books.charge_more(fits, closed)
         absorbed = Nanos(difference - fits)
         if absorbed and books.organization.on_overrun is OnOverrun.OWE:
-            books.charge_debt(absorbed, closed.admitted_at)
+            books.charge_debt(absorbed)
             fits, owed, absorbed = Nanos(fits + absorbed), Nanos(owed + absorbed), ZERO
         change, owed_change = int(fits), int(owed)
         all_draws = (*closed.draws, *draws)
     else:
         all_draws, forgiven = books.give_back(Nanos(-difference), closed)
         change, owed_change, absorbed = difference, -forgiven, ZERO
+    tokens = ending.usage.input_tokens + ending.usage.output_tokens
+    tokens -= closed.usage.input_tokens + closed.usage.output_tokens
+    books.counters.use(limits, Amounts(change, tokens, 0))
+    tell_thresholds(books, limits)
     absorbed_change = absorbed - closed.absorbed
     books.organization.absorbed = Nanos(books.organization.absorbed + absorbed_change)
     assert closed.charge + change + absorbed == ending.metered, (closed, ending)
@@ -289,7 +306,7 @@ def _move_rollup(
 ) -> None:
     """Take what the lapse had counted out of its rollup row, and count the answer in its own."""
     books.roll_up(
-        closed.admitted_at,
+        closed,
         closed.dimensions,
         Usage(**{name: -getattr(closed.usage, name) for name in closed.usage.__struct_fields__}),
         calls=-1,
@@ -298,7 +315,7 @@ def _move_rollup(
         cost=-closed.cost,
     )
     books.roll_up(
-        closed.admitted_at,
+        closed,
         dimensions,
         ending.usage,
         calls=1,

@@ -10,7 +10,7 @@ import msgspec
 from farebox.kit.money import Nanos
 from farebox.ledger.commands import Admit, LineItem, Result, Usage
 from farebox.ledger.grants import Grant
-from farebox.ledger.holds import CallState, Dimensions, Draw, Hold, Raised
+from farebox.ledger.holds import CallState, Dimensions, Draw, Hold
 from farebox.ledger.journal import Posting
 from farebox.ledger.limits import LimitFigures, ScopeLimits
 from farebox.ledger.organizations import Organization
@@ -42,12 +42,14 @@ class ClosedCall(msgspec.Struct, frozen=True):
     late_charge: Nanos
     late_absorbed: Nanos
     draws: tuple[Draw, ...]
-    raised: tuple[Raised, ...]
     admitted_at: datetime
     dimensions: Dimensions
     usage: Usage
     admit_fingerprint: bytes
     settle_fingerprint: bytes | None
+    user: str = ""
+    run: str = ""
+    tags: dict[str, str] = {}
 
 
 class OrganizationState(msgspec.Struct):
@@ -57,13 +59,15 @@ class OrganizationState(msgspec.Struct):
     grants: list[Grant] = []
     """Every grant with money left or reserved, and those that commands name."""
     limits: list[ScopeLimits] = []
+    """Of every scope that the commands' calls are counted under, the defaults of kinds included."""
     holds: dict[UUID, Hold] = {}
     closed: dict[UUID, ClosedCall] = {}
     keys: dict[UUID, KeyFacts] = {}
     known_commands: dict[UUID, bytes] = {}
     """Refunds and corrections that took effect before, with their fingerprints."""
-    month_charged: Nanos = Nanos(0)
-    """Charges of the limit window that is current at engine time; loaded for ``set_limit``."""
+    used: dict[tuple[int, int], int] = {}
+    """By scope and rule, what the window that is current at engine time has used; loaded for limits
+    that begin."""
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):

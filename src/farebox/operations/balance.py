@@ -16,8 +16,9 @@ import msgspec
 from farebox.kit.money import Nanos
 from farebox.ledger.books import Books
 from farebox.ledger.grants import Grant, GrantState, Source
-from farebox.ledger.limits import ScopeLimits
+from farebox.ledger.limits import Period, Rule, ScopeLimits, instant
 from farebox.ledger.organizations import Organization
+from farebox.ledger.scopes import ScopeKind
 from farebox.ledger.state import OrganizationState
 
 
@@ -152,37 +153,56 @@ def view_grants(
 class LimitView(msgspec.Struct, frozen=True, kw_only=True):
     """One limit with its counter in the current window."""
 
-    scope_kind: str
-    scope_id: UUID
-    period: str
-    maximum: Nanos
-    used: Nanos
-    held: Nanos
-    left: Nanos
+    scope_kind: ScopeKind
+    scope_ref: str
+    """An id as 32 hex digits, or a name; empty for the default of each scope of the kind."""
+    is_default: bool
+    """Whether the limit comes from the defaults of the kind."""
+    number: int
+    rule: Rule
+    maximum: int
+    """In the rule's measure, as are the next three; a temporary raise is included."""
+    used: int
+    held: int
+    left: int
     """What new calls may still hold in this window."""
-    starts_at: datetime
-    resets_at: datetime
+    starts_at: datetime | None
+    """None where the window is everything since the beginning."""
+    resets_at: datetime | None
 
 
 def view_limits(
     organization: Organization, limits: Sequence[ScopeLimits], now: datetime
 ) -> tuple[LimitView, ...]:
-    """Every limit of an organisation at an instant."""
-    books = _books(organization, (), limits, now)
-    return tuple(
-        LimitView(
-            scope_kind=scope.kind.value,
-            scope_id=scope.id,
-            period=rule.period.value,
-            maximum=rule.maximum,
-            used=window.used,
-            held=window.held,
-            left=Nanos(max(0, rule.maximum - window.used - window.held)),
-            starts_at=window.start,
-            resets_at=window.end,
-        )
-        for scope, rule, window in books.counters.standing_now()
-    )
+    """Limits of an organisation at an instant, each scope's own and those by default.
+
+    Args:
+        organization: Its row.
+        limits: The scopes to show, with the defaults of their kinds.
+        now: The database's time.
+    """
+    counters = _books(organization, (), limits, now).counters
+    found = []
+    for scope in limits:
+        own = {rule.number for rule in scope.rules}
+        for each in counters.standing_in(scope):
+            endless = each.rule.period is Period.TOTAL
+            found.append(
+                LimitView(
+                    scope_kind=scope.kind,
+                    scope_ref=scope.ref,
+                    is_default=scope.is_default or each.rule.number not in own,
+                    number=each.rule.number,
+                    rule=each.rule,
+                    maximum=each.maximum,
+                    used=each.window.used,
+                    held=each.window.held,
+                    left=max(0, each.left),
+                    starts_at=None if endless else instant(each.window.start),
+                    resets_at=None if endless else instant(each.window.end),
+                )
+            )
+    return tuple(found)
 
 
 def _books(

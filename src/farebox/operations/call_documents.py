@@ -12,6 +12,7 @@ from farebox.kit.money import format_amount
 from farebox.ledger.commands import LineItem, Usage
 from farebox.ledger.limits import LimitFigures
 from farebox.operations.call_facts import CallFacts, CallSummary, GrantPart, PostingFacts
+from farebox.operations.limit_documents import shown_amount, shown_scope
 
 Document = dict[str, Any]
 
@@ -139,16 +140,19 @@ def _decision(call: CallFacts) -> Document:
 
 
 def _limit(figures: LimitFigures) -> Document:
-    left = figures.maximum - figures.used - figures.held
     return {
         "scope": figures.scope_kind,
-        "scope_id": str(figures.scope_id),
+        "scope_id": shown_scope(figures.scope_kind, figures.scope_id),
+        "measure": figures.measure,
         "period": figures.period,
-        "maximum": format_amount(figures.maximum),
-        "used": format_amount(figures.used),
-        "held": format_amount(figures.held),
-        "left": format_amount(left),
+        "effect": figures.effect,
+        "models": figures.models or None,
+        "maximum": shown_amount(figures.measure, figures.maximum),
+        "used": shown_amount(figures.measure, figures.used),
+        "held": shown_amount(figures.measure, figures.held),
+        "left": shown_amount(figures.measure, figures.maximum - figures.used - figures.held),
         "resets_at": _instant(figures.resets_at),
+        "owner": figures.owner or None,
     }
 
 

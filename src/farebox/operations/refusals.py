@@ -84,7 +84,7 @@ class _Second(msgspec.Struct):
     rest: _Noted | None = None
 
 
-_Rule = tuple[UUID, str, tuple[str, UUID, str] | None, int]
+_Rule = tuple[UUID, str, tuple[str, str, str] | None, int]
 
 
 class RefusalRecorder:

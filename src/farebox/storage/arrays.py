@@ -6,9 +6,15 @@ magnitude cheaper (a batch has dozens of columns). The server parses and checks 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 from uuid import UUID
+
+_HEX: Final = "%032x"
+_ODD: Final = re.compile(r'[\x00"\\\ud800-\udfff]')
+"""What cannot stand in a quoted element as it is."""
 
 
 def numbers(values: Iterable[int | None]) -> str:
@@ -23,7 +29,7 @@ def flags(values: Iterable[bool]) -> str:
 
 def uuids(values: Iterable[UUID | None]) -> str:
     """A literal of UUIDs."""
-    return "{" + ",".join(["NULL" if v is None else v.hex for v in values]) + "}"
+    return "{" + ",".join(["NULL" if v is None else _HEX % v.int for v in values]) + "}"
 
 
 def instants(values: Iterable[datetime | None]) -> str:
@@ -37,6 +43,11 @@ def texts(values: Iterable[str | None]) -> str:
     What PostgreSQL cannot store becomes the replacement character (:func:`storable`).
     """
     return "{" + ",".join(["NULL" if v is None else _quoted(v) for v in values]) + "}"
+
+
+def literals(values: Iterable[str | None]) -> str:
+    """A literal of literals that need no quoting inside: of numbers, or of UUIDs."""
+    return "{" + ",".join(["NULL" if v is None else f'"{v}"' for v in values]) + "}"
 
 
 def storable(text: str) -> str:
@@ -56,6 +67,8 @@ def storable(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
+    if _ODD.search(text) is None:
+        return f'"{text}"'
     text = storable(text)
     if "\\" in text or '"' in text:
         text = text.replace("\\", "\\\\").replace('"', '\\"')

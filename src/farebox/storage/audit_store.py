@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-import msgspec
 from psycopg import AsyncConnection
 
 from farebox.kit.errors import UnavailableError
@@ -33,6 +32,10 @@ from farebox.ledger.audit_facts import (
     RollupFacts,
     WindowFacts,
 )
+from farebox.ledger.counters import Amounts
+from farebox.ledger.holds import Dimensions
+from farebox.ledger.limits import Measure, Rule, ScopeLimits, Window, instant, micros
+from farebox.ledger.scopes import ScopeKind, scopes_of
 from farebox.storage import rows
 from farebox.storage.sql import queries
 
@@ -119,12 +122,17 @@ class PostgresAuditStore:
         return await cursor.fetchall()
 
 
+_IDS: Final = frozenset({ScopeKind.PROJECT, ScopeKind.KEY})
+"""Kinds of scopes whose references are ids of rows."""
+
+
 class PostgresAuditSnapshot:
     """Implements ``operations.check_books.AuditSnapshot`` inside one transaction."""
 
     def __init__(self, connection: AsyncConnection[_Row], organization_id: UUID) -> None:
         self._connection = connection
         self._sql = queries("audit")
+        self._organization_id = organization_id
         self._parameters: dict[str, object] = {"organization_id": organization_id}
 
     async def organization(self) -> tuple[OrganizationFacts, datetime] | None:
@@ -139,32 +147,69 @@ class PostgresAuditSnapshot:
 
     async def holds(self) -> AsyncIterator[HoldFacts]:
         """Open holds."""
-        async for call_id, amount, unsecured, earmarks, raised, *rest in self._stream("holds"):
-            counters = () if raised is None else msgspec.convert(raised, tuple[RaisedFacts, ...])
-            yield HoldFacts(call_id, amount, unsecured, earmarks, counters, *rest)
+        async for row in self._stream("holds"):
+            dimensions = Dimensions(*row[8:15])
+            tokens, user, run, tags = row[15:]
+            scopes = scopes_of(
+                self._organization_id, dimensions, user=user, run=run, tags=tags or {}
+            )
+            counters = tuple(
+                RaisedFacts(r.scope, r.rule, r.start, r.amount) for r in rows.raised(row[4])
+            )
+            yield HoldFacts(
+                call_id=row[0],
+                amount=row[1],
+                unsecured=row[2],
+                earmarks=row[3],
+                raised=counters,
+                admitted_at=row[5],
+                latest_end=row[6],
+                closed_too=row[7],
+                scopes=tuple(scopes),
+                model=dimensions.model,
+                tokens=tokens,
+            )
 
     async def windows(self) -> list[WindowFacts]:
         """Windows of limits with what their calls were charged."""
-        found = []
-        for row in await self._all("limits"):
-            scope = rows.limits(row)
-            for period, windows in scope.windows.items():
-                for window in windows:
-                    bounds = {"start": window.start, "end": window.end}
-                    charged = (await self._all("charged_between", **bounds))[0][0]
-                    found.append(
-                        WindowFacts(
-                            scope_kind=scope.kind,
-                            scope_id=scope.id,
-                            period=period,
-                            start=window.start,
-                            end=window.end,
-                            used=window.used,
-                            held=window.held,
-                            charged=charged,
-                        )
-                    )
-        return found
+        scopes = [rows.limits(row) for row in await self._all("limits")]
+        defaults = {scope.kind: scope.rules for scope in scopes if scope.is_default}
+        return [
+            await self._window(scope, rule, window)
+            for scope in scopes
+            if not scope.is_default
+            for rule in {
+                rule.number: rule for rule in (*defaults.get(scope.kind, ()), *scope.rules)
+            }.values()
+            for window in scope.windows.get(rule.number, ())
+            # A default that was set anew begins anew; older windows wait to be forgotten.
+            if rule.counts_from is None or window.start >= micros(rule.counts_from)
+        ]
+
+    async def _window(self, scope: ScopeLimits, rule: Rule, window: Window) -> WindowFacts:
+        start, end = instant(window.start), instant(window.end)
+        ((money, tokens, calls),) = await self._all(
+            "used_between",
+            kind=scope.kind,
+            ref=str(UUID(scope.ref)) if scope.kind in _IDS else scope.ref,
+            model=rule.models,
+            prefix=rule.models[:-1] if rule.models.endswith("*") else None,
+            start=start,
+            end=end,
+        )
+        counted = Amounts(money, tokens, 0 if rule.measure is Measure.PARALLEL else calls)
+        return WindowFacts(
+            scope_kind=scope.kind,
+            scope_ref=scope.ref,
+            scope=scope.number,
+            rule=rule,
+            start=start,
+            end=end,
+            start_micros=window.start,
+            used=window.used,
+            held=window.held,
+            counted=counted.of(rule.measure),
+        )
 
     async def unequal_ranges(self) -> AsyncIterator[RangeFacts]:
         """Postings of calls that differ from their calls."""

@@ -5,15 +5,16 @@ All of it travels together; only replays, late answers and new limits need a sec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
-from farebox.kit.money import Nanos
 from farebox.kit.periods import hour_start
 from farebox.ledger.commands import (
     Admit,
     AnyCommand,
+    Attribution,
     Correct,
     Dispute,
     Extend,
@@ -25,11 +26,13 @@ from farebox.ledger.commands import (
     SetLimit,
     Settle,
 )
+from farebox.ledger.counters import Amounts
 from farebox.ledger.holds import CallState
-from farebox.ledger.limits import window_bounds
-from farebox.ledger.state import OrganizationState, State
+from farebox.ledger.limits import Measure, Rule, instant, window_bounds
+from farebox.ledger.scopes import EVERY, ScopeKind, scope_number, scopes_of
+from farebox.ledger.state import ClosedCall, OrganizationState, State
 from farebox.storage import rows
-from farebox.storage.arrays import instants, uuids
+from farebox.storage.arrays import instants, numbers, storable, uuids
 from farebox.storage.exchange import Exchange, Row
 from farebox.storage.sql import queries
 
@@ -51,10 +54,17 @@ async def load(
     orgs = uuids(sorted({c.organization_id for c in commands}))
     called = _called(commands, resent=resent)
     limited = {c.organization_id for c in commands if isinstance(c, SetLimit)}
+    scopes = list(_scopes(commands))
     exchange.send("BEGIN")
     questions.ask("lock_organizations", orgs)
     questions.ask("read_grants", orgs)
-    questions.ask("read_limits", orgs)
+    questions.ask(
+        "read_limits",
+        uuids(organization for organization, _ in scopes),
+        numbers(number for _, number in scopes),
+        uuids(called),
+        orgs,
+    )
     questions.ask_for("read_named_grants", _named_grants(commands))
     questions.ask_for("read_keys", {c.dimensions.key_id for c in commands if isinstance(c, Admit)})
     questions.ask_for("read_holds", called)
@@ -78,7 +88,7 @@ async def load(
     now = rows.utc(clock[0][0])
     await _load_closed(exchange, state, called)
     if limited:
-        await _load_charged(exchange, state, commands, now)
+        await _load_used(exchange, state, commands, now)
     return state, now
 
 
@@ -113,20 +123,24 @@ _NO_ROWS: list[Row] = []
 
 def _fill(organizations: dict[UUID, OrganizationState], found: dict[str, list[Row]]) -> None:
     """Put every row to its organisation; rows of organisations that are not locked are left out."""
-    for row in (*found["read_grants"], *found["read_named_grants"]):
-        if row[1] in organizations:
-            organizations[row[1]].grants.append(rows.grant(row))
-    for row in found["read_limits"]:
-        organizations[row[0]].limits.append(rows.limits(row))
-    for row in found["read_keys"]:
-        if row[1] in organizations:
-            organizations[row[1]].keys[row[0]] = rows.key(row)
-    for row in (*found["read_holds"], *found["read_holds_of"]):
-        if row[1] in organizations:
-            organizations[row[1]].holds[row[0]] = rows.hold(row)
-    for organization_id, command_id, mark in found["read_money_commands"]:
-        if organization_id in organizations:
-            organizations[organization_id].known_commands[command_id] = mark
+
+    def rows_of(*names: str, column: int = 1) -> Iterator[tuple[OrganizationState, Row]]:
+        for name in names:
+            for row in found[name]:
+                mine = organizations.get(row[column])
+                if mine is not None:
+                    yield mine, row
+
+    for mine, row in rows_of("read_grants", "read_named_grants"):
+        mine.grants.append(rows.grant(row))
+    for mine, row in rows_of("read_limits", column=0):
+        mine.limits.append(rows.limits(row))
+    for mine, row in rows_of("read_keys"):
+        mine.keys[row[0]] = rows.key(row)
+    for mine, row in rows_of("read_holds", "read_holds_of"):
+        mine.holds[row[0]] = rows.hold(row)
+    for mine, (_, command_id, mark) in rows_of("read_money_commands", column=0):
+        mine.known_commands[command_id] = mark
 
 
 async def _load_closed(exchange: Exchange, state: State, called: Iterable[UUID]) -> None:
@@ -139,13 +153,18 @@ async def _load_closed(exchange: Exchange, state: State, called: Iterable[UUID])
     questions.ask("read_closed", uuids(missing))
     drawn: set[UUID] = set()
     late: set[UUID] = set()
+    lapsed: list[ClosedCall] = []
     for row in (await questions.answers())["read_closed"]:
         if row[1] in state.organizations:
             call = rows.closed(row)
             state.organizations[row[1]].closed[call.call_id] = call
             drawn.update(draw.grant_id for draw in call.draws)
-            if call.state is CallState.LAPSED and call.charge:
-                late.add(call.organization_id)
+            if call.state is CallState.LAPSED:
+                lapsed.append(call)
+                if call.charge:
+                    late.add(call.organization_id)
+    if lapsed:
+        await _load_limits_of(exchange, state, lapsed)
     loaded = {g.id for o in state.organizations.values() for g in o.grants}
     if drawn - loaded or late:
         # A late answer may give money back: to the grants it drew, and to those that repaid what
@@ -157,28 +176,105 @@ async def _load_closed(exchange: Exchange, state: State, called: Iterable[UUID])
                 state.organizations[row[1]].grants.append(rows.grant(row))
 
 
-async def _load_charged(
+async def _load_limits_of(exchange: Exchange, state: State, lapsed: list[ClosedCall]) -> None:
+    """The limits that a lapsed call's answer may still count under."""
+    known = {
+        (organization_id, scope.number)
+        for organization_id, mine in state.organizations.items()
+        for scope in mine.limits
+    }
+    wanted = set().union(*(_numbers_of(call.organization_id, call, call) for call in lapsed))
+    scopes = list(wanted - known)  # the defaults are there already
+    questions = _Questions(exchange)
+    questions.ask(
+        "read_limits",
+        uuids(organization for organization, _ in scopes),
+        numbers(number for _, number in scopes),
+        uuids(()),
+        uuids(()),
+    )
+    for row in (await questions.answers())["read_limits"]:
+        state.organizations[row[0]].limits.append(rows.limits(row))
+
+
+async def _load_used(
     exchange: Exchange, state: State, commands: Sequence[AnyCommand], now: datetime
 ) -> None:
-    """What the current window has charged, for limits that begin in its middle."""
+    """What the current window of a scope has used, for limits that begin in its middle."""
     for command in commands:
         mine = state.organizations.get(command.organization_id)
-        if not isinstance(command, SetLimit) or command.maximum is None or mine is None:
+        if not isinstance(command, SetLimit) or mine is None or _needs_no_count(command):
             continue
         engine_time = max(now, mine.organization.last_time)
-        start, _ = window_bounds(command.period, engine_time, mine.organization.zone)
+        rule = Rule(
+            measure=command.measure,
+            period=command.period,
+            effect=command.effect,
+            models=command.models,
+            maximum=0,
+        )
+        begin, close = window_bounds(rule, engine_time, mine.organization.zone)
+        start, end = instant(begin), instant(close)
         first_hour = hour_start(start)
         if first_hour < start:
             first_hour += timedelta(hours=1)
+        scope = command.scope
+        is_prefix = rule.models.endswith("*")
         questions = _Questions(exchange)
         questions.ask(
-            "read_charged_since",
+            "read_used",
             mine.organization.id.hex,
-            _instant(first_hour),
+            scope.kind,
+            str(UUID(scope.ref)) if scope.kind in _REFERENCES else storable(scope.ref),
+            _instant(first_hour if scope.kind in _ROLLED_UP else end),
+            _instant(end),
+            "" if is_prefix else storable(rule.models),
+            storable(rule.models[:-1]) if is_prefix else "",
             _instant(start),
         )
-        ((charged,),) = (await questions.answers())["read_charged_since"]
-        mine.month_charged = Nanos(charged)
+        ((money, tokens, calls),) = (await questions.answers())["read_used"]
+        used = Amounts(money, tokens, calls).of(rule.measure)
+        mine.used[scope.number, rule.number] = used
+
+
+def _needs_no_count(command: SetLimit) -> bool:
+    """A limit that goes, counts open calls only, or begins when it is set."""
+    return (
+        command.maximum is None or command.measure is Measure.PARALLEL or command.scope.ref == EVERY
+    )
+
+
+_REFERENCES: Final = frozenset({ScopeKind.PROJECT, ScopeKind.KEY})
+_ROLLED_UP: Final = _REFERENCES | {
+    ScopeKind.ORGANIZATION,
+    ScopeKind.FEATURE,
+    ScopeKind.ENVIRONMENT,
+}
+"""Kinds of scopes that the hourly rollup knows."""
+
+
+def _scopes(commands: Sequence[AnyCommand]) -> set[tuple[UUID, int]]:
+    """Every scope whose limits the commands may touch, before open holds are known."""
+    found: set[tuple[UUID, int]] = set()
+    for command in commands:
+        mine = command.organization_id
+        if isinstance(command, Admit):
+            found |= _numbers_of(mine, command, command.attribution)
+        elif isinstance(command, SetLimit):
+            found.add((mine, command.scope.number))
+    return found
+
+
+def _numbers_of(
+    organization_id: UUID, call: Admit | ClosedCall, about: Attribution | ClosedCall
+) -> set[tuple[UUID, int]]:
+    """The scopes of a call."""
+    return {
+        (organization_id, scope_number(kind, ref))
+        for kind, ref in scopes_of(
+            organization_id, call.dimensions, user=about.user, run=about.run, tags=about.tags
+        )
+    }
 
 
 def _instant(at: datetime) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 
-from farebox.kit.money import Nanos
 from farebox.ledger.commands import Usage
 from farebox.ledger.grants import Grant, GrantState, Source
 from farebox.ledger.holds import CallState, Dimensions, Draw, Earmark, Hold, Progress, Raised
-from farebox.ledger.limits import Period, Rule, ScopeKind, ScopeLimits, Window
+from farebox.ledger.limits import Rule, ScopeLimits, Window
 from farebox.ledger.organizations import OnLapse, OnOverrun, Organization
+from farebox.ledger.scopes import ScopeKind
 from farebox.ledger.state import ClosedCall, KeyFacts
 
 Row = tuple[Any, ...]
@@ -81,8 +82,12 @@ def hold(row: Row) -> Hold:
         dimensions=Dimensions(*row[11:18]),
         fingerprint=row[18],
         output_limit=row[19],
-        steps=row[20],
-        progress=None if row[21] is None else Progress(*row[21]),
+        tokens=row[20],
+        user=row[21],
+        run=row[22],
+        tags=row[23] or {},
+        steps=row[24],
+        progress=None if row[25] is None else Progress(*row[25]),
     )
 
 
@@ -101,18 +106,20 @@ def closed(row: Row) -> ClosedCall:
         late_charge=row[9],
         late_absorbed=row[10],
         draws=tuple(map(Draw, row[11], row[12])),
-        raised=raised(row[13]),
-        admitted_at=utc(row[14]),
-        dimensions=Dimensions(*row[15:22]),
+        admitted_at=utc(row[13]),
+        dimensions=Dimensions(*row[14:21]),
         usage=Usage(
-            input_tokens=row[22],
-            cached_tokens=row[23],
-            cache_write_tokens=row[24],
-            output_tokens=row[25],
-            reasoning_tokens=row[26],
+            input_tokens=row[21],
+            cached_tokens=row[22],
+            cache_write_tokens=row[23],
+            output_tokens=row[24],
+            reasoning_tokens=row[25],
         ),
-        admit_fingerprint=row[27],
-        settle_fingerprint=row[28],
+        admit_fingerprint=row[26],
+        settle_fingerprint=row[27],
+        user=row[28],
+        run=row[29],
+        tags=row[30] or {},
     )
 
 
@@ -121,23 +128,30 @@ def key(row: Row) -> KeyFacts:
     return KeyFacts(*row)
 
 
-def raised(value: object) -> tuple[Raised, ...]:
-    """The counters that a hold raised, as stored."""
-    return () if value is None else msgspec.convert(value, tuple[Raised, ...])
+def raised(flat: list[int] | None) -> tuple[Raised, ...]:
+    """The counters that a hold raised, as stored: four numbers each."""
+    return () if flat is None else tuple(map(Raised, *[iter(flat)] * 4))
 
 
 def limits(row: Row) -> ScopeLimits:
     """A row of ``read_limits``."""
-    _, kind, scope_id, rules, windows = row
-    return ScopeLimits(
-        kind=ScopeKind(kind),
-        id=scope_id,
-        rules={Period(p): Rule(Period(p), Nanos(m)) for p, m in rules.items()},
-        windows={
-            Period(p): [msgspec.convert(window, Window) for window in kept]
-            for p, kept in windows.items()
-        },
-    )
+    organization_id, kind, ref, rules, flat = row
+    windows: dict[int, list[Window]] = {}
+    numbers = iter(flat)
+    for rule, *figures in zip(*[numbers] * _WINDOW_NUMBERS, strict=True):
+        windows.setdefault(rule, []).append(Window(*figures))
+    return ScopeLimits(organization_id, ScopeKind(kind), ref, rules_of(rules), windows)
+
+
+@lru_cache(maxsize=1 << 14)
+def rules_of(text: str) -> tuple[Rule, ...]:
+    """The rules of a scope as stored; they change seldom and are read with every batch."""
+    return _rules_decoder.decode(text)
+
+
+_rules_decoder: Final = msgspec.json.Decoder(tuple[Rule, ...])
+_WINDOW_NUMBERS: Final = 6
+"""The rule's number, then the window's five."""
 
 
 def utc(instant: datetime) -> datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 from uuid import UUID
@@ -12,7 +13,7 @@ import msgspec
 from farebox.ledger.grants import Grant
 from farebox.ledger.holds import Hold
 from farebox.ledger.journal import Posting
-from farebox.ledger.limits import ScopeLimits
+from farebox.ledger.limits import Rule, ScopeLimits
 from farebox.ledger.organizations import Organization
 from farebox.ledger.state import (
     Changes,
@@ -25,7 +26,7 @@ from farebox.ledger.state import (
     RollupDelta,
     RollupKey,
 )
-from farebox.storage.arrays import flags, instants, numbers, storable, texts, uuids
+from farebox.storage.arrays import flags, instants, literals, numbers, storable, texts, uuids
 from farebox.storage.sql import queries
 
 Statement = tuple[str, str, tuple[str, ...], int]
@@ -113,13 +114,25 @@ def _grants(rows: list[Grant]) -> tuple[str, ...]:
 
 def _limits(rows: list[ScopeLimits]) -> tuple[str, ...]:
     return (
-        # Only organisations have limits so far: their scope is themselves.
-        uuids(s.id for s in rows),
+        uuids(s.organization_id for s in rows),
+        numbers(s.number for s in rows),
         texts(s.kind for s in rows),
-        uuids(s.id for s in rows),
-        texts(json_text({p: r.maximum for p, r in s.rules.items()}) for s in rows),
-        texts(json_text(s.windows) for s in rows),
+        texts(s.ref for s in rows),
+        texts(_rules_text(s.rules) for s in rows),
+        literals(numbers(_flat(s)) for s in rows),
     )
+
+
+@lru_cache(maxsize=1 << 14)
+def _rules_text(rules: tuple[Rule, ...]) -> str:
+    return json_text(rules)
+
+
+def _flat(scope: ScopeLimits) -> Iterator[int]:
+    """The windows of a scope, six numbers each."""
+    for rule, kept in scope.windows.items():
+        for window in kept:
+            yield from (rule, window.start, window.end, window.used, window.held, window.told)
 
 
 def _new_holds(rows: list[NewHold]) -> tuple[str, ...]:
@@ -135,7 +148,7 @@ def _new_holds(rows: list[NewHold]) -> tuple[str, ...]:
         numbers(h.amount for h in holds),
         numbers(h.unsecured for h in holds),
         *_earmarks(holds),
-        _raised(holds),
+        *_raised(holds),
         instants(h.admitted_at for h in holds),
         instants(h.latest_end for h in holds),
         uuids(d.project_id for d in dims),
@@ -147,6 +160,7 @@ def _new_holds(rows: list[NewHold]) -> tuple[str, ...]:
         texts(d.endpoint for d in dims),
         texts(h.fingerprint.hex() for h in holds),
         numbers(h.output_limit for h in holds),
+        numbers(h.tokens for h in holds),
         texts(a.user for a in about),
         texts(a.run for a in about),
         texts(a.priority for a in about),
@@ -156,7 +170,7 @@ def _new_holds(rows: list[NewHold]) -> tuple[str, ...]:
         flags(c.streamed for c in commands),
         uuids(c.price_id for c in commands),
         uuids(c.upstream_account_id for c in commands),
-        texts(numbers((c.fixed, c.output_price, c.output_min, c.output_max)) for c in commands),
+        literals(numbers((c.fixed, c.output_price, c.output_min, c.output_max)) for c in commands),
         numbers(row.available_before for row in rows),
         texts(json_text(row.limits) if row.limits else None for row in rows),
     )
@@ -168,9 +182,10 @@ def _holds(rows: list[Hold]) -> tuple[str, ...]:
         numbers(h.amount for h in rows),
         numbers(h.unsecured for h in rows),
         *_earmarks(rows),
-        _raised(rows),
+        *_raised(rows),
+        numbers(h.tokens for h in rows),
         numbers(h.steps for h in rows),
-        texts(
+        literals(
             None
             if (p := h.progress) is None
             else numbers((p.metered, p.cost, p.input_tokens, p.output_tokens))
@@ -181,13 +196,22 @@ def _holds(rows: list[Hold]) -> tuple[str, ...]:
 
 def _earmarks(rows: list[Hold]) -> tuple[str, str]:
     return (
-        texts(uuids(mark.grant_id for mark in h.earmarks) for h in rows),
-        texts(numbers(mark.amount for mark in h.earmarks) for h in rows),
+        literals(uuids(mark.grant_id for mark in h.earmarks) for h in rows),
+        literals(numbers(mark.amount for mark in h.earmarks) for h in rows),
     )
 
 
-def _raised(rows: list[Hold]) -> str:
-    return texts(json_text(h.raised) if h.raised else None for h in rows)
+def _raised(rows: list[Hold]) -> tuple[str, str]:
+    """The scopes by themselves, for a batch to find their counters by; and all of it."""
+    return (
+        literals(numbers(item.scope for item in h.raised) if h.raised else None for h in rows),
+        literals(
+            numbers(number for i in h.raised for number in (i.scope, i.rule, i.start, i.amount))
+            if h.raised
+            else None
+            for h in rows
+        ),
+    )
 
 
 def _closings(rows: list[Closing]) -> tuple[str, ...]:
@@ -211,10 +235,9 @@ def _closings(rows: list[Closing]) -> tuple[str, ...]:
         uuids(e.price_id for e in endings),
         *_usage(calls),
         *_lines(endings),
-        texts(uuids(draw.grant_id for draw in c.draws) for c in calls),
-        texts(numbers(draw.amount for draw in c.draws) for c in calls),
+        literals(uuids(draw.grant_id for draw in c.draws) for c in calls),
+        literals(numbers(draw.amount for draw in c.draws) for c in calls),
         texts(None if (f := c.settle_fingerprint) is None else f.hex() for c in calls),
-        texts(json_text(c.raised) if c.raised else None for c in calls),
     )
 
 
@@ -234,8 +257,8 @@ def _late(rows: list[LateChange]) -> tuple[str, ...]:
         texts(e.reason or "late" for e in endings),
         *_usage(calls),
         *_lines(endings),
-        texts(uuids(draw.grant_id for draw in c.draws) for c in calls),
-        texts(numbers(draw.amount for draw in c.draws) for c in calls),
+        literals(uuids(draw.grant_id for draw in c.draws) for c in calls),
+        literals(numbers(draw.amount for draw in c.draws) for c in calls),
         texts(None if (f := c.settle_fingerprint) is None else f.hex() for c in calls),
         texts(c.dimensions.lane for c in calls),
         uuids(e.price_id for e in endings),
@@ -257,9 +280,9 @@ def _usage(calls: list[ClosedCall]) -> tuple[str, ...]:
 def _lines(rows: Sequence[Ending]) -> tuple[str, ...]:
     return (
         texts(texts(line.unit for line in row.lines) for row in rows),
-        texts(numbers(line.quantity for line in row.lines) for row in rows),
-        texts(numbers(line.price for line in row.lines) for row in rows),
-        texts(numbers(line.amount for line in row.lines) for row in rows),
+        literals(numbers(line.quantity for line in row.lines) for row in rows),
+        literals(numbers(line.price for line in row.lines) for row in rows),
+        literals(numbers(line.amount for line in row.lines) for row in rows),
     )
 
 
@@ -306,7 +329,7 @@ def _postings(rows: list[Posting]) -> tuple[str, ...]:
         texts(p.kind for p in rows),
         instants(p.at for p in rows),
         texts(texts(p.accounts) for p in rows),
-        texts(numbers(p.amounts) for p in rows),
+        literals(numbers(p.amounts) for p in rows),
         uuids(p.grant_id for p in rows),
         uuids(p.call_id for p in rows),
         numbers(p.first_sequence for p in rows),

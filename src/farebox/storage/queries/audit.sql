@@ -125,16 +125,28 @@ FULL JOIN posted p ON p.grant_id = coalesce(g.id, d.grant_id, e.grant_id)
 ORDER BY g.sequence
 
 -- name: limits
-SELECT organization_id, scope_kind, scope_id, rules, windows
+SELECT organization_id, kind, ref, rules::text, windows
 FROM scope_limit WHERE organization_id = %(organization_id)s
 
--- name: charged_between
-SELECT coalesce(sum(charge_nanos), 0)::bigint FROM call
+-- name: used_between
+SELECT coalesce(sum(charge_nanos), 0)::bigint,
+       coalesce(sum(input_tokens + output_tokens), 0)::bigint, count(*)
+FROM call
 WHERE organization_id = %(organization_id)s AND admitted_at >= %(start)s AND admitted_at < %(end)s
+  AND (%(model)s = '' OR model = %(model)s OR starts_with(model, %(prefix)s))
+  AND CASE %(kind)s
+      WHEN 'project' THEN project_id::text = %(ref)s WHEN 'key' THEN key_id::text = %(ref)s
+      WHEN 'feature' THEN feature = %(ref)s WHEN 'environment' THEN environment = %(ref)s
+      WHEN 'user' THEN user_ref = %(ref)s WHEN 'run' THEN run_ref = %(ref)s
+      WHEN 'tag' THEN
+          tags ->> split_part(%(ref)s, '=', 1) = substr(%(ref)s, strpos(%(ref)s, '=') + 1)
+      ELSE true END
 
 -- name: holds
 SELECT h.call_id, h.amount_nanos, h.unsecured_nanos, h.earmark_nanos, h.raised, h.admitted_at,
-       h.latest_end, EXISTS (SELECT FROM call c WHERE c.id = h.call_id)
+       h.latest_end, EXISTS (SELECT FROM call c WHERE c.id = h.call_id), h.project_id, h.key_id,
+       h.feature, h.environment, h.model, h.lane, h.endpoint, h.tokens, h.user_ref, h.run_ref,
+       h.tags
 FROM hold h WHERE h.organization_id = %(organization_id)s ORDER BY h.call_id
 
 -- name: unequal_ranges

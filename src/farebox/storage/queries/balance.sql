@@ -29,8 +29,9 @@ SELECT id, organization_id, sequence, source, amount_nanos, remaining_nanos, res
 FROM credit_grant WHERE id = %s
 
 -- name: read_limits
-SELECT organization_id, scope_kind, scope_id, rules, windows
-FROM scope_limit WHERE organization_id = %s ORDER BY scope_kind, scope_id
+-- Defaults of a kind (an empty reference) come before its scopes.
+SELECT organization_id, kind, ref, rules::text, windows
+FROM scope_limit WHERE organization_id = %s ORDER BY kind, ref
 
 -- name: list_postings
 -- Newest first.

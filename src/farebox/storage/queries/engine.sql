@@ -34,8 +34,22 @@ FROM credit_grant WHERE NOT has_money
   AND (id = ANY($1::uuid[]) OR organization_id = ANY($2::uuid[]) AND repaid_nanos > 0)
 
 -- name: read_limits
-SELECT organization_id, scope_kind, scope_id, rules, windows
-FROM scope_limit WHERE organization_id = ANY($1::uuid[])
+-- Of the scopes that new calls are counted under and of those that open holds have raised, and the
+-- defaults of every kind.
+WITH named AS (
+    SELECT organization_id, number FROM unnest($1::uuid[], $2::bigint[])
+        AS t (organization_id, number)
+    UNION
+    SELECT h.organization_id, number FROM hold h, unnest(h.raised_scopes) AS t (number)
+    WHERE h.call_id = ANY($3::uuid[])
+)
+SELECT s.organization_id, s.kind, s.ref, s.rules::text, s.windows
+FROM named n
+JOIN scope_limit s ON s.organization_id = n.organization_id AND s.number = n.number
+WHERE s.ref <> ''
+UNION ALL
+SELECT s.organization_id, s.kind, s.ref, s.rules::text, s.windows
+FROM scope_limit s WHERE s.organization_id = ANY($4::uuid[]) AND s.ref = ''
 
 -- name: read_keys
 SELECT k.id, k.organization_id, k.project_id, k.expires_at, k.revoked_at, p.archived_at
@@ -44,35 +58,54 @@ FROM api_key k JOIN project p ON p.id = k.project_id WHERE k.id = ANY($1::uuid[]
 -- name: read_holds
 SELECT call_id, organization_id, node_id, epoch, amount_nanos, unsecured_nanos, earmark_grants,
        earmark_nanos, raised, admitted_at, latest_end, project_id, key_id, feature, environment,
-       model, lane, endpoint, fingerprint, output_limit, steps, progress
+       model, lane, endpoint, fingerprint, output_limit, tokens, user_ref, run_ref, tags, steps,
+       progress
 FROM hold WHERE call_id = ANY($1::uuid[])
 
 -- name: read_holds_of
 SELECT call_id, organization_id, node_id, epoch, amount_nanos, unsecured_nanos, earmark_grants,
        earmark_nanos, raised, admitted_at, latest_end, project_id, key_id, feature, environment,
-       model, lane, endpoint, fingerprint, output_limit, steps, progress
+       model, lane, endpoint, fingerprint, output_limit, tokens, user_ref, run_ref, tags, steps,
+       progress
 FROM hold WHERE organization_id = ANY($1::uuid[])
 
 -- name: read_closed
 SELECT id, organization_id, sequence, state, held_nanos, charge_nanos, absorbed_nanos, owed_nanos,
-       cost_nanos, late_charge_nanos, late_absorbed_nanos, draw_grants, draw_nanos, raised,
-       admitted_at, project_id, key_id, feature, environment, model, lane, endpoint, input_tokens,
-       cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, admit_fingerprint,
-       settle_fingerprint
+       cost_nanos, late_charge_nanos, late_absorbed_nanos, draw_grants, draw_nanos, admitted_at,
+       project_id, key_id, feature, environment, model, lane, endpoint, input_tokens, cached_tokens,
+       cache_write_tokens, output_tokens, reasoning_tokens, admit_fingerprint, settle_fingerprint,
+       user_ref, run_ref, tags
 FROM call WHERE id = ANY($1::uuid[])
 
 -- name: read_money_commands
 SELECT organization_id, id, fingerprint FROM money_command WHERE id = ANY($1::uuid[])
 
--- name: read_charged_since
--- What calls admitted since an instant have been charged: whole hours from the rollup, and the
--- calls of the first hour where the window begins inside one (zones with half hours).
-SELECT (SELECT coalesce(sum(charge_nanos), 0) FROM rollup_hour
-        WHERE organization_id = $1::uuid AND hour >= $2::timestamptz)::bigint
-     + (SELECT coalesce(sum(charge_nanos), 0) FROM call
-        WHERE organization_id = $1::uuid
-          AND admitted_at >= $3::timestamptz AND admitted_at < $2::timestamptz
-          AND ended_at >= $3::timestamptz)::bigint
+-- name: read_used
+-- What the calls of a scope, admitted in a window, have used: money, tokens and calls. Whole hours
+-- come from the rollup where it knows the scope; $4 is the first of them, and where it does not,
+-- the window's end, so that every call is read by itself.
+SELECT coalesce(sum(u.money), 0)::bigint, coalesce(sum(u.tokens), 0)::bigint,
+       coalesce(sum(u.calls), 0)::bigint
+FROM (
+    SELECT charge_nanos, input_tokens + output_tokens, calls FROM rollup_hour
+    WHERE organization_id = $1::uuid AND hour >= $4::timestamptz AND hour < $5::timestamptz
+      AND CASE $2::text WHEN 'project' THEN project_id::text = $3::text
+          WHEN 'key' THEN key_id::text = $3::text WHEN 'feature' THEN feature = $3::text
+          WHEN 'environment' THEN environment = $3::text ELSE true END
+      AND (model = $6::text OR $6::text = '' OR $7::text <> '' AND starts_with(model, $7::text))
+    UNION ALL
+    SELECT charge_nanos, input_tokens + output_tokens, 1 FROM call
+    WHERE organization_id = $1::uuid AND admitted_at >= $8::timestamptz
+      AND admitted_at < least($4::timestamptz, $5::timestamptz) AND ended_at >= $8::timestamptz
+      AND CASE $2::text WHEN 'project' THEN project_id::text = $3::text
+          WHEN 'key' THEN key_id::text = $3::text WHEN 'feature' THEN feature = $3::text
+          WHEN 'environment' THEN environment = $3::text WHEN 'user' THEN user_ref = $3::text
+          WHEN 'run' THEN run_ref = $3::text
+          WHEN 'tag' THEN tags ->> split_part($3::text, '=', 1)
+              = substr($3::text, strpos($3::text, '=') + 1)
+          ELSE true END
+      AND (model = $6::text OR $6::text = '' OR $7::text <> '' AND starts_with(model, $7::text))
+) AS u (money, tokens, calls)
 
 -- name: write_organizations
 UPDATE organization o SET
@@ -110,44 +143,48 @@ FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::
           expired, refunded, effective_at, expires_at, state, repays, reference)
 
 -- name: write_limits
-INSERT INTO scope_limit (organization_id, scope_kind, scope_id, rules, windows)
-SELECT t.organization_id, t.kind, t.id, t.rules::jsonb, t.windows::jsonb
-FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[])
-    AS t (organization_id, kind, id, rules, windows)
-ON CONFLICT (organization_id, scope_kind, scope_id)
+INSERT INTO scope_limit (organization_id, number, kind, ref, rules, windows)
+SELECT t.organization_id, t.number, t.kind, t.ref, t.rules::json, t.windows::bigint[]
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
+    AS t (organization_id, number, kind, ref, rules, windows)
+ON CONFLICT (organization_id, number)
 DO UPDATE SET rules = excluded.rules, windows = excluded.windows
 
 -- name: insert_holds
 INSERT INTO hold (call_id, organization_id, node_id, epoch, amount_nanos, unsecured_nanos,
-    earmark_grants, earmark_nanos, raised, admitted_at, latest_end, project_id, key_id, feature,
-    environment, model, lane, endpoint, fingerprint, output_limit, user_ref, run_ref, priority,
-    tags, client_request_id, retry_count, streamed, price_id, upstream_account_id, ceiling,
-    available_before_nanos, limit_figures)
+    earmark_grants, earmark_nanos, raised_scopes, raised, admitted_at, latest_end, project_id,
+    key_id, feature, environment, model, lane, endpoint, fingerprint, output_limit, tokens,
+    user_ref, run_ref, priority, tags, client_request_id, retry_count, streamed, price_id,
+    upstream_account_id, ceiling, available_before_nanos, limit_figures)
 SELECT t.call_id, t.organization_id, t.node_id, t.epoch, t.amount, t.unsecured,
-    t.earmark_grants::uuid[], t.earmark_nanos::bigint[], t.raised::jsonb, t.admitted_at,
-    t.latest_end, t.project_id, t.key_id, t.feature, t.environment, t.model, t.lane, t.endpoint,
-    decode(t.fingerprint, 'hex'), t.output_limit, t.user_ref, t.run_ref, t.priority, t.tags::jsonb,
-    t.client_request_id, t.retry_count, t.streamed, t.price_id, t.upstream_account_id,
-    t.ceiling::bigint[], t.available_before, t.limit_figures::jsonb
+    t.earmark_grants::uuid[], t.earmark_nanos::bigint[], t.raised_scopes::bigint[],
+    t.raised::bigint[], t.admitted_at, t.latest_end, t.project_id, t.key_id, t.feature,
+    t.environment, t.model, t.lane, t.endpoint, decode(t.fingerprint, 'hex'), t.output_limit,
+    t.tokens, t.user_ref, t.run_ref, t.priority, t.tags::jsonb, t.client_request_id, t.retry_count,
+    t.streamed, t.price_id, t.upstream_account_id, t.ceiling::bigint[], t.available_before,
+    t.limit_figures::jsonb
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[], $6::bigint[], $7::text[],
-            $8::text[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::uuid[], $13::uuid[],
-            $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::bigint[],
-            $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::int[], $27::boolean[],
-            $28::uuid[], $29::uuid[], $30::text[], $31::bigint[], $32::text[])
+            $8::text[], $9::text[], $10::text[], $11::timestamptz[], $12::timestamptz[],
+            $13::uuid[], $14::uuid[], $15::text[], $16::text[], $17::text[], $18::text[],
+            $19::text[], $20::text[], $21::bigint[], $22::bigint[], $23::text[], $24::text[],
+            $25::text[], $26::text[], $27::text[], $28::int[], $29::boolean[], $30::uuid[],
+            $31::uuid[], $32::text[], $33::bigint[], $34::text[])
     AS t (call_id, organization_id, node_id, epoch, amount, unsecured, earmark_grants,
-          earmark_nanos, raised, admitted_at, latest_end, project_id, key_id, feature, environment,
-          model, lane, endpoint, fingerprint, output_limit, user_ref, run_ref, priority, tags,
-          client_request_id, retry_count, streamed, price_id, upstream_account_id, ceiling,
-          available_before, limit_figures)
+          earmark_nanos, raised_scopes, raised, admitted_at, latest_end, project_id, key_id, feature,
+          environment, model, lane, endpoint, fingerprint, output_limit, tokens, user_ref, run_ref,
+          priority, tags, client_request_id, retry_count, streamed, price_id, upstream_account_id,
+          ceiling, available_before, limit_figures)
 
 -- name: write_holds
 UPDATE hold h SET
     amount_nanos = t.amount, unsecured_nanos = t.unsecured,
     earmark_grants = t.earmark_grants::uuid[], earmark_nanos = t.earmark_nanos::bigint[],
-    raised = t.raised::jsonb, steps = t.steps, progress = t.progress::bigint[]
-FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::int[],
-            $8::text[])
-    AS t (call_id, amount, unsecured, earmark_grants, earmark_nanos, raised, steps, progress)
+    raised_scopes = t.raised_scopes::bigint[], raised = t.raised::bigint[], tokens = t.tokens,
+    steps = t.steps, progress = t.progress::bigint[]
+FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
+            $8::bigint[], $9::int[], $10::text[])
+    AS t (call_id, amount, unsecured, earmark_grants, earmark_nanos, raised_scopes, raised, tokens,
+          steps, progress)
 WHERE h.call_id = t.call_id
 
 -- name: close_holds
@@ -157,11 +194,11 @@ WITH closing AS (
             $6::bigint[], $7::int[], $8::text[], $9::boolean[], $10::bigint[], $11::bigint[],
             $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::bigint[], $17::bigint[],
             $18::bigint[], $19::bigint[], $20::bigint[], $21::text[], $22::text[], $23::text[],
-            $24::text[], $25::text[], $26::text[], $27::text[], $28::text[])
+            $24::text[], $25::text[], $26::text[], $27::text[])
     AS t (call_id, sequence, state, lane, ended_at, latency_ms, http_status, reason, estimated,
           held, charge, absorbed, owed, cost, price_id, input_tokens, cached_tokens,
           cache_write_tokens, output_tokens, reasoning_tokens, line_units, line_quantities,
-          line_prices, line_nanos, draw_grants, draw_nanos, fingerprint, raised)
+          line_prices, line_nanos, draw_grants, draw_nanos, fingerprint)
 ), ended AS (
     DELETE FROM hold h USING closing c WHERE h.call_id = c.call_id RETURNING h.*
 )
@@ -170,7 +207,7 @@ INSERT INTO call (id, organization_id, project_id, key_id, sequence, state, feat
     streamed, admitted_at, ended_at, latency_ms, http_status, reason, estimated, held_nanos,
     charge_nanos, absorbed_nanos, owed_nanos, cost_nanos, upstream_account_id, price_id,
     input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, line_units,
-    line_quantities, line_prices, line_nanos, draw_grants, draw_nanos, raised, output_limit,
+    line_quantities, line_prices, line_nanos, draw_grants, draw_nanos, output_limit,
     ceiling, available_before_nanos, limit_figures, admit_fingerprint, settle_fingerprint)
 SELECT h.call_id, h.organization_id, h.project_id, h.key_id, c.sequence, c.state, h.feature,
     h.environment, h.user_ref, h.run_ref, h.priority, h.tags, h.client_request_id, h.retry_count,
@@ -179,7 +216,7 @@ SELECT h.call_id, h.organization_id, h.project_id, h.key_id, c.sequence, c.state
     c.cost, h.upstream_account_id, coalesce(c.price_id::uuid, h.price_id), c.input_tokens,
     c.cached_tokens, c.cache_write_tokens, c.output_tokens, c.reasoning_tokens,
     c.line_units::text[], c.line_quantities::bigint[], c.line_prices::bigint[],
-    c.line_nanos::bigint[], c.draw_grants::uuid[], c.draw_nanos::bigint[], c.raised::jsonb,
+    c.line_nanos::bigint[], c.draw_grants::uuid[], c.draw_nanos::bigint[],
     h.output_limit, h.ceiling, h.available_before_nanos, h.limit_figures, h.fingerprint,
     decode(c.fingerprint, 'hex')
 FROM ended h JOIN closing c ON c.call_id = h.call_id

@@ -25,7 +25,7 @@ RETURNING id, name, currency, zone, active, billing_mode, floor_nanos, on_overru
     created_at
 
 -- name: count_limits
-SELECT count(*) FROM scope_limit WHERE organization_id = %s AND rules <> '{}'::jsonb
+SELECT count(*) FROM scope_limit WHERE organization_id = %s AND json_array_length(rules) > 0
 
 -- name: list_organizations
 SELECT id, name, currency, zone, active, billing_mode, floor_nanos, on_overrun, on_lapse, created_at

@@ -1,0 +1,43 @@
+"""What limits tell: each threshold once per window, whoever crosses it (BUD-06, BUD-07).
+
+The highest threshold told is part of the window's counter, written in the same transaction as the
+use that reached it: concurrent traffic, restarts and retries cannot tell it twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from farebox.ledger.limits import Micros, instant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from farebox.ledger.books import Books
+    from farebox.ledger.counters import Standing
+
+_PERCENT: Final = 100
+
+
+def tell_thresholds(books: Books, limits: Iterable[Standing]) -> None:
+    """Leave word of every threshold that use has reached and nobody was told of."""
+    for each in limits:
+        window = each.window
+        for percent in sorted(each.rule.thresholds):
+            if percent > window.told and window.used * _PERCENT >= percent * each.maximum:
+                window.told = percent
+                books.counters.touch(each.scope)
+                books.tell(
+                    "limit_threshold",
+                    scope_kind=each.scope.kind,
+                    scope_ref=each.scope.ref,
+                    measure=each.rule.measure,
+                    period=each.rule.period,
+                    effect=each.rule.effect,
+                    models=each.rule.models,
+                    window_start=instant(Micros(window.start)).isoformat(),
+                    percent=str(percent),
+                    used=str(window.used),
+                    maximum=str(each.maximum),
+                    owner=each.rule.owner,
+                )

@@ -1,0 +1,101 @@
+"""Refusals for lack of room under a limit: which one, its figures, and what helps.
+
+A budget's refusal is final until somebody acts or the window turns; a rate's says when to try
+again; what only open calls hold may wait in order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from farebox.kit.money import Nanos, format_amount
+from farebox.ledger.commands import Refused
+from farebox.ledger.counters import Amounts, Standing, limit_figures
+from farebox.ledger.limits import RATES, Measure, Period
+from farebox.ledger.scopes import ScopeKind
+
+if TYPE_CHECKING:
+    from farebox.ledger.books import Books
+
+RATE_LIMIT_EXCEEDED: Final = "rate_limit_exceeded"
+"""The code of every limit that lets the call through when it is sent again a little later."""
+
+_BUDGET_WORDS: Final = {
+    Measure.MONEY: "spend",
+    Measure.TOKENS: "token",
+    Measure.CALLS: "call",
+}
+_PERIOD_WORDS: Final = {
+    Period.MINUTE: "per-minute",
+    Period.UTC_DAY: "per-day",
+    Period.DAY: "daily",
+    Period.WEEK: "weekly",
+    Period.MONTH: "monthly",
+    Period.TOTAL: "total",
+}
+
+
+def refuse_limit(books: Books, each: Standing, asked: Amounts, own: Amounts) -> Refused:
+    """The refusal of a call that does not fit under a limit.
+
+    Args:
+        books: The organisation's.
+        each: The limit, with its window.
+        asked: What the call would hold.
+        own: What the call holds already: it cannot wait for that to come back.
+    """
+    measure, window = each.rule.measure, each.window
+    fits_alone = window.used + own.of(measure) + asked.of(measure) <= each.maximum
+    is_rate = each.rule.period in RATES or measure is Measure.PARALLEL
+    # A rate's holds come back too late for its window; calls in parallel end soon.
+    by_holds = fits_alone and each.rule.period not in RATES
+    if is_rate:
+        code = RATE_LIMIT_EXCEEDED
+    elif by_holds:
+        code = "balance_held"
+    else:
+        code = f"{each.scope.kind}_{_BUDGET_WORDS[measure]}_limit_exceeded"
+    return Refused(
+        code=code,
+        message=_message(each, asked),
+        needed=Nanos(asked.money),
+        available=books.available,
+        held=Nanos(window.held) if measure is Measure.MONEY else books.held,
+        limit=limit_figures(each),
+        blocked_by_holds=by_holds,
+    )
+
+
+def _message(each: Standing, asked: Amounts) -> str:
+    measure, figures = each.rule.measure, limit_figures(each)
+    whose = f"The {each.scope.kind}'s"
+    if each.scope.kind not in _BY_ID:
+        whose = f"The {each.scope.kind} {each.scope.ref}'s"
+    if measure is Measure.PARALLEL:
+        return (
+            f"{whose} limit is {each.maximum} calls at a time, and {figures.held} are running; "
+            "try again when one has ended."
+        )
+    kind = "" if measure is Measure.MONEY else f" {_BUDGET_WORDS[measure]}"
+    models = f" for {each.rule.models}" if each.rule.models else ""
+    needs = (
+        ""
+        if measure is Measure.CALLS
+        else f", and this call needs up to {_show(each, asked.of(measure))}"
+    )
+    resets = "" if figures.resets_at is None else f" It resets at {figures.resets_at.isoformat()}."
+    return (
+        f"{whose} {_PERIOD_WORDS[each.rule.period]}{kind} limit{models} is "
+        f"{_show(each, each.maximum)}: {_show(each, figures.used)} used, "
+        f"{_show(each, figures.held)} held by open calls{needs}.{resets}"
+    )
+
+
+_BY_ID: Final = frozenset({ScopeKind.ORGANIZATION, ScopeKind.PROJECT, ScopeKind.KEY})
+"""Scopes whose reference says nothing to a person."""
+
+
+def _show(each: Standing, amount: int) -> str:
+    if each.rule.measure is Measure.MONEY:
+        return format_amount(Nanos(amount))
+    return f"{amount:,} {each.rule.measure}"

@@ -1,0 +1,244 @@
+"""Limits in the plain model: which of them bind a call, and what its windows have counted.
+
+What is kept is what was asked for and when, and what has been told; every figure is summed anew
+from the list of calls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from farebox.ledger.commands import SetLimit
+from farebox.ledger.limits import Effect, Measure, Period
+from tests.support.ledger_model_facts import Call, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from uuid import UUID
+
+KEPT = timedelta(days=35)
+RATES = {Period.MINUTE, Period.UTC_DAY}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+Tail = tuple[Measure, Period, Effect, str]
+"""What tells the limits of one scope apart."""
+
+
+@dataclass(frozen=True)
+class Cap:
+    """A limit as it was asked for."""
+
+    asked: SetLimit
+    since: datetime
+    """Calls admitted earlier are not counted."""
+
+    @property
+    def is_hard(self) -> bool:
+        return self.asked.effect is Effect.HARD
+
+    def maximum(self, now: datetime) -> int:
+        c = self.asked
+        if c.raised_to is not None and (c.raised_until is None or now < c.raised_until):
+            return c.raised_to
+        assert c.maximum is not None
+        return c.maximum
+
+    def means(self, model: str) -> bool:
+        names = self.asked.models
+        return model.startswith(names[:-1]) if names.endswith("*") else names in {"", model}
+
+
+@dataclass(frozen=True)
+class Span:
+    """One limit of one scope in one window of time."""
+
+    place: Place
+    cap: Cap
+    start: datetime
+    end: datetime
+
+    @property
+    def key(self) -> tuple[Place, Tail, datetime]:
+        return (self.place, tail(self.cap.asked), self.start)
+
+
+class Caps:
+    """The limits of one organisation."""
+
+    def __init__(self, org_id: UUID, zone: str, calls: Mapping[UUID, Call]) -> None:
+        self.org_id = org_id
+        self.zone = zone
+        self.calls = calls
+        self.caps: dict[Place, dict[Tail, Cap]] = {}
+        self.resumed: dict[tuple[Place, Tail], datetime] = {}
+        """From when a default counts a scope that has had a limit of its own."""
+        self.forgotten: set[tuple[Place, Tail, datetime]] = set()
+        self.told: dict[tuple[Place, Tail, datetime], int] = {}
+
+    # --- what there is ------------------------------------------------------------------------
+
+    def place(self, c: SetLimit) -> Place:
+        kind = c.scope_kind.value
+        return (kind, self.org_id.hex if kind == "organization" else c.scope_ref)
+
+    def in_force(self, place: Place) -> dict[Tail, Cap]:
+        """A scope's own limits, and each default that nothing of its own stands in for."""
+        defaults = {
+            kind: replace(cap, since=max(cap.since, self.resumed.get((place, kind), EPOCH)))
+            for kind, cap in self.caps.get((place[0], ""), {}).items()
+        }
+        return {**defaults, **self.caps.get(place, {})}
+
+    def span(self, place: Place, cap: Cap, at: datetime) -> Span:
+        start, end = bounds(cap.asked.period, at, self.zone)
+        return Span(place, cap, max(start, cap.since), end)
+
+    def spans(self, places: Iterable[Place], model: str, at: datetime) -> list[Span]:
+        """The limits that count a call admitted at an instant, with the windows it is in."""
+        found = [
+            self.span(place, cap, at)
+            for place in places
+            for cap in self.in_force(place).values()
+            if cap.means(model) and cap.since <= at
+        ]
+        return [span for span in found if span.key not in self.forgotten]
+
+    def spans_of(self, call: Call) -> list[Span]:
+        return self.spans(call.places, call.asked.dimensions.model, call.at)
+
+    # --- what it comes to ---------------------------------------------------------------------
+
+    def inside(self, span: Span) -> list[Call]:
+        return [
+            call
+            for call in self.calls.values()
+            if span.start <= call.at < span.end
+            and span.place in call.places
+            and span.cap.means(call.asked.dimensions.model)
+        ]
+
+    def used(self, span: Span) -> int:
+        if span.cap.asked.measure is Measure.PARALLEL:
+            return 0
+        return sum(call.uses.of(span.cap.asked.measure) for call in self.inside(span))
+
+    def held(self, span: Span) -> int:
+        return sum(call.holds.of(span.cap.asked.measure) for call in self.inside(span))
+
+    def left(self, span: Span, now: datetime) -> int:
+        return span.cap.maximum(now) - self.used(span) - self.held(span)
+
+    def least_left(self, spans: Iterable[Span], measure: Measure, now: datetime) -> int | None:
+        """What the tightest hard limit of a measure leaves; None where there is none."""
+        lefts = [
+            self.left(span, now)
+            for span in spans
+            if span.cap.is_hard and span.cap.asked.measure is measure
+        ]
+        return min(lefts, default=None)
+
+    def shows(self, span: Span, now: datetime) -> dict[str, object]:
+        """The figures of a limit, as refusals and records carry them."""
+        asked = span.cap.asked
+        return {
+            "scope_kind": span.place[0],
+            "scope_id": span.place[1],
+            "period": asked.period.value,
+            "maximum": span.cap.maximum(now),
+            "used": self.used(span),
+            "held": self.held(span),
+            "resets_at": None if asked.period is Period.TOTAL else span.end,
+            "measure": asked.measure.value,
+            "effect": asked.effect.value,
+            "models": asked.models,
+            "owner": asked.owner,
+        }
+
+    # --- what happens -------------------------------------------------------------------------
+
+    def set(self, c: SetLimit, now: datetime) -> bool:
+        """Set, change or remove a limit; whether there was one."""
+        place, mine = self.place(c), tail(c)
+        is_default = place[1] == ""
+        was = self.caps.setdefault(place, {}).pop(mine, None)
+        start = now if is_default else bounds(c.period, now, self.zone)[0]
+        if c.maximum is not None:
+            self.caps[place][mine] = Cap(c, start if was is None else was.since)
+        elif was is not None:
+            self.resumed[place, mine] = start
+        if (was is None) != (c.maximum is None):
+            # Another limit than before counts this window now, and has told nothing.
+            self.forgotten = {key for key in self.forgotten if key[:2] != (place, mine)}
+            self.told = {key: done for key, done in self.told.items() if key[:2] != (place, mine)}
+        return was is not None
+
+    def has(self, c: SetLimit) -> bool:
+        return tail(c) in self.caps.get(self.place(c), {})
+
+    def forget(self, span: Span, now: datetime) -> None:
+        """As a window begins with its first call, those that nothing can reach are forgotten."""
+        if self.inside(span):
+            return
+        cap, keep = span.cap, KEPT
+        if cap.asked.period in RATES:
+            keep = timedelta(0)
+        for old in self.inside(replace(span, start=cap.since, end=now)):
+            past = self.span(span.place, cap, old.at)
+            if past.end + keep <= now and self.held(past) == 0:
+                self.forgotten.add(past.key)
+
+    def tell(self, call: Call, now: datetime) -> list[dict[str, str]]:
+        """The thresholds that a call's use has reached and nobody was told of."""
+        told = []
+        for span in self.spans_of(call):
+            asked, used, maximum = span.cap.asked, self.used(span), span.cap.maximum(now)
+            for percent in sorted(set(asked.thresholds)):
+                if percent > self.told.get(span.key, 0) and used * 100 >= percent * maximum:
+                    self.told[span.key] = percent
+                    told.append(
+                        {
+                            "scope_kind": span.place[0],
+                            "scope_ref": span.place[1],
+                            "measure": asked.measure.value,
+                            "period": asked.period.value,
+                            "effect": asked.effect.value,
+                            "models": asked.models,
+                            "window_start": span.start.isoformat(),
+                            "percent": str(percent),
+                            "used": str(used),
+                            "maximum": str(maximum),
+                            "owner": asked.owner,
+                        }
+                    )
+        return told
+
+
+def tail(c: SetLimit) -> Tail:
+    """Which limit of its scope is meant."""
+    return (c.measure, c.period, c.effect, c.models)
+
+
+@lru_cache(maxsize=1 << 14)
+def bounds(period: Period, at: datetime, zone: str) -> tuple[datetime, datetime]:
+    """The window of an instant: the last beginning that is not after it, and the next one."""
+    if period is Period.TOTAL:
+        return EPOCH, NEVER
+    if period in RATES:
+        length = timedelta(minutes=1) if period is Period.MINUTE else timedelta(days=1)
+        start = EPOCH + (at - EPOCH) // length * length
+        return start, start + length
+    around = {Period.DAY: 2, Period.WEEK: 9, Period.MONTH: 33}[period]
+    begins = []
+    for days in range(-around, around + 1):
+        day = at.astimezone(UTC).date() + timedelta(days=days)
+        first = {Period.DAY: True, Period.WEEK: day.weekday() == 0, Period.MONTH: day.day == 1}
+        if first[period]:
+            # Of two midnights the first, of none the instant at which the clocks skip it.
+            midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone))
+            begins.append(midnight.astimezone(UTC))
+    return max(b for b in begins if b <= at), min(b for b in begins if b > at)
