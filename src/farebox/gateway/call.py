@@ -25,9 +25,11 @@ from farebox.gateway.desk import (
     logger,
     patiently,
 )
+from farebox.gateway.http import Headers
 from farebox.gateway.metering import estimated_usage, prompt_tokens
 from farebox.gateway.openai_errors import away, charge_pending, invalid_request, refused
 from farebox.gateway.pricing import Priced, price
+from farebox.gateway.rate_headers import rate_headers
 from farebox.gateway.sales import Offer
 from farebox.kit.errors import FareboxError, InvalidInputError, RefusedError, UnavailableError
 from farebox.kit.ids import format_id
@@ -74,6 +76,8 @@ class Call:
         self.offer: Offer = self._offer()
         self.ceiling: Ceiling = self._ceiling()
         self.output_limit = 0
+        self.rates: Headers = []
+        """What the call's rate limits leave, as headers of its answer."""
         self.started_at = desk.monotonic()
         self.response: UpstreamResponse | None = None
         self.aborted = False
@@ -105,6 +109,8 @@ class Call:
         desk.metrics.admission.observe(desk.monotonic() - self.started_at)
         if isinstance(result, Admitted):
             self.output_limit = result.output_limit
+            if result.rates:
+                self.rates = rate_headers(result.rates, result.admitted_at)
             self._money = _Money.HELD
             desk.running[self.id] = self
             self._timer = asyncio.get_running_loop().call_later(

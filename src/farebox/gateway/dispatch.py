@@ -52,7 +52,7 @@ def answer_headers(call: Call, response: UpstreamResponse) -> Headers:
     """Headers of an answer that comes from upstream."""
     kept = dict(response.headers)
     headers = [(name, kept[name]) for name in _FORWARDED if name in kept]
-    return [*headers, ("x-request-id", call.request_id)]
+    return [*headers, ("x-request-id", call.request_id), *call.rates]
 
 
 async def dispatch(call: Call, headers: Mapping[str, str]) -> UpstreamResponse | Answer:

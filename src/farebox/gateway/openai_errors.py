@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Final
 
 from farebox.gateway.http import Answer, Headers, json_answer
+from farebox.gateway.rate_headers import rate_headers
 from farebox.ledger.commands import Refused
 
 RETRY_AFTER_HELD_SECONDS: Final = 2
@@ -170,13 +171,14 @@ def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
     """
     if refusal.code in _KEY_MESSAGES:
         return wrong_key(refusal.code)
-    if refusal.blocked_by_holds:
+    if refusal.blocked_by_holds or refusal.retry_after_seconds is not None:
+        seconds = refusal.retry_after_seconds or RETRY_AFTER_HELD_SECONDS
         return GatewayError(
             429,
             refusal.message,
             kind="rate_limit_error",
-            code="balance_held",
-            headers=[("retry-after", str(RETRY_AFTER_HELD_SECONDS))],
+            code=refusal.code,
+            headers=[("retry-after", str(seconds)), *rate_headers(refusal.rates, None)],
         )
     if refusal.code == "organization_suspended":
         return GatewayError(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Final
 
+from msgspec import structs
+
 from farebox.kit.money import UNITS_PER_PRICE, Nanos, format_amount
 from farebox.ledger.commands import (
     Admit,
@@ -31,6 +33,7 @@ from farebox.ledger.counters import (
     token_room,
 )
 from farebox.ledger.holds import Dimensions, Hold
+from farebox.ledger.limits import RATES, LimitFigures
 from farebox.ledger.scopes import scopes_of
 from farebox.ledger.state import ClosedCall, NewHold
 from farebox.ledger.turning_away import refuse_limit
@@ -57,7 +60,7 @@ def admit(books: Books, command: Admit) -> Result:
     amounts = Amounts(amount, command.input_tokens + output_tokens)
     refusal = unaffordable(books, amounts, limits)
     if refusal is not None:
-        return refusal
+        return refusal if refusal.limit is None else structs.replace(refusal, rates=_rates(limits))
     before, figures = books.available, tuple(map(limit_figures, limits))
     earmarks, unsecured = books.earmark(amount)
     hold = Hold(
@@ -81,7 +84,7 @@ def admit(books: Books, command: Admit) -> Result:
     )
     books.holds[hold.call_id] = hold
     books.changes.new_holds.append(NewHold(hold, command, before, figures))
-    return _admitted(books, hold)
+    return _admitted(books, hold, rates=_rates(limits))
 
 
 def extend(books: Books, command: Extend) -> Result:
@@ -180,7 +183,9 @@ def unaffordable(
             return refused
         blocked = refused
     for each in limits:
-        if each.refuses and amounts.of(each.rule.measure) > each.left:
+        asked = amounts.of(each.rule.measure)
+        # A running call that asks for none of what a lowered limit counts is not in its way.
+        if each.refuses and asked > each.left and (asked or own is NOTHING):
             refused = refuse_limit(books, each, amounts, own)
             if not refused.blocked_by_holds:
                 return refused
@@ -227,14 +232,22 @@ def _admitted_before(books: Books, command: Admit) -> Result | None:
     return _admitted(books, hold, exists=True)
 
 
-def _admitted(books: Books, hold: Hold, *, exists: bool = False) -> Admitted:
+def _admitted(
+    books: Books, hold: Hold, *, exists: bool = False, rates: tuple[LimitFigures, ...] = ()
+) -> Admitted:
     return Admitted(
         held=hold.amount,
         output_limit=hold.output_limit,
         available=books.available,
         admitted_at=hold.admitted_at,
         exists=exists,
+        rates=rates,
     )
+
+
+def _rates(limits: list[Standing]) -> tuple[LimitFigures, ...]:
+    """The rate limits of a call, for the headers of its answer."""
+    return tuple(limit_figures(each) for each in limits if each.rule.period in RATES)
 
 
 def _stale_epoch() -> Refused:

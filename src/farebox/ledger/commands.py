@@ -7,6 +7,7 @@ names the field that differs (ENGINE.md, "Idempotency").
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
@@ -17,6 +18,7 @@ import msgspec
 
 from farebox.kit.errors import InvalidInputError
 from farebox.kit.money import AMOUNT_NANOS_MAX, UNITS_PER_PRICE, Nanos, price_up
+from farebox.kit.texts import storable
 from farebox.ledger.grants import Source
 from farebox.ledger.holds import CallState, Dimensions
 from farebox.ledger.limits import Effect, LimitFigures, Measure, Period
@@ -280,6 +282,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     """Available after the hold."""
     admitted_at: datetime
     exists: bool = False
+    rates: tuple[LimitFigures, ...] = ()
+    """The rate limits of the call, this call counted."""
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True):
@@ -324,6 +328,10 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     limit: LimitFigures | None = None
     blocked_by_holds: bool = False
     """Posted money could pay; only open holds stand in the way, so it may wait in order."""
+    retry_after_seconds: int | None = None
+    """For a rate: when its window ends, rounded up."""
+    rates: tuple[LimitFigures, ...] = ()
+    """For a rate: all rate limits of the call, without this call."""
 
 
 Result = Admitted | Closed | Granted | Done | Refused
@@ -416,9 +424,26 @@ def _check_limit(command: SetLimit) -> None:
             "thresholds",
             f"must be at most {THRESHOLDS_MAX} percentages from 1 to {THRESHOLD_PERCENT_MAX}",
         )
+    _check_scope(command)
     for name in ("scope_ref", "models", "owner"):
-        if len(getattr(command, name)) > NAME_CHARACTERS_MAX:
+        text = getattr(command, name)
+        if len(text) > NAME_CHARACTERS_MAX:
             raise InvalidInputError(name, f"must have at most {NAME_CHARACTERS_MAX} characters")
+        if storable(text) != text:
+            raise InvalidInputError(name, "has a character that no database keeps")
+
+
+_ID: Final = re.compile("[0-9a-f]{32}")
+
+
+def _check_scope(command: SetLimit) -> None:
+    kind, ref = command.scope_kind, command.scope_ref
+    if not ref or kind is ScopeKind.ORGANIZATION:
+        return
+    if kind in {ScopeKind.PROJECT, ScopeKind.KEY} and not _ID.fullmatch(ref):
+        raise InvalidInputError("scope_ref", f"must be the id of a {kind}, as 32 hex digits")
+    if kind is ScopeKind.TAG and "=" not in ref[1:]:
+        raise InvalidInputError("scope_ref", "must look like team=search")
 
 
 def _check_admit(command: Admit) -> None:

@@ -169,7 +169,7 @@ class Counters:
             found += [
                 Standing(scope, item.scope, rule, item.rule, window, rule.maximum_at(self._now))
                 for window in scope.windows.get(item.rule, ())
-                if window.start == item.start
+                if window.start == item.start >= rule.since
             ]
         return found
 

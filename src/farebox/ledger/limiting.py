@@ -24,6 +24,7 @@ from farebox.ledger.limits import (
     micros,
     rule_number,
     window_bounds,
+    window_of,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _count_from_now(books: Books, scope: ScopeLimits, rule: Rule) -> None:
     window = Window(start=start, end=end, used=0, held=0)
     scope.windows[rule.number] = [window]
     if rule.measure is not Measure.PARALLEL:
-        window.used = books.state.used.get((scope.number, rule.number), 0)
+        window.used = books.state.used.get((scope.number, rule.number, start), 0)
         for call, model, used in books.counted:
             if _counts(books, scope, rule, window, call, model):
                 window.used += used.of(rule.measure)
@@ -112,7 +113,12 @@ def _counts(
 
 def _remove(books: Books, scope: ScopeLimits, rule: Rule) -> None:
     """Take a limit's counters off its scope and the open holds; a default in its place stays."""
-    if rule.number in books.counters.rules_of(scope):
+    default = books.counters.rules_of(scope).get(rule.number)
+    if default is not None:
+        kept = scope.windows.get(rule.number, ())
+        if window_of(kept, default, micros(books.now)) is None:
+            # It was set after the window began, and counts what came since.
+            _count_from_now(books, scope, default)
         return
     scope.windows.pop(rule.number, None)
     for hold in list(books.holds.values()):

@@ -125,6 +125,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         """Its number within a scope: the same for a default and for what stands in its place."""
         return rule_number(self.measure, self.period, self.effect, self.models)
 
+    @property
+    def since(self) -> Micros:
+        """Windows that begin earlier are not this rule's."""
+        return ALWAYS_START if self.counts_from is None else micros(self.counts_from)
+
     def maximum_at(self, now: datetime) -> int:
         """What holds at an instant, a temporary raise included."""
         if self.raised_to is not None and (self.raised_until is None or now < self.raised_until):
@@ -144,7 +149,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 def rule_number(measure: str, period: str, effect: str, models: str) -> int:
     """A positive 63-bit number of what a rule is; one scope has one of each."""
     text = f"{measure}\0{period}\0{effect}\0{models}"
-    digest = sha256(text.encode(errors="surrogatepass")).digest()
+    digest = sha256(text.encode()).digest()
     return int.from_bytes(digest[:8]) >> 1
 
 
@@ -176,9 +181,8 @@ class ScopeLimits(msgspec.Struct):
 
 def window_of(kept: Iterable[Window], rule: Rule, at: Micros) -> Window | None:
     """The window that an instant lies in, if it has been counted since the rule counts."""
-    since = 0 if rule.counts_from is None else micros(rule.counts_from)
     for window in kept:
-        if since <= window.start <= at < window.end:
+        if rule.since <= window.start <= at < window.end:
             return window
     return None
 
@@ -189,9 +193,7 @@ def window_bounds(rule: Rule, now: datetime, zone: str) -> tuple[Micros, Micros]
     It begins no earlier than the rule counts.
     """
     start, end = _period_bounds(rule.period, now, zone)
-    if rule.counts_from is not None:
-        start = Micros(max(start, micros(rule.counts_from)))
-    return start, end
+    return max(start, rule.since), end
 
 
 def _period_bounds(period: Period, now: datetime, zone: str) -> tuple[Micros, Micros]:
@@ -215,7 +217,7 @@ def _period_bounds(period: Period, now: datetime, zone: str) -> tuple[Micros, Mi
 def drop_old(kept: list[Window], rule: Rule, now: Micros) -> None:
     """Forget windows that nothing can reach any more; a rate's as soon as it has passed."""
     keep = 0 if rule.period in RATES else WINDOW_KEPT // _MICROSECOND
-    kept[:] = [w for w in kept if w.held > 0 or w.end + keep > now]
+    kept[:] = [w for w in kept if w.start >= rule.since and (w.held > 0 or w.end + keep > now)]
 
 
 def micros(instant: datetime) -> Micros:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from farebox.kit.texts import storable
+
 if TYPE_CHECKING:
     from uuid import UUID
 
@@ -51,8 +53,11 @@ class Scope(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=1 << 16)
 def scope_number(kind: str, ref: str) -> int:
-    """A positive 63-bit number of a scope; two of one organisation never meet in practice."""
-    digest = sha256(f"{kind}\0{ref}".encode(errors="surrogatepass")).digest()
+    """A positive 63-bit number of a scope; two of one organisation never meet in practice.
+
+    It is that of the reference as the database keeps it: the same before and after.
+    """
+    digest = sha256(f"{kind}\0{storable(ref)}".encode()).digest()
     return int.from_bytes(digest[:8]) >> 1
 
 
@@ -72,7 +77,10 @@ def scopes_of(
     run: str,
     tags: Mapping[str, str],
 ) -> Iterator[tuple[ScopeKind, str]]:
-    """Every scope that a call is counted under; what it does not name is none."""
+    """Every scope that a call is counted under, each once; what it does not name is none.
+
+    A tag whose name has an equals sign in it is none either: ``a=b=c`` is the tag ``a``.
+    """
     yield ScopeKind.ORGANIZATION, organization_id.hex
     yield ScopeKind.PROJECT, dimensions.project_id.hex
     yield ScopeKind.KEY, dimensions.key_id.hex
@@ -85,4 +93,5 @@ def scopes_of(
     if run:
         yield ScopeKind.RUN, run
     for name, value in tags.items():
-        yield ScopeKind.TAG, f"{name}={value}"
+        if "=" not in name:
+            yield ScopeKind.TAG, f"{name}={value}"

@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Final
 from farebox.kit.money import Nanos, format_amount
 from farebox.ledger.commands import Refused
 from farebox.ledger.counters import Amounts, Standing, limit_figures
-from farebox.ledger.limits import RATES, Measure, Period
+from farebox.ledger.limits import ALWAYS_END, RATES, Measure, Micros, Period, micros
 from farebox.ledger.scopes import ScopeKind
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from farebox.ledger.books import Books
 
 RATE_LIMIT_EXCEEDED: Final = "rate_limit_exceeded"
 """The code of every limit that lets the call through when it is sent again a little later."""
+
+MICROS_PER_SECOND: Final = 1_000_000
+
+PARALLEL_RETRY_SECONDS: Final = 2
+"""Nobody knows when a running call will end; as long as one may wait in order."""
 
 _BUDGET_WORDS: Final = {
     Measure.MONEY: "spend",
@@ -47,8 +54,9 @@ def refuse_limit(books: Books, each: Standing, asked: Amounts, own: Amounts) -> 
     measure, window = each.rule.measure, each.window
     fits_alone = window.used + own.of(measure) + asked.of(measure) <= each.maximum
     is_rate = each.rule.period in RATES or measure is Measure.PARALLEL
-    # A rate's holds come back too late for its window; calls in parallel end soon.
-    by_holds = fits_alone and each.rule.period not in RATES
+    # A rate's holds come back too late for its window; admitted calls count whatever becomes of
+    # them; calls in parallel end soon.
+    by_holds = fits_alone and each.rule.period not in RATES and measure is not Measure.CALLS
     if is_rate:
         code = RATE_LIMIT_EXCEEDED
     elif by_holds:
@@ -63,7 +71,15 @@ def refuse_limit(books: Books, each: Standing, asked: Amounts, own: Amounts) -> 
         held=Nanos(window.held) if measure is Measure.MONEY else books.held,
         limit=limit_figures(each),
         blocked_by_holds=by_holds,
+        retry_after_seconds=_seconds_until(window.end, books.now) if is_rate else None,
     )
+
+
+def _seconds_until(end: Micros, now: datetime) -> int:
+    """Whole seconds, rounded up: whoever comes back then finds the next window."""
+    if end == ALWAYS_END:
+        return PARALLEL_RETRY_SECONDS
+    return max(1, -((micros(now) - end) // MICROS_PER_SECOND))
 
 
 def _message(each: Standing, asked: Amounts) -> str:

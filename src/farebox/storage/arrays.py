@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from farebox.kit.texts import storable
+
 _HEX: Final = "%032x"
 _ODD: Final = re.compile(r'[\x00"\\\ud800-\udfff]')
 """What cannot stand in a quoted element as it is."""
@@ -40,7 +42,7 @@ def instants(values: Iterable[datetime | None]) -> str:
 def texts(values: Iterable[str | None]) -> str:
     """A literal of texts.
 
-    What PostgreSQL cannot store becomes the replacement character (:func:`storable`).
+    What PostgreSQL cannot store becomes the replacement character (``kit.texts.storable``).
     """
     return "{" + ",".join(["NULL" if v is None else _quoted(v) for v in values]) + "}"
 
@@ -48,22 +50,6 @@ def texts(values: Iterable[str | None]) -> str:
 def literals(values: Iterable[str | None]) -> str:
     """A literal of literals that need no quoting inside: of numbers, or of UUIDs."""
     return "{" + ",".join(["NULL" if v is None else f'"{v}"' for v in values]) + "}"
-
-
-def storable(text: str) -> str:
-    """The text as PostgreSQL can store it.
-
-    NUL and halves of surrogate pairs become the replacement character: a client's odd label must
-    not reject a batch of money.
-    """
-    if "\x00" in text:
-        text = text.replace("\x00", "\ufffd")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _quoted(text: str) -> str:

@@ -14,10 +14,10 @@ from typing import Final
 import psycopg
 
 from farebox.kit.errors import FareboxError, IncompatibleError
+from farebox.kit.texts import storable
 from farebox.ledger.commands import AnyCommand, Result
 from farebox.ledger.decide import decide
 from farebox.operations.batches import BatchRejectedError, BatchStoreLostError, BatchUnsettledError
-from farebox.storage.arrays import storable
 from farebox.storage.connecting import Connector
 from farebox.storage.exchange import Exchange
 from farebox.storage.loading import load

@@ -28,11 +28,11 @@ from farebox.ledger.commands import (
 )
 from farebox.ledger.counters import Amounts
 from farebox.ledger.holds import CallState
-from farebox.ledger.limits import Measure, Rule, instant, window_bounds
+from farebox.ledger.limits import Measure, Rule, ScopeLimits, instant, window_bounds
 from farebox.ledger.scopes import EVERY, ScopeKind, scope_number, scopes_of
 from farebox.ledger.state import ClosedCall, OrganizationState, State
 from farebox.storage import rows
-from farebox.storage.arrays import instants, numbers, storable, uuids
+from farebox.storage.arrays import instants, numbers, uuids
 from farebox.storage.exchange import Exchange, Row
 from farebox.storage.sql import queries
 
@@ -203,45 +203,61 @@ async def _load_used(
     """What the current window of a scope has used, for limits that begin in its middle."""
     for command in commands:
         mine = state.organizations.get(command.organization_id)
-        if not isinstance(command, SetLimit) or mine is None or _needs_no_count(command):
+        if not isinstance(command, SetLimit) or mine is None:
             continue
         engine_time = max(now, mine.organization.last_time)
-        rule = Rule(
-            measure=command.measure,
-            period=command.period,
-            effect=command.effect,
-            models=command.models,
-            maximum=0,
-        )
-        begin, close = window_bounds(rule, engine_time, mine.organization.zone)
-        start, end = instant(begin), instant(close)
-        first_hour = hour_start(start)
-        if first_hour < start:
-            first_hour += timedelta(hours=1)
-        scope = command.scope
-        is_prefix = rule.models.endswith("*")
-        questions = _Questions(exchange)
-        questions.ask(
-            "read_used",
-            mine.organization.id.hex,
-            scope.kind,
-            str(UUID(scope.ref)) if scope.kind in _REFERENCES else storable(scope.ref),
-            _instant(first_hour if scope.kind in _ROLLED_UP else end),
-            _instant(end),
-            "" if is_prefix else storable(rule.models),
-            storable(rule.models[:-1]) if is_prefix else "",
-            _instant(start),
-        )
-        ((money, tokens, calls),) = (await questions.answers())["read_used"]
-        used = Amounts(money, tokens, calls).of(rule.measure)
-        mine.used[scope.number, rule.number] = used
+        for rule in beginning(command, mine.limits):
+            start, end = window_bounds(rule, engine_time, mine.organization.zone)
+            key = (command.scope.number, rule.number, start)
+            mine.used[key] = await _used(exchange, command, rule, instant(start), instant(end))
 
 
-def _needs_no_count(command: SetLimit) -> bool:
-    """A limit that goes, counts open calls only, or begins when it is set."""
-    return (
-        command.maximum is None or command.measure is Measure.PARALLEL or command.scope.ref == EVERY
+def beginning(command: SetLimit, limits: Iterable[ScopeLimits]) -> Iterator[Rule]:
+    """The rules that a command may begin in the middle of their windows.
+
+    The limit that it sets; and the default that stands in its place again when it is removed, where
+    that was set after the window began. A limit of open calls needs no past, a default has none.
+    """
+    if command.measure is Measure.PARALLEL or command.scope.ref == EVERY:
+        return
+    own = Rule(
+        measure=command.measure,
+        period=command.period,
+        effect=command.effect,
+        models=command.models,
+        maximum=command.maximum or 0,
     )
+    if command.maximum is not None:
+        yield own
+    for scope in limits:
+        default = scope.rule(own.number) if scope.is_default else None
+        if default is not None and scope.kind is command.scope.kind:
+            yield default
+
+
+async def _used(
+    exchange: Exchange, command: SetLimit, rule: Rule, start: datetime, end: datetime
+) -> int:
+    """What the calls of a scope, admitted in a window, have used in the rule's measure."""
+    first_hour = hour_start(start)
+    if first_hour < start:
+        first_hour += timedelta(hours=1)
+    scope = command.scope
+    is_prefix = rule.models.endswith("*")
+    questions = _Questions(exchange)
+    questions.ask(
+        "read_used",
+        command.organization_id.hex,
+        scope.kind,
+        str(UUID(scope.ref)) if scope.kind in _REFERENCES else scope.ref,
+        _instant(first_hour if scope.kind in _ROLLED_UP else end),
+        _instant(end),
+        "" if is_prefix else rule.models,
+        rule.models[:-1] if is_prefix else "",
+        _instant(start),
+    )
+    ((money, tokens, calls),) = (await questions.answers())["read_used"]
+    return Amounts(money, tokens, calls).of(rule.measure)
 
 
 _REFERENCES: Final = frozenset({ScopeKind.PROJECT, ScopeKind.KEY})

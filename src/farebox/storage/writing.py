@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from farebox.kit.texts import storable
 from farebox.ledger.grants import Grant
 from farebox.ledger.holds import Hold
 from farebox.ledger.journal import Posting
@@ -26,7 +27,7 @@ from farebox.ledger.state import (
     RollupDelta,
     RollupKey,
 )
-from farebox.storage.arrays import flags, instants, literals, numbers, storable, texts, uuids
+from farebox.storage.arrays import flags, instants, literals, numbers, texts, uuids
 from farebox.storage.sql import queries
 
 Statement = tuple[str, str, tuple[str, ...], int]

@@ -92,7 +92,7 @@ FROM (
       AND CASE $2::text WHEN 'project' THEN project_id::text = $3::text
           WHEN 'key' THEN key_id::text = $3::text WHEN 'feature' THEN feature = $3::text
           WHEN 'environment' THEN environment = $3::text ELSE true END
-      AND (model = $6::text OR $6::text = '' OR $7::text <> '' AND starts_with(model, $7::text))
+      AND ($6::text IN ('', model) AND starts_with(model, $7::text))
     UNION ALL
     SELECT charge_nanos, input_tokens + output_tokens, 1 FROM call
     WHERE organization_id = $1::uuid AND admitted_at >= $8::timestamptz
@@ -104,7 +104,7 @@ FROM (
           WHEN 'tag' THEN tags ->> split_part($3::text, '=', 1)
               = substr($3::text, strpos($3::text, '=') + 1)
           ELSE true END
-      AND (model = $6::text OR $6::text = '' OR $7::text <> '' AND starts_with(model, $7::text))
+      AND ($6::text IN ('', model) AND starts_with(model, $7::text))
 ) AS u (money, tokens, calls)
 
 -- name: write_organizations
