@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farebox.storage.arrays import flags, instants, numbers, storable, texts, uuids
+from farebox.kit.texts import storable
+from farebox.storage.arrays import flags, instants, numbers, texts, uuids
 
 Read = Callable[[str, str], Any]
 

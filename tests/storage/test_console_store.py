@@ -122,7 +122,9 @@ async def test_a_server_that_is_gone_is_unavailable(store: PostgresConsoleStore,
     with psycopg.connect(admin, autocommit=True) as sql:
         sql.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         sql.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+            " AND backend_type = 'client backend'",
+            (name,),
         )
         try:
             with pytest.raises(UnavailableError):

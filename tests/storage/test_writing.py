@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farebox.kit.money import Nanos
+from farebox.kit.texts import storable
 from farebox.ledger.commands import LineItem
 from farebox.ledger.holds import Dimensions
 from farebox.ledger.limits import Rule
 from farebox.ledger.state import Changes, Event, RollupDelta, RollupKey
-from farebox.storage.arrays import storable
 from farebox.storage.writing import bucket, json_text, statements
 
 TEXTS = st.text(

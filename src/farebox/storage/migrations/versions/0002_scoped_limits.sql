@@ -3,6 +3,60 @@
 -- A scope and a rule are known by numbers that every process computes alike (ledger/scopes.py,
 -- ledger/limits.py); a hold names the counters it raised by them. What was set before, monthly
 -- limits of organisations, is carried over with its counters.
+--
+-- And: the server reads every CHECK of a table anew for each statement that writes to it, a sixth of
+-- the time of a single call. What says something about one column alone becomes a domain, which is
+-- read once per session; what sums columns up stays; what `books check` and the types say anyway goes.
+
+CREATE DOMAIN nanos AS bigint CHECK (VALUE >= 0);
+COMMENT ON DOMAIN nanos IS 'An amount in billionths of the major unit, never below zero.';
+CREATE DOMAIN positive_nanos AS bigint CHECK (VALUE > 0);
+CREATE DOMAIN currency_code AS text CHECK (VALUE ~ '^[A-Z]{3}$');
+CREATE DOMAIN billing_mode AS text CHECK (VALUE IN ('prepaid'));
+CREATE DOMAIN on_overrun AS text CHECK (VALUE IN ('absorb', 'owe'));
+CREATE DOMAIN on_lapse AS text CHECK (VALUE IN ('metered', 'nothing', 'ceiling'));
+CREATE DOMAIN grant_source AS text CHECK (VALUE IN (
+    'free', 'promo', 'grant', 'adjustment', 'business', 'contract', 'purchased'));
+CREATE DOMAIN grant_state AS text CHECK (VALUE IN ('open', 'frozen', 'lost'));
+CREATE DOMAIN call_state AS text CHECK (VALUE IN ('settled', 'released', 'lapsed', 'late'));
+CREATE DOMAIN scope_kind AS text CHECK (VALUE IN (
+    'organization', 'project', 'key', 'user', 'feature', 'environment', 'tag', 'run'));
+
+DO $$
+DECLARE
+    found record;
+BEGIN
+    -- Partitions have their own copies of what their parent was made with.
+    FOR found IN
+        SELECT c.conrelid::regclass AS place, c.conname AS name
+        FROM pg_constraint c
+        WHERE c.contype = 'c' AND c.conname NOT IN ('totals_agree', 'totals_not_negative',
+                'reserved_within_remaining', 'parts_not_negative')
+            AND (c.conrelid IN ('organization'::regclass, 'credit_grant'::regclass,
+                    'hold'::regclass, 'posting'::regclass, 'call'::regclass)
+                OR c.conrelid IN (SELECT inhrelid FROM pg_inherits
+                    WHERE inhparent = 'call'::regclass))
+        ORDER BY c.coninhcount
+    LOOP
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', found.place, found.name);
+    END LOOP;
+END $$;
+
+ALTER TABLE organization
+    ALTER currency TYPE currency_code, ALTER billing_mode TYPE billing_mode,
+    ALTER floor_nanos TYPE nanos, ALTER on_overrun TYPE on_overrun, ALTER on_lapse TYPE on_lapse;
+ALTER TABLE credit_grant
+    ALTER source TYPE grant_source, ALTER state TYPE grant_state,
+    ALTER amount_nanos TYPE positive_nanos,
+    DROP CONSTRAINT parts_not_negative,
+    ADD CONSTRAINT parts_not_negative CHECK (
+        least(repaid_nanos, expired_nanos, refunded_nanos,
+              amount_nanos - remaining_nanos - repaid_nanos - expired_nanos - refunded_nanos) >= 0
+        AND (expires_at > effective_at) IS NOT FALSE);
+ALTER TABLE hold ALTER amount_nanos TYPE nanos, ALTER unsecured_nanos TYPE nanos;
+ALTER TABLE call
+    ALTER state TYPE call_state, ALTER charge_nanos TYPE nanos, ALTER absorbed_nanos TYPE nanos,
+    ALTER owed_nanos TYPE nanos;
 
 CREATE FUNCTION farebox_number(VARIADIC parts text[]) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
     SELECT (('x' || encode(substr(sha256(
@@ -19,11 +73,10 @@ ALTER TABLE scope_limit_before RENAME CONSTRAINT scope_limit_pkey TO scope_limit
 CREATE TABLE scope_limit (
     organization_id uuid NOT NULL REFERENCES organization,
     number bigint NOT NULL,
-    kind text NOT NULL CHECK (kind IN (
-        'organization', 'project', 'key', 'user', 'feature', 'environment', 'tag', 'run')),
+    kind scope_kind NOT NULL,
     ref text NOT NULL,
     rules json NOT NULL,
-    windows bigint[] NOT NULL CHECK (cardinality(windows) % 6 = 0),
+    windows bigint[] NOT NULL,
     PRIMARY KEY (organization_id, number)
 ) WITH (fillfactor = 50);
 CREATE INDEX scope_limit_defaults ON scope_limit (organization_id) WHERE ref = '';
