@@ -108,3 +108,14 @@ def test_every_label_fits_its_column(
 def test_retries(text: str, count: int) -> None:
     """The official clients count their retries; nonsense counts as none (ATT-06)."""
     assert labels({"x-stainless-retry-count": text}).attribution.retry_count == count
+
+
+def test_a_run_within_a_run_is_a_path() -> None:
+    """BUD-12: the runs it is a part of come first, at most sixteen, none without a name."""
+    assert labels({"x-farebox-run": "crawl-17/page-3"}).attribution.run == "crawl-17/page-3"
+    deepest = "/".join("abcdefghijklmnop")
+    assert labels({"x-farebox-run": deepest}).attribution.run == deepest
+    for bad in (f"{deepest}/q", "a//b", "/a", "a/", "/", "a/ /b"):
+        with pytest.raises(GatewayError) as caught:
+            labels({"x-farebox-run": bad})
+        assert (caught.value.status, caught.value.param) == (400, "X-Farebox-Run")

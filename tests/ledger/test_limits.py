@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, product
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farebox.ledger.counters import Counters
+from farebox.ledger.counters import NOTHING, Counters
 from farebox.ledger.limits import (
+    ALWAYS_END,
+    ALWAYS_START,
     WINDOW_KEPT,
+    Effect,
+    Measure,
     Period,
     Rule,
     ScopeLimits,
     Window,
     instant,
     micros,
+    rule_number,
     window_bounds,
 )
 from farebox.ledger.scopes import ScopeKind
@@ -38,6 +43,7 @@ def standing(scope: ScopeLimits, now: datetime, zone: str) -> Window:
     counters = Counters(ORG, [scope], now=now, zone=zone)
     kept = counters.scope(scope.kind, scope.ref)
     (found,) = counters.standing_in(kept)
+    counters.hold([found], NOTHING)
     scope.windows = kept.windows
     return found.window
 
@@ -91,3 +97,85 @@ def test_a_rate_forgets_a_window_when_it_is_over() -> None:
         scope.windows[scope.rules[0].number][0].held = held
         standing(scope, NOON + timedelta(minutes=1), "UTC")
         assert len(scope.windows[scope.rules[0].number]) == 1 + held
+
+
+@pytest.mark.parametrize("period", Period)
+def test_a_rule_that_counts_from_an_instant_begins_its_first_window_there(period: Period) -> None:
+    """BUD-14: a default counts nothing that came before it; its next windows are whole."""
+    began = NOON + timedelta(seconds=7)
+    rule = Rule(period=period, maximum=5, counts_from=began)
+    whole = Rule(period=period, maximum=5)
+    start, end = window_bounds(rule, began, "UTC")
+    assert (start, end) == (micros(began), window_bounds(whole, began, "UTC")[1])
+    if period is not Period.TOTAL:
+        assert window_bounds(rule, instant(end), "UTC") == window_bounds(whole, instant(end), "UTC")
+
+
+def test_windows_from_before_a_rule_counts_are_forgotten() -> None:
+    """BUD-14: a default that was set again never meets its old windows, be calls open in them."""
+    scope = scope_of(Period.MONTH)
+    standing(scope, NOON, "UTC")
+    scope.windows[scope.rules[0].number][0].held = 1
+    later = NOON + timedelta(hours=1)
+    scope.rules = (Rule(period=Period.MONTH, maximum=5, counts_from=later),)
+    assert standing(scope, later, "UTC").start == micros(later)
+    (kept,) = scope.windows[scope.rules[0].number]
+    assert (kept.start, kept.held) == (micros(later), 0)
+
+
+@pytest.mark.parametrize(
+    ("models", "counted", "others"),
+    [
+        ("", ["", "gpt-5", "o3"], []),
+        ("gpt-5", ["gpt-5"], ["", "gpt-5.4", "gpt", "GPT-5"]),
+        ("gpt-5*", ["gpt-5", "gpt-5.4", "gpt-50"], ["", "gpt-", "o3", "a gpt-5"]),
+        ("*", ["", "gpt-5", "o3"], []),
+        ("g*t*", ["g*t-5"], ["gpt", "g"]),
+    ],
+)
+def test_a_rule_names_a_model_or_the_beginning_of_one(
+    models: str, counted: list[str], others: list[str]
+) -> None:
+    """BUD-13: exact, or everything that begins so; no other pattern."""
+    rule = Rule(models=models, maximum=5)
+    assert [rule.counts(name) for name in counted] == [True] * len(counted)
+    assert [rule.counts(name) for name in others] == [False] * len(others)
+
+
+def test_a_temporary_maximum_holds_until_its_instant() -> None:
+    """BUD-16: to the microsecond; without an end it holds on."""
+    rule = Rule(maximum=5, raised_to=9, raised_until=NOON)
+    assert [rule.maximum_at(NOON - MICRO), rule.maximum_at(NOON)] == [9, 5]
+    assert Rule(maximum=5, raised_to=9).maximum_at(NOON) == 9
+    assert Rule(maximum=5, raised_until=NOON).maximum_at(NOON - MICRO) == 5
+
+
+def test_every_rule_of_a_scope_has_a_number_of_its_own() -> None:
+    """BUD-04: what is counted, over what, to what effect and for which models tell them apart."""
+    numbers = [
+        rule_number(*which) for which in product(Measure, Period, Effect, ("", "gpt-5", "gpt-5*"))
+    ]
+    assert len(set(numbers)) == len(numbers)
+    assert all(0 <= number < 2**63 for number in numbers)
+    rule = Rule(
+        measure=Measure.CALLS, period=Period.DAY, effect=Effect.ALERT, models="o3", maximum=1
+    )
+    assert rule.number == rule_number("calls", "day", "alert", "o3")
+    scope = ScopeLimits(ORG, ScopeKind.USER, "ada", (rule,), {})
+    assert scope.rule(rule.number) is rule
+    assert scope.rule(rule_number("calls", "day", "hard", "o3")) is None
+
+
+@given(INSTANTS)
+def test_an_instant_in_microseconds_is_the_same_instant(at: datetime) -> None:
+    """ENGINE "Limits": windows are compared as whole numbers, exactly."""
+    assert instant(micros(at)) == at
+
+
+def test_the_window_of_everything_has_no_outside() -> None:
+    """BUD-12: a total limit's one window holds every instant that can be."""
+    assert window_bounds(Rule(period=Period.TOTAL, maximum=1), NOON, "UTC") == (
+        ALWAYS_START,
+        ALWAYS_END,
+    )
+    assert instant(ALWAYS_END).year == 9999

@@ -36,11 +36,12 @@ from farebox.ledger.commands import (
     SetLimit,
     Settle,
     Usage,
-    check,
 )
 from farebox.ledger.grants import Source
 from farebox.ledger.holds import Dimensions
-from farebox.ledger.limits import Period
+from farebox.ledger.limits import Effect, Measure, Period
+from farebox.ledger.range_checks import check
+from farebox.ledger.scopes import ScopeKind
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.connecting import Connector
 
@@ -51,6 +52,7 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 INPUT_PRICE = 2_500_000_000
 OUTPUT_PRICE = 15_000_000_000
 CENT = 10_000_000
+ODD_NAME = 'odd "\\ %s name'
 
 
 class Tenant:
@@ -122,6 +124,7 @@ class Traffic:
             epoch=self.epoch,
             catalogue_revision=1,
             fixed=Nanos(chance.randrange(CENT)),
+            input_tokens=chance.randrange(3_000),
             output_price=OUTPUT_PRICE,
             output_min=low,
             output_max=low * chance.choice((1, 1, 8)),
@@ -129,8 +132,8 @@ class Traffic:
             dimensions=Dimensions(
                 tenant.project_id,
                 tenant.key_id,
-                chance.choice(("", "search", 'odd "\\ name')),
-                "production",
+                chance.choice(("", "search", ODD_NAME)),
+                chance.choice(("production", "")),
                 chance.choice(("gpt-5.4", "gpt-5.4-mini")),
                 "standard",
                 "chat.completions",
@@ -138,7 +141,11 @@ class Traffic:
             price_id=self.price_id,
             upstream_account_id=self.account_id,
             streamed=chance.random() < 0.5,
-            attribution=Attribution(user="u1", run="r1", tags={"team": "blue"}),
+            attribution=Attribution(
+                user=chance.choice(("u1", "u2", "")),
+                run=chance.choice(("r1", "")),
+                tags=chance.choice(({"team": "blue", ODD_NAME: "a=b"}, {"team": "red"}, {})),
+            ),
         )
 
     def settle(self, tenant: Tenant, call_id: UUID, *, scale: int = 4_000) -> Settle:
@@ -176,7 +183,7 @@ class Traffic:
             (1, self._refund),
             (1, self._dispute),
             (1, self._correct),
-            (1, self._limit),
+            (2, self._limit),
             (1, self._floor),
         )
         weights = [weight for weight, _ in makers]
@@ -206,6 +213,7 @@ class Traffic:
             epoch=call.epoch,
             amount=Nanos(self.chance.randrange(1, CENT)),
             step=self.chance.randint(1, 3),
+            tokens=self.chance.randrange(500),
         )
 
     def _report(self, tenant: Tenant) -> Report:
@@ -272,8 +280,41 @@ class Traffic:
         )
 
     def _limit(self, tenant: Tenant) -> SetLimit:
-        maximum = Nanos(self.chance.randrange(500 * CENT)) if self.chance.random() < 0.8 else None
-        return SetLimit(organization_id=tenant.id, period=Period.MONTH, maximum=maximum)
+        """Wide enough that most calls pass; sometimes the default of a kind, sometimes none."""
+        chance = self.chance
+        kind, ref = chance.choice(
+            (
+                (ScopeKind.ORGANIZATION, ""),
+                (ScopeKind.PROJECT, tenant.project_id.hex),
+                (ScopeKind.KEY, tenant.key_id.hex),
+                (ScopeKind.USER, chance.choice(("u1", "u2"))),
+                (ScopeKind.FEATURE, chance.choice(("search", ODD_NAME))),
+                (ScopeKind.ENVIRONMENT, "production"),
+                (ScopeKind.TAG, chance.choice(("team=blue", "team=red", f"{ODD_NAME}=a=b"))),
+                (ScopeKind.RUN, "r1"),
+            )
+        )
+        measure, most = chance.choice(
+            (
+                (Measure.MONEY, 500 * CENT),
+                (Measure.TOKENS, 300_000),
+                (Measure.CALLS, 100),
+                (Measure.PARALLEL, 30),
+            )
+        )
+        # A few that come again, so that limits are changed, removed and set anew.
+        period = chance.choice((Period.MONTH, Period.MONTH, *Period))
+        return SetLimit(
+            organization_id=tenant.id,
+            scope_kind=kind,
+            scope_ref="" if chance.random() < 0.3 else ref,
+            measure=measure,
+            period=Period.TOTAL if measure is Measure.PARALLEL else period,
+            effect=chance.choice((Effect.HARD, Effect.HARD, Effect.ALERT, Effect.SHADOW)),
+            models=chance.choice(("", "", "gpt-5.4", "gpt-5*")),
+            maximum=chance.randrange(most) if chance.random() < 0.7 else None,
+            thresholds=chance.choice(((), (50, 80, 100))),
+        )
 
     def _floor(self, tenant: Tenant) -> SetFloor:
         return SetFloor(organization_id=tenant.id, floor=Nanos(self.chance.choice((0, 5 * CENT))))

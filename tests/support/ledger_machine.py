@@ -6,15 +6,13 @@ made concrete when their batch is formed, so that examples shrink well and stay 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis import target
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -31,113 +29,53 @@ from farebox.ledger.commands import (
     Dispute,
     DisputeStep,
     ExpireGrants,
-    Extend,
     GrantCredit,
     Lapse,
-    LineItem,
     Refund,
     Refused,
-    Release,
-    Report,
-    SetFloor,
     SetLimit,
     Settle,
     Usage,
 )
-from farebox.ledger.grants import BURN_CLASS, GrantState, Source
-from farebox.ledger.holds import CallState, Dimensions
-from farebox.ledger.journal import Account
+from farebox.ledger.grants import Source
 from farebox.ledger.limits import Period
 from farebox.ledger.organizations import OnLapse, OnOverrun
+from farebox.ledger.scopes import ScopeKind
 from farebox.ledger.state import KeyFacts
-from tests.support.ledger_memory import MemoryLedger, audit
-from tests.support.ledger_model import FAR, Answer, Call, Lot, ModelOrg, World
+from tests.support.ledger_model import ModelOrg
+from tests.support.ledger_model_facts import FAR
+from tests.support.ledger_model_limits import bounds
+from tests.support.ledger_sides import START, Sides
+from tests.support.ledger_wishes import FIRST_KEY, MODES, SMALL, WHO, WISHES, Wish, uuid
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from farebox.ledger.commands import Result
-    from farebox.ledger.state import Decision
-
-START = datetime(2027, 10, 30, 12, tzinfo=UTC)
-ZONES = ("America/New_York", "Asia/Kolkata", "Pacific/Apia", "UTC")
-PRICES = (1_000_000, 300_000, 2_500_000, 0)
+ZONES = (
+    "America/New_York",
+    "Asia/Kolkata",
+    "Pacific/Apia",
+    "UTC",
+    "Atlantic/Azores",  # the clocks go back over midnight a day after the start,
+    "America/Havana",  # here a week after it
+)
 DEBTS = {"dispute", "correct", "floor"}
-KINDS = (
-    *("admit",) * 8,
-    *("settle",) * 6,
-    *("grant",) * 4,
-    *("extend", "late") * 2,
-    *("release", "lapse", "report", "expire", "refund", "dispute", "correct", "limit", "floor"),
-)
 
 
-@dataclass(frozen=True)
-class Wish:
-    """A command in the abstract."""
-
-    kind: str
-    org: int
-    pick: int
-    mode: int
-    n: int
-    when: int
-    time: int = 0
+ZONE_PAIRS = st.tuples(st.sampled_from(ZONES), st.sampled_from(ZONES))
+OVERRUNS = st.tuples(st.sampled_from(OnOverrun), st.just(OnOverrun.ABSORB))
+LAPSES = st.tuples(st.sampled_from(OnLapse), st.sampled_from(OnLapse))
 
 
-MODES = st.integers(0, 3)
-SMALL = st.integers(0, 40)
-WISHES = st.builds(
-    Wish,
-    kind=st.sampled_from(KINDS),
-    org=st.integers(0, 1),
-    pick=st.integers(0, 7),
-    mode=MODES,
-    n=SMALL,
-    when=st.integers(0, 7),
-    time=st.sampled_from([0] * 12 + [2, 3, 5, 6, 7, 8, 9, 10]),
-)
+TRAFFIC = st.tuples(st.sampled_from(("admit", "admit", "end", "end", "turn")), MODES, SMALL)
 
 
-def uuid(number: int) -> UUID:
-    """A small, readable id."""
-    return UUID(int=number)
-
-
-def near(mode: int, n: int, *places: int) -> int:
-    """A small number, or one that lies on or beside a place where something changes."""
-    if mode == 0 or mode > len(places):
-        return n
-    return max(0, places[mode - 1] + n % 3 - 1)
-
-
-class LedgerMachine(RuleBasedStateMachine):
-    """Engine and model side by side."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clock = START
-        self.latest = START
-        self.count = 100
-        self.ledger = MemoryLedger()
-        self.world = World(START)
-        self.done: list[AnyCommand] = []
-        self.over: dict[tuple[UUID, int], int] = {}
-        self.closest = 10**6
-        self.debts: set[UUID] = set()
-        """Organisations where something has happened that may make debt."""
-        self.floors: dict[UUID, int] = {}
-
-    def next_id(self) -> UUID:
-        self.count += 1
-        return uuid(self.count)
+class LedgerMachine(Sides):
+    """Random histories."""
 
     @initialize(
-        zones=st.tuples(st.sampled_from(ZONES), st.sampled_from(ZONES)),
-        overruns=st.tuples(st.sampled_from(OnOverrun), st.just(OnOverrun.ABSORB)),
-        lapses=st.tuples(st.sampled_from(OnLapse), st.sampled_from(OnLapse)),
+        zones=ZONE_PAIRS,
+        overruns=OVERRUNS,
+        lapses=LAPSES,
         without=st.sets(st.sampled_from(sorted({*DEBTS, "limit", "lapse"}))),
-        money=st.booleans(),
+        money=st.sampled_from((0, 41, 41, 10_001)),
     )
     def begin(
         self,
@@ -145,10 +83,21 @@ class LedgerMachine(RuleBasedStateMachine):
         overruns: tuple[OnOverrun, OnOverrun],
         lapses: tuple[OnLapse, OnLapse],
         without: set[str],
-        money: bool,
+        money: int,
     ) -> None:
-        """Two organisations with other zones and policies, two nodes, a key each."""
+        """Histories of little money, with some kinds of commands left out."""
         self.without = without
+        self.open_books(zones, overruns, lapses)
+        wishes = [Wish("grant", i, 0, 0, money - 1, when) for i in range(2) for when in (0, 1)]
+        self.batch(wishes if money else [], when=0)
+
+    def open_books(
+        self,
+        zones: tuple[str, str],
+        overruns: tuple[OnOverrun, OnOverrun],
+        lapses: tuple[OnLapse, OnLapse],
+    ) -> None:
+        """Two organisations with other zones and policies, two nodes, three keys each."""
         for i in range(2):
             org_id = uuid(i + 1)
             self.ledger.add_organization(
@@ -158,15 +107,9 @@ class LedgerMachine(RuleBasedStateMachine):
             model.on_overrun, model.on_lapse = overruns[i].value, lapses[i].value
             if overruns[i] is OnOverrun.OWE:
                 self.debts.add(org_id)
-            self.put_key(KeyFacts(uuid(10 + i), org_id, uuid(20 + i), None, None, None))
+            for key, project in ((10, 20), (40, 20), (50, 60)):
+                self.put_key(KeyFacts(uuid(key + i), org_id, uuid(project + i), None, None, None))
             self.ledger.epochs[uuid(30 + i)] = self.world.epochs[uuid(30 + i)] = 1
-        if money:
-            wishes = [Wish("grant", i, 0, 0, 40, when) for i in range(2) for when in (0, 1)]
-            self.batch(wishes, when=0)
-
-    def put_key(self, key: KeyFacts) -> None:
-        self.ledger.add_key(key)
-        self.world.keys[key.id] = key
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -174,7 +117,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def batch(self, wishes: list[Wish], when: int) -> None:
         """Some commands at once, as one batch."""
         self.pass_time(when)
-        made = [self.make(wish) for wish in wishes if wish.kind not in self.without]
+        made = [self.make(wish) for wish in wishes]
         self.run([command for command in made if command is not None])
 
     @rule(wishes=st.lists(WISHES, min_size=1, max_size=6), when=st.integers(0))
@@ -249,25 +192,73 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: "limit" not in self.without)
     @rule(
         org=st.integers(0, 1),
+        who=WHO,
         mode=MODES,
         n=SMALL,
         after=st.lists(WISHES, max_size=4),
         anew=st.booleans(),
     )
-    def limit_is_set(self, org: int, mode: int, n: int, after: list[Wish], anew: bool) -> None:
-        """A limit near what is used begins, anew or not, amid traffic, and the month turns."""
+    def limit_is_set(
+        self, org: int, who: int, mode: int, n: int, after: list[Wish], anew: bool
+    ) -> None:
+        """A limit near what is used begins, anew or not, amid traffic, and its window turns."""
+        limit = Wish("limit", org, 4, mode, n, 1 + n % 3, who=who)
         if anew:
-            self.try_run(Wish("limit", org, 0, 0, 40, 1))
-            self.try_run(Wish("admit", org, 0, 0, n, 0))
-            self.try_run(Wish("limit", org, 0, 0, 0, 0))
-        wishes = (Wish("settle", org, n, n % 4, n, 0), Wish("limit", org, 0, mode, n, n % 4))
-        made = [self.make(wish) for wish in wishes]
+            self.try_run(replace(limit, mode=0, n=40))
+            self.try_run(Wish("admit", org, 0, 0, n, 0, who=n))
+            self.try_run(replace(limit, when=0))
+        made = [self.make(wish) for wish in (Wish("settle", org, n, n % 4, n, 0), limit)]
         self.run([command for command in made if command is not None])
         for wish in after:
             self.try_run(replace(wish, org=org))
-        self.wait_until(month_end(self.world.orgs[uuid(org + 1)]))
+        self.wait_until(self.end_of(made[-1]))
         for i, wish in enumerate(after):
             self.try_run(replace(wish, org=org, kind=("extend", "settle", "admit")[i % 3], time=0))
+
+    def end_of(self, command: AnyCommand | None) -> datetime:
+        """When the window of a limit that was just set ends; where it does not, the month."""
+        assert isinstance(command, SetLimit)
+        org = self.world.orgs[command.organization_id]
+        period = Period.MONTH if command.period is Period.TOTAL else command.period
+        return bounds(period, org.now, org.caps.zone)[1]
+
+    @precondition(lambda self: "limit" not in self.without)
+    @rule(
+        org=st.integers(0, 1),
+        who=WHO,
+        first=st.sampled_from(("default", "own")),
+        goes=st.sampled_from(("default", "own")),
+        changes=st.lists(st.tuples(MODES, SMALL), min_size=4, max_size=4),
+        traffic=st.lists(st.lists(TRAFFIC, max_size=3), min_size=4, max_size=4),
+    )
+    def default_and_own(
+        self,
+        org: int,
+        who: int,
+        first: str,
+        goes: str,
+        changes: list[tuple[int, int]],
+        traffic: list[list[tuple[str, int, int]]],
+    ) -> None:
+        """A default and a scope's own limit take each other's place while its calls go on."""
+        kind, rest = who % len(ScopeKind), who // len(ScopeKind) // 3
+        second = "own" if first == "default" else "default"
+        script = ((first, 1), (second, 1), (goes, 0), (goes, 1))
+        for (which, when), (mode, n), calls in zip(script, changes, traffic, strict=True):
+            # Enough for calls to get in, or near what is counted already.
+            limit_who = kind + len(ScopeKind) * (3 * rest + (which == "default"))
+            self.try_run(Wish("limit", org, 4, mode, n, when, who=limit_who))
+            for what, mode_of_call, n_of_call in calls:
+                kinds = ("settle", "extend", "lapse", "late", "report", "release")
+                self.try_run(
+                    {
+                        "admit": Wish("admit", org, 0, mode_of_call, n_of_call, n_of_call % 8),
+                        "end": Wish(
+                            kinds[n_of_call % 6], org, n_of_call, mode_of_call, n_of_call, 0
+                        ),
+                        "turn": Wish("expire", org, 0, 0, 0, 0, time=11),
+                    }[what]
+                )
 
     @precondition(lambda self: "correct" not in self.without)
     @rule(
@@ -282,13 +273,13 @@ class LedgerMachine(RuleBasedStateMachine):
         """Debt arises, credit comes now or later, some of it ends before anybody looks."""
         org_id = uuid(org + 1)
         amount = Nanos(1 + debt + max(0, self.world.orgs[org_id].spendable()))
-        command_id = self.next_id()
+        command_id = self.maker.next_id()
         self.run([Correct(organization_id=org_id, command_id=command_id, amount=amount, note="")])
         for source, n, hours in grants:
             begins = self.latest + timedelta(hours=hours)
             credit = GrantCredit(
                 organization_id=org_id,
-                grant_id=self.next_id(),
+                grant_id=self.maker.next_id(),
                 source=source,
                 amount=Nanos(1 + n),
                 effective_at=None if hours <= 0 else begins,
@@ -298,17 +289,6 @@ class LedgerMachine(RuleBasedStateMachine):
         self.wait_until(self.latest + timedelta(hours=debt))
         for wish in between:
             self.try_run(replace(wish, org=org))
-
-    def wait_until(self, instant: datetime) -> None:
-        self.clock = max(self.clock, instant)
-        self.latest = max(self.latest, self.clock)
-
-    def try_run(self, wish: Wish) -> None:
-        """One wish as a batch of its own, if it can be made and is not left out."""
-        self.pass_time(wish.time)
-        command = None if wish.kind in self.without else self.make(wish)
-        if command is not None:
-            self.run([command])
 
     @rule(what=st.integers(0, 5), org=st.integers(0, 1), wishes=st.lists(WISHES, max_size=3))
     def admission_is_barred(self, what: int, org: int, wishes: list[Wish]) -> None:
@@ -325,22 +305,9 @@ class LedgerMachine(RuleBasedStateMachine):
         if what == 5:
             self.fence()
         for wish in wishes:
-            self.try_run(replace(wish, org=org, kind="admit"))
+            self.try_run(replace(wish, org=org, kind="admit", who=wish.who % FIRST_KEY))
         self.put_key(key)
         self.let_admit(org, active=True, revision=1)
-
-    def let_admit(self, org: int, *, active: bool, revision: int) -> None:
-        model, row = self.world.orgs[uuid(org + 1)], self.ledger.organizations[uuid(org + 1)]
-        model.active = row.active = active
-        self.world.revision = revision
-        # The caller rated with the book it knew: the first one.
-        self.ledger.catalogue_revision = revision
-
-    def fence(self) -> None:
-        """Both nodes come back with a new epoch."""
-        for node in (uuid(30), uuid(31)):
-            self.world.epochs[node] += 1
-            self.ledger.epochs[node] += 1
 
     @rule(data=st.data(), split=st.booleans())
     def replay(self, data: st.DataObject, split: bool) -> None:
@@ -401,250 +368,6 @@ class LedgerMachine(RuleBasedStateMachine):
                 changes = [{"amount": command.amount + 1}, {"note": "another"}, {"note": "third"}]
         return structs.replace(command, **changes[what])
 
-    # --- making commands ----------------------------------------------------------------------
-
-    def pass_time(self, when: int) -> None:
-        """Stand still, go on a little or a lot, go back, or to just before or at an edge."""
-        edges = sorted(
-            edge
-            for org in self.world.orgs.values()
-            for edge in [
-                *(lot.end for lot in org.lots.values() if lot.end < FAR),
-                *(lot.start for lot in org.lots.values()),
-                *(c.at + c.asked.latest_end_after for c in org.open_calls()),
-                month_end(org),
-            ]
-            if edge > self.latest
-        )
-        micro = timedelta(microseconds=1)
-        steps = [
-            self.clock,
-            self.clock,
-            self.clock + timedelta(seconds=when % 1000),
-            self.clock + timedelta(hours=when % 50),
-            self.clock - timedelta(hours=when % 50),
-            self.clock + timedelta(days=when % 40),
-            *(
-                [edges[0], edges[0] - micro, edges[0], edges[-1] - micro, edges[-1]]
-                if edges
-                else []
-            ),
-        ]
-        self.clock = steps[when % len(steps)]
-        self.latest = max(self.latest, self.clock)
-
-    def make(self, wish: Wish) -> AnyCommand | None:
-        """The concrete command."""
-        org = self.world.orgs[uuid(wish.org + 1)]
-        makers: dict[str, Callable[[ModelOrg, Wish], AnyCommand]] = {
-            "admit": self.make_admit,
-            "expire": lambda org, _: ExpireGrants(organization_id=org.id),
-            "grant": self.make_grant,
-            "limit": self.make_limit,
-            "floor": lambda org, wish: SetFloor(organization_id=org.id, floor=Nanos(wish.n // 2)),
-            "correct": lambda org, wish: Correct(
-                organization_id=org.id,
-                command_id=self.next_id(),
-                amount=Nanos(1 + near(wish.mode, wish.n, max(0, org.spendable() - 1))),
-                note="",
-            ),
-        }
-        if wish.kind in makers:
-            return makers[wish.kind](org, wish)
-        if wish.kind in {"refund", "dispute"}:
-            lots = list(org.lots.values())
-            return self.make_about_grant(org, wish, lots[wish.pick % len(lots)]) if lots else None
-        late = wish.kind == "late"
-        calls = [
-            (call_id, call)
-            for call_id, call in org.calls.items()
-            if call.state == ("lapsed" if late else "open")
-        ]
-        calls = calls or list(org.calls.items())
-        if not calls:
-            return None
-        call_id, call = calls[wish.pick % len(calls)]
-        return self.make_about_call(org, wish, call_id, call)
-
-    def make_admit(self, org: ModelOrg, wish: Wish) -> Admit:
-        room = org.limit_room(self.world.now)
-        fixed = near(wish.mode, wish.n, org.spendable(), room or 0, org.posted())
-        low = wish.n % 5 if wish.when & 1 else 0
-        named = wish.when & 2
-        node = uuid(30 + wish.pick % 2)
-        return Admit(
-            organization_id=org.id,
-            call_id=self.next_id(),
-            node_id=node,
-            epoch=self.world.epochs[node] - (wish.pick == 6),
-            catalogue_revision=1,
-            fixed=Nanos(0 if wish.when == 5 else max(0, fixed)),
-            output_price=PRICES[wish.n % 4],
-            output_min=low,
-            output_max=low if named else low + wish.n * 3,
-            latest_end_after=timedelta(hours=1 + wish.when * 3),
-            dimensions=Dimensions(
-                project_id=uuid(19 + wish.org + (wish.pick != 4 or wish.n % 8 != 0)),
-                key_id=uuid(10 + (wish.org + (wish.pick == 3 and wish.n % 8 == 0)) % 3),
-                feature="",
-                environment="",
-                model=f"model-{wish.n % 2}",
-                lane="standard",
-                endpoint="chat",
-            ),
-            price_id=uuid(7),
-            upstream_account_id=uuid(8),
-        )
-
-    def make_grant(self, org: ModelOrg, wish: Wish) -> GrantCredit:
-        effective = [None, None, None, timedelta(hours=5), timedelta(days=2), timedelta(days=-3)]
-        lasts = [None, timedelta(hours=3), timedelta(days=1), timedelta(days=33)]
-        start = effective[wish.when % len(effective)]
-        begins = None if start is None else self.clock + start
-        length = lasts[wish.mode]
-        return GrantCredit(
-            organization_id=org.id,
-            grant_id=self.next_id(),
-            source=list(Source)[wish.pick % 7],
-            amount=Nanos(1 + wish.n),
-            effective_at=begins,
-            expires_at=None if length is None else (begins or self.clock) + length,
-            default_expiry=bool(wish.n % 2),
-        )
-
-    def make_limit(self, org: ModelOrg, wish: Wish) -> SetLimit:
-        month = org.month(max(self.clock, org.now))
-        maximum = near(wish.mode, wish.n * 2, org.used(month) + org.held(month), org.posted())
-        return SetLimit(
-            organization_id=org.id,
-            period=Period.MONTH,
-            maximum=None if wish.when == 0 else Nanos(max(0, maximum)),
-        )
-
-    def make_about_grant(self, org: ModelOrg, wish: Wish, lot: Lot) -> AnyCommand:
-        if wish.kind == "refund":
-            return Refund(
-                organization_id=org.id,
-                command_id=self.next_id(),
-                grant_id=lot.id,
-                amount=Nanos(1 + near(wish.mode, wish.n, org.unheld(lot) - 1)),
-                note="",
-            )
-        step = list(DisputeStep)[wish.n % 3]
-        return Dispute(organization_id=org.id, grant_id=lot.id, step=step)
-
-    def make_about_call(
-        self, org: ModelOrg, wish: Wish, call_id: UUID, call: Call
-    ) -> AnyCommand | None:
-        asked, room = call.asked, max(0, org.spendable())
-        who: dict[str, Any] = {"organization_id": org.id, "call_id": call_id}
-        node: dict[str, Any] = {"node_id": asked.node_id, "epoch": asked.epoch}
-        match wish.kind:
-            case "extend":
-                step = call.steps + 1 - (wish.pick == 7)
-                amount = Nanos(1 + near(wish.mode, wish.n, room - 1, org.posted() - 1))
-                return Extend(**who, **node, amount=amount, step=max(1, step))
-            case "settle" | "late":
-                base = call.held if call.state == "open" else call.charge
-                metered = near(wish.mode, wish.n, base, base + room)
-                return Settle(
-                    **who,
-                    metered=Nanos(metered),
-                    cost=Nanos(metered // 2),
-                    lines=(LineItem("token", metered, 1_000_000, Nanos(metered)),),
-                    usage=Usage(output_tokens=metered, input_tokens=wish.n),
-                    lane="flex" if wish.when == 1 else "",
-                )
-            case "release":
-                return Release(**who, reason="nothing")
-            case "report":
-                metered = near(wish.mode, wish.n, call.held, call.held + room)
-                return Report(
-                    **who,
-                    **node,
-                    metered=Nanos(metered),
-                    cost=Nanos(metered),
-                    input_tokens=1,
-                    output_tokens=metered,
-                )
-            case _:
-                return Lapse(**who, **node, reason="unseen")
-
-    # --- checking -----------------------------------------------------------------------------
-
-    def run(self, commands: list[AnyCommand]) -> Decision:
-        """One batch on both sides, compared."""
-        spendable = {org_id: org.spendable() for org_id, org in self.world.orgs.items()}
-        times = {org_id: org.now for org_id, org in self.world.orgs.items()}
-        decision = self.ledger.decide(commands, self.clock)
-        answers = self.world.apply(commands, self.clock)
-        for command, result, answer in zip(commands, decision.results, answers, strict=True):
-            compare_answer(command, result, answer)
-            if not isinstance(result, Refused) and not result.exists:
-                self.note(command)
-        for org_id, model in self.world.orgs.items():
-            # A batch that changes nothing of an organisation does not move its time either.
-            written = any(org.id == org_id for org in decision.changes.organizations)
-            model.now = model.now if written else times[org_id]
-            assert self.ledger.organizations[org_id].last_time == model.now
-            compare_organization(self.ledger, model)
-            self.closest = min(self.closest, abs(model.spendable()))
-            touched = [c for c in commands if c.organization_id == org_id]
-            self.check_limits(org_id, touched)
-        audit(self.ledger)
-        check_earmarks(self.ledger, decision)
-        if len(commands) == 1:
-            self.check_settle(decision, spendable)
-        return decision
-
-    def note(self, command: AnyCommand) -> None:
-        """Remember what may be replayed, and what may make debt."""
-        match command:
-            case Dispute(step=DisputeStep.LOST) | Correct():
-                self.debts.add(command.organization_id)
-            case SetFloor(organization_id=org_id, floor=floor):
-                if floor < self.floors.get(org_id, 0):
-                    self.debts.add(org_id)
-                self.floors[org_id] = floor
-            case _:
-                pass
-        # These say how things shall be from now on; an old one is no replay but a change.
-        if not isinstance(command, Dispute | SetLimit | SetFloor | Report | ExpireGrants | Lapse):
-            self.done.append(command)
-
-    def check_limits(self, org_id: UUID, commands: list[AnyCommand]) -> None:
-        """Used and held never pass a hard limit, unless it was lowered or usage is owed."""
-        org = self.ledger.organizations[org_id]
-        lowered = any(isinstance(c, SetLimit) for c in commands)
-        for limits in self.ledger.limits.values():
-            for rule_ in limits.rules if limits.organization_id == org_id else ():
-                for window in limits.windows[rule_.number]:
-                    key = (org_id, window.start)
-                    over = max(0, window.used + window.held - rule_.maximum)
-                    if not lowered and org.on_overrun is OnOverrun.ABSORB:
-                        assert over <= self.over.get(key, 0), (window, rule_)
-                    self.over[key] = over
-
-    def check_settle(self, decision: Decision, spendable: dict[UUID, int]) -> None:
-        """A call that ends within its hold takes nothing from others and spends free credit first.
-
-        The order can be looked at only after a batch of one: another command may bring free credit.
-        """
-        for closing in decision.changes.closings:
-            call, org = closing.call, self.world.orgs[closing.call.organization_id]
-            draws = [self.ledger.grants[draw.grant_id] for draw in call.draws]
-            if closing.ending.metered <= call.held and all(
-                grant.state is not GrantState.LOST for grant in draws
-            ):
-                # Time may have taken credit away in the same batch, so compare with live figures.
-                before = min(spendable[org.id], org.spendable() + call.charge - call.held)
-                assert org.spendable() >= min(0, before)
-            free = any(
-                BURN_CLASS[lot.asked.source] == 1 and org.unheld(lot) > 0 for lot in org.live()
-            )
-            purchased = any(grant.source is Source.PURCHASED for grant in draws)
-            assert not (free and purchased) or org.id in self.debts, call
-
     @invariant()
     def promise(self) -> None:
         """Charges and open holds never pass credit and floor while nothing made debt."""
@@ -658,112 +381,37 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @override
     def teardown(self) -> None:
-        """Steer towards histories in which money runs out exactly."""
+        """Steer towards histories in which money runs out exactly, and limits decide."""
         if self.done:
             target(-self.closest, label="distance from the boundary")
             target(len(self.ledger.calls), label="calls closed")
-
-    def dump(self) -> object:
-        """All money, without the time of the last look."""
-        ledger = self.ledger
-        return (
-            {i: structs.replace(o, last_time=START) for i, o in ledger.organizations.items()},
-            # A grant that was refunded whole before its beginning is first looked at when named.
-            {i: structs.replace(g, repays=False) for i, g in ledger.grants.items()},
-            {key: (v.rules, v.windows) for key, v in ledger.limits.items()},
-            dict(ledger.holds),
-            dict(ledger.calls),
-            list(ledger.postings),
-            list(ledger.events),
-            set(ledger.commands),
-        )
+            target(self.limited, label="calls under several limits, and refused by them")
 
 
-def month_end(org: ModelOrg) -> datetime:
-    """When the organisation's current month ends."""
-    return org.month(org.month(org.now) + timedelta(days=40))
+class LimitsMachine(LedgerMachine):
+    """Histories in which limits decide: of money there is plenty."""
 
-
-def compare_answer(command: AnyCommand, result: Result, answer: Answer) -> None:
-    """The engine's result is what the model answers."""
-    if isinstance(result, Refused) or "refused" in answer:
-        assert isinstance(result, Refused), (command, result, answer)
-        assert "refused" in answer, (command, result, answer)
-        assert result.code.startswith(str(answer["refused"])), (command, result, answer)
-        return
-    for name, value in answer.items():
-        if not (isinstance(command, ExpireGrants) and name == "amount"):
-            assert getattr(result, name) == value, (name, command, result, answer)
-
-
-def compare_organization(ledger: MemoryLedger, model: ModelOrg) -> None:
-    """Every row is what the model's facts add up to."""
-    org = ledger.organizations[model.id]
-    assert org.owed == model.owed
-    assert org.spent == sum(call.charge for call in model.calls.values())
-    assert org.absorbed == sum(call.absorbed for call in model.calls.values())
-    assert org.refunded == model.owed_and_taken + sum(lot.taken for lot in model.lots.values())
-    assert org.unsecured_held == model.floor_held()
-    assert org.floor == model.floor
-    grants = {g.id: g for g in ledger.grants.values() if g.organization_id == model.id}
-    assert grants.keys() == model.lots.keys()
-    for grant_id, lot in model.lots.items():
-        grant = grants[grant_id]
-        frozen = model.unheld(lot) if lot.state == "frozen" else 0
-        assert (grant.remaining, grant.reserved) == (lot.remaining, model.reserved(lot)), lot
-        assert (grant.frozen, grant.repaid) == (frozen, lot.repaid), lot
-        assert (grant.expired, grant.refunded) == (sum(lot.broken.values()), lot.taken), lot
-        assert grant.state == lot.state
-        assert grant.is_live(model.now) == model.is_live(lot)
-    compare_calls(ledger, model)
-    compare_breakage(ledger, model)
-
-
-def compare_calls(ledger: MemoryLedger, model: ModelOrg) -> None:
-    """Holds and closed calls agree one by one."""
-    for call_id, call in model.calls.items():
-        if call.state == "open":
-            hold = ledger.holds[call_id]
-            marks: dict[UUID, int] = {}
-            for mark in hold.earmarks:
-                marks[mark.grant_id] = marks.get(mark.grant_id, 0) + mark.amount
-            assert (hold.amount, hold.unsecured, hold.steps, marks) == (
-                call.held,
-                call.floor_part,
-                call.steps,
-                call.earmarks,
-            )
-            continue
-        closed = ledger.calls[call_id]
-        draws: dict[UUID, int] = {}
-        for draw in closed.draws:
-            draws[draw.grant_id] = draws.get(draw.grant_id, 0) + draw.amount
-        expected = {i: lot.drawn[call_id] for i, lot in model.lots.items() if call_id in lot.drawn}
-        assert (closed.state, closed.charge, closed.absorbed, closed.owed, draws) == (
-            CallState(call.state),
-            call.charge,
-            call.absorbed,
-            call.owed,
-            {grant_id: amount for grant_id, amount in expected.items() if amount},
-        )
-
-
-def compare_breakage(ledger: MemoryLedger, model: ModelOrg) -> None:
-    """Breakage is booked for the grant and the call that it comes from."""
-    booked: dict[tuple[UUID | None, UUID | None], int] = {}
-    for posting in ledger.postings:
-        if posting.organization_id == model.id and Account.BREAKAGE in posting.accounts:
-            key = (posting.grant_id, posting.call_id)
-            booked[key] = booked.get(key, 0) + abs(posting.amounts[0])
-    assert booked == {
-        (lot.id, call_id): amount
-        for lot in model.lots.values()
-        for call_id, amount in lot.broken.items()
-    }
-
-
-def check_earmarks(ledger: MemoryLedger, decision: Decision) -> None:
-    """No new call earmarks a grant outside its time or under dispute."""
-    for new in decision.changes.new_holds:
-        for mark in new.hold.earmarks:
-            assert ledger.grants[mark.grant_id].is_live(new.hold.admitted_at), new
+    @initialize(
+        zones=ZONE_PAIRS,
+        overruns=OVERRUNS,
+        lapses=LAPSES,
+        limits=st.lists(
+            st.tuples(st.integers(0, 1), WHO, MODES, SMALL, st.integers(1, 7)),
+            min_size=2,
+            max_size=8,
+        ),
+    )
+    @override
+    def begin(
+        self,
+        zones: tuple[str, str],
+        overruns: tuple[OnOverrun, OnOverrun],
+        lapses: tuple[OnLapse, OnLapse],
+        limits: list[tuple[int, int, int, int, int]],
+    ) -> None:
+        """Some limits from the start, on anything; no disputes, corrections and floors."""
+        self.without = set(DEBTS)
+        self.open_books(zones, overruns, lapses)
+        self.batch([Wish("grant", i, 0, 0, 1_000_000, 0) for i in range(2)], when=0)
+        for org, who, mode, n, when in limits:
+            self.try_run(Wish("limit", org, 4, mode, n, when, who=who))

@@ -8,7 +8,7 @@ rows that must be there, 64-bit amounts. :func:`audit` recomputes every total fr
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,7 +27,6 @@ from farebox.ledger.commands import (
     Result,
     SetLimit,
     Settle,
-    check,
 )
 from farebox.ledger.counters import Amounts
 from farebox.ledger.decide import decide
@@ -35,6 +34,7 @@ from farebox.ledger.grants import PAID, Grant
 from farebox.ledger.journal import Account, Posting, PostingKind
 from farebox.ledger.limits import Measure, Micros, Rule, ScopeLimits, micros, window_bounds
 from farebox.ledger.organizations import OnLapse, OnOverrun, Organization
+from farebox.ledger.range_checks import check
 from farebox.ledger.scopes import ScopeKind, default_number, scopes_of
 from farebox.ledger.state import (
     Changes,
@@ -182,19 +182,27 @@ class MemoryLedger:
             },
         )
         for command in commands:
-            if isinstance(command, SetLimit) and _begins_in_the_middle(command):
-                rule = Rule(
-                    measure=command.measure,
-                    period=command.period,
-                    effect=command.effect,
-                    models=command.models,
-                    maximum=0,
-                )
+            if isinstance(command, SetLimit):
                 scope = (command.scope.kind, command.scope.ref)
-                bounds = window_bounds(rule, max(now, org.last_time), org.zone)
-                used = self.used(org.id, scope, rule, *bounds)
-                state.used[command.scope.number, rule.number] = used
+                for rule in self._beginning(command):
+                    start, end = window_bounds(rule, max(now, org.last_time), org.zone)
+                    used = self.used(org.id, scope, rule, start, end)
+                    state.used[command.scope.number, rule.number, start] = used
         return state
+
+    def _beginning(self, command: SetLimit) -> Iterable[Rule]:
+        """What may begin in the middle of its window: the limit set, the default it stands for."""
+        scope = command.scope
+        every = default_number(scope.kind)
+        if command.measure is Measure.PARALLEL or scope.number == every:
+            return
+        which: dict[str, Any] = {name: getattr(command, name) for name in _WHICH}
+        if command.maximum is not None:
+            yield Rule(**which, maximum=command.maximum)
+        defaults = self.limits.get((command.organization_id, every))
+        for rule in defaults.rules if defaults else ():
+            if all(getattr(rule, name) == value for name, value in which.items()):
+                yield rule
 
     def used(
         self, org_id: UUID, scope: tuple[ScopeKind, str], rule: Rule, start: Micros, end: Micros
@@ -286,16 +294,7 @@ class MemoryLedger:
         self.postings.append(posting)
 
 
-def _begins_in_the_middle(command: SetLimit) -> bool:
-    """Whether a limit may begin with what its window has used already."""
-    scope = command.scope
-    return (
-        command.maximum is not None
-        and command.measure is not Measure.PARALLEL
-        and scope.number != default_number(scope.kind)
-    )
-
-
+_WHICH = ("measure", "period", "effect", "models")
 _TOTALS = (
     "granted",
     "owed",

@@ -111,6 +111,14 @@ class Caps:
     def spans_of(self, call: Call) -> list[Span]:
         return self.spans(call.places, call.asked.dimensions.model, call.at)
 
+    def every_span(self) -> Iterable[Span]:
+        """Every window that counts a call."""
+        if not any(self.caps.values()):
+            return ()
+        return {
+            span.key: span for call in self.calls.values() for span in self.spans_of(call)
+        }.values()
+
     # --- what it comes to ---------------------------------------------------------------------
 
     def inside(self, span: Span) -> list[Call]:

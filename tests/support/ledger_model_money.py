@@ -125,13 +125,18 @@ class ModelMoney:
                 for span in spans
                 if span.place == place
                 and span.cap.is_hard
-                and asks.of(span.cap.asked.measure) > max(0, self.caps.left(span, self.now))
+                and self.is_over(span, asks.of(span.cap.asked.measure), own)
             ]
             final = [refusal for refusal in passed if not refusal["blocked_by_holds"]]
             if final:
                 return {"refused": final}
             waits = waits or passed
         return {"refused": waits} if waits else None
+
+    def is_over(self, span: Span, asks: int, own: Figures) -> bool:
+        """A limit that was lowered lets no call in, and no running one ask for more of it."""
+        may_be_passed = asks == 0 and own != Figures()
+        return not may_be_passed and asks > self.caps.left(span, self.now)
 
     def passed(self, span: Span, asks: Figures, own: Figures) -> Refusal:
         """The refusal by a limit: by what it counts, and by what would mend it."""

@@ -15,6 +15,7 @@ from farebox.ledger.commands import (
     Admit,
     Admitted,
     AnyCommand,
+    Attribution,
     Closed,
     Correct,
     Dispute,
@@ -39,9 +40,8 @@ from farebox.ledger.commands import (
 from farebox.ledger.grants import Grant, Source
 from farebox.ledger.holds import Dimensions, Hold
 from farebox.ledger.journal import Account
-from farebox.ledger.limits import Period, Window, rule_number
+from farebox.ledger.limits import Measure, Period, Window, rule_number
 from farebox.ledger.organizations import OnLapse, OnOverrun, Organization
-from farebox.ledger.scopes import ScopeKind, scope_number
 from farebox.ledger.state import ClosedCall, KeyFacts
 from tests.support.ledger_memory import MemoryLedger, audit
 
@@ -101,6 +101,11 @@ class Scene:
         self.ledger.add_key(
             KeyFacts(key_id, self.id, project_id, expires_at, revoked_at, project_archived_at)
         )
+
+    def put_other_key(self, key: str, project: str) -> None:
+        """One more key, of whatever project."""
+        facts = KeyFacts(self.named(key), self.id, self.named(project), None, None, None)
+        self.ledger.add_key(facts)
 
     def later(self, step: timedelta) -> None:
         """Let time pass (or, with a negative step, set the database's clock back)."""
@@ -169,7 +174,13 @@ class Scene:
         latest_end_after: timedelta = 2 * HOUR,
         model: str = "gpt",
         key: str = "key",
+        project: str = "project",
+        feature: str = "",
+        environment: str = "",
+        input_tokens: int = 0,
+        **about: Any,
     ) -> Admit:
+        """A call; what else is said of it (user, run, tags) is its attribution."""
         node = self.named("node")
         self.holders.setdefault(name, (node, self.ledger.epochs[node]))
         return Admit(
@@ -184,28 +195,37 @@ class Scene:
             output_max=tokens[1],
             latest_end_after=latest_end_after,
             dimensions=Dimensions(
-                project_id=self.named("project"),
+                project_id=self.named(project),
                 key_id=self.named(key),
-                feature="",
-                environment="",
+                feature=feature,
+                environment=environment,
                 model=model,
                 lane="standard",
                 endpoint="chat",
             ),
             price_id=self.named("price"),
             upstream_account_id=self.named("account"),
+            input_tokens=input_tokens,
+            attribution=Attribution(**about),
         )
 
-    def hold(self, name: str, amount: int) -> Admitted:
+    def hold(self, name: str, amount: int, **about: Any) -> Admitted:
         """Admit a call that must be admitted."""
-        return self.one(self.admit(name, amount), Admitted)
+        return self.one(self.admit(name, amount, **about), Admitted)
 
-    def refuse(self, name: str, amount: int) -> Refused:
+    def refuse(self, name: str, amount: int, **about: Any) -> Refused:
         """Ask for a call that must be refused."""
-        return self.one(self.admit(name, amount), Refused)
+        return self.one(self.admit(name, amount, **about), Refused)
 
     def settle(
-        self, name: str, metered: int, *, usage: Usage | None = None, cost: int = 0, lane: str = ""
+        self,
+        name: str,
+        metered: int,
+        *,
+        usage: Usage | None = None,
+        tokens: int = 0,
+        cost: int = 0,
+        lane: str = "",
     ) -> Settle:
         return Settle(
             organization_id=self.id,
@@ -213,18 +233,18 @@ class Scene:
             metered=Nanos(metered),
             cost=Nanos(cost),
             lines=(LineItem("token", metered, TOKEN, Nanos(metered)),) if metered else (),
-            usage=usage or Usage(),
+            usage=usage or Usage(input_tokens=tokens // 2, output_tokens=tokens - tokens // 2),
             lane=lane,
         )
 
-    def charge(self, name: str, metered: int) -> Closed:
+    def charge(self, name: str, metered: int, *, tokens: int = 0) -> Closed:
         """Settle a call that must settle."""
-        return self.one(self.settle(name, metered), Closed)
+        return self.one(self.settle(name, metered, tokens=tokens), Closed)
 
     def release(self, name: str) -> Release:
         return Release(organization_id=self.id, call_id=self.named(name), reason="failed")
 
-    def extend(self, name: str, amount: int, *, step: int = 1) -> Extend:
+    def extend(self, name: str, amount: int, *, step: int = 1, tokens: int = 0) -> Extend:
         node, epoch = self.holders[name]
         return Extend(
             organization_id=self.id,
@@ -233,6 +253,7 @@ class Scene:
             epoch=epoch,
             amount=Nanos(amount),
             step=step,
+            tokens=tokens,
         )
 
     def report(self, name: str, metered: int, *, cost: int = 0) -> Report:
@@ -300,6 +321,8 @@ class Scene:
     def limit(self, maximum: int | None, **which: Any) -> SetLimit:
         """A limit: the organisation's money in a month, unless told otherwise."""
         settings: dict[str, Any] = {"period": Period.MONTH} | which
+        if settings.get("measure") is Measure.PARALLEL:
+            settings["period"] = Period.TOTAL
         return SetLimit(organization_id=self.id, maximum=maximum, **settings)
 
     def set_limit(self, maximum: int | None, **which: Any) -> Done:
@@ -355,14 +378,21 @@ class Scene:
         """What a closed call drew, per grant."""
         return self._shares([(d.grant_id, d.amount) for d in self.call(name).draws])
 
-    def windows(self) -> list[Window]:
-        """The windows of the organisation's limit that are kept, oldest first."""
-        limits = self.ledger.limits[self.id, scope_number(ScopeKind.ORGANIZATION, self.id.hex)]
-        return limits.windows[rule_number("money", "month", "hard", "")]
+    def windows(self, **which: Any) -> list[Window]:
+        """The windows of a limit that are kept, oldest first; without words, as :meth:`limit`."""
+        wanted = self.limit(0, **which)
+        limits = self.ledger.limits[self.id, wanted.scope.number]
+        number = rule_number(wanted.measure, wanted.period, wanted.effect, wanted.models)
+        return limits.windows.get(number, [])
 
-    def window(self) -> Window:
+    def window(self, **which: Any) -> Window:
         """The newest of them."""
-        return self.windows()[-1]
+        return self.windows(**which)[-1]
+
+    def counted(self, **which: Any) -> tuple[int, int]:
+        """What the newest of them has used and what open calls hold in it."""
+        window = self.window(**which)
+        return window.used, window.held
 
     def posted(self, kind: PostingKind) -> list[dict[Account, int]]:
         """The journal's postings of a kind, in order."""

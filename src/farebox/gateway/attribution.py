@@ -13,6 +13,7 @@ import msgspec
 
 from farebox.gateway.openai_errors import invalid_request
 from farebox.ledger.commands import Attribution
+from farebox.ledger.scopes import RUN_SEPARATOR
 
 LABEL_CHARACTERS_MAX: Final = 200
 TAGS_MAX: Final = 32
@@ -22,6 +23,9 @@ TAG_VALUE_CHARACTERS_MAX: Final = 256
 
 CLIENT_REQUEST_ID_CHARACTERS_MAX: Final = 512
 """OpenAI's own limit."""
+
+RUN_PARTS_MAX: Final = 16
+"""Runs within runs: each one's limits are looked up with every call."""
 
 _PRIORITIES: Final = frozenset({"", "low", "normal", "high"})
 
@@ -71,7 +75,7 @@ def read_labels(
         environment=_label(headers, "x-farebox-environment") or environment,
         attribution=Attribution(
             user=_label(headers, "x-farebox-user") or storable(user or "")[:LABEL_CHARACTERS_MAX],
-            run=_label(headers, "x-farebox-run"),
+            run=_run(headers),
             priority=priority,
             tags=tags,
             client_request_id=_client_request_id(headers),
@@ -125,6 +129,19 @@ def _label(headers: Mapping[str, str], name: str) -> str:
             param=shown,
         )
     return value
+
+
+def _run(headers: Mapping[str, str]) -> str:
+    """The run, with the runs it is a part of before it: ``crawl-17/page-3`` (BUD-12)."""
+    run = _label(headers, "x-farebox-run")
+    parts = run.split(RUN_SEPARATOR) if run else []
+    if len(parts) > RUN_PARTS_MAX or not all(part.strip() for part in parts):
+        raise invalid_request(
+            f"X-Farebox-Run must be up to {RUN_PARTS_MAX} names with a slash between them, such as "
+            f"crawl-17/page-3 (got {run[:40]!r}).",
+            param="X-Farebox-Run",
+        )
+    return run
 
 
 def storable(text: str) -> str:

@@ -17,7 +17,10 @@ RANDOM_BYTES: Final = 10
 """Random bytes that one id takes."""
 
 PREFIXES: Final = frozenset(
-    {"org", "proj", "key", "req", "grant", "prov", "acct", "price", "user", "node", "cmd"}
+    {
+        *("org", "proj", "key", "req", "grant", "prov", "acct", "price", "user", "node", "cmd"),
+        *("svc", "inv", "tier", "plan"),
+    }
 )
 """What an id may be of; ``req`` is a call (its text is the answer's ``x-request-id``)."""
 

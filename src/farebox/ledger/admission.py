@@ -41,6 +41,9 @@ from farebox.ledger.turning_away import refuse_limit
 if TYPE_CHECKING:
     from farebox.ledger.books import Books
 
+CREDIT_SET_ASIDE: Final = "credit_set_aside"
+"""There is money, and other projects' allocations keep it (CRD-21)."""
+
 QUARTER: Final = 4
 """A call that names no output limit may hold a quarter of what is available for its output."""
 
@@ -55,10 +58,11 @@ def admit(books: Books, command: Admit) -> Result:
         return refusal
     about = command.attribution
     limits = books.counters.standing_now(called_of(books, command.dimensions, about))
-    output_tokens = affordable_output(command, books.spendable, limits)
+    spendable = books.spendable_for(command.dimensions.project_id)
+    output_tokens = affordable_output(command, spendable, limits)
     amount = hold_amount(command, output_tokens)
     amounts = Amounts(amount, command.input_tokens + output_tokens)
-    refusal = unaffordable(books, amounts, limits)
+    refusal = unaffordable(books, amounts, limits, spendable)
     if refusal is not None:
         return refusal if refusal.limit is None else structs.replace(refusal, rates=_rates(limits))
     before, figures = books.available, tuple(map(limit_figures, limits))
@@ -103,7 +107,8 @@ def extend(books: Books, command: Extend) -> Result:
     limits = books.counters.standing_of(hold.raised)
     more = Amounts(command.amount, command.tokens, 0)
     own = Amounts(hold.amount, hold.tokens)
-    refusal = unaffordable(books, more, limits, own=own)
+    spendable = books.spendable_for(hold.dimensions.project_id)
+    refusal = unaffordable(books, more, limits, spendable, own=own)
     if refusal is not None:
         return refusal
     larger = enlarge(books, hold, more, step=command.step)
@@ -127,17 +132,11 @@ def enlarge(books: Books, hold: Hold, more: Amounts, *, step: int | None = None)
 def called_of(
     books: Books, dimensions: Dimensions, about: Attribution | Hold | ClosedCall
 ) -> Called:
-    """The scopes that a call is counted under, and its model."""
-    return (
-        scopes_of(
-            books.organization.id,
-            dimensions,
-            user=about.user,
-            run=about.run,
-            tags=about.tags,
-        ),
-        dimensions.model,
+    """What the limits of a call are found by."""
+    scopes = scopes_of(
+        books.organization.id, dimensions, user=about.user, run=about.run, tags=about.tags
     )
+    return Called(scopes, dimensions.model, about.run)
 
 
 def affordable_output(command: Admit, spendable: int, limits: list[Standing]) -> int:
@@ -163,7 +162,12 @@ def affordable_output(command: Admit, spendable: int, limits: list[Standing]) ->
 
 
 def unaffordable(
-    books: Books, amounts: Amounts, limits: list[Standing], *, own: Amounts = NOTHING
+    books: Books,
+    amounts: Amounts,
+    limits: list[Standing],
+    spendable: Nanos,
+    *,
+    own: Amounts = NOTHING,
 ) -> Refused | None:
     """Why a call does not fit the balance or a limit; None where it fits everything.
 
@@ -174,18 +178,19 @@ def unaffordable(
         books: The organisation's.
         amounts: What is asked for.
         limits: The limits that bind the call, with the windows of its admission.
+        spendable: What the balance and the floor allow this call's project.
         own: What the call holds already: it cannot wait for that to come back.
     """
     blocked: Refused | None = None
-    if amounts.money > books.spendable:
-        refused = _short(books, Nanos(amounts.money), Nanos(own.money))
+    if amounts.money > spendable:
+        refused = _short(books, Nanos(amounts.money), Nanos(own.money), spendable)
         if not refused.blocked_by_holds:
             return refused
         blocked = refused
     for each in limits:
         asked = amounts.of(each.rule.measure)
         # A running call that asks for none of what a lowered limit counts is not in its way.
-        if each.refuses and asked > each.left and (asked or own is NOTHING):
+        if each.refuses and not each.takes(amounts) and (asked or own is NOTHING):
             refused = refuse_limit(books, each, amounts, own)
             if not refused.blocked_by_holds:
                 return refused
@@ -193,12 +198,24 @@ def unaffordable(
     return blocked
 
 
-def _short(books: Books, amount: Nanos, own: Nanos) -> Refused:
+def _short(books: Books, amount: Nanos, own: Nanos, spendable: Nanos) -> Refused:
     """The refusal for lack of money, told apart from money that open calls hold."""
     returns = sum(grant.reserved for grant in books.grants if grant.is_live(books.now))
-    posted = books.spendable + returns + books.organization.unsecured_held
+    posted = spendable + returns + books.organization.unsecured_held
     by_holds = own + amount <= posted
     available, held = format_amount(books.available), format_amount(books.held)
+    aside = Nanos(books.spendable - spendable)
+    if amount <= books.spendable:
+        return Refused(
+            code=CREDIT_SET_ASIDE,
+            message=f"You have {available} available, of which {format_amount(aside)} is set aside "
+            f"for other projects, and this call needs up to {format_amount(amount)}. Add credits, "
+            "or lower an allocation.",
+            needed=amount,
+            available=books.available,
+            held=books.held,
+            blocked_by_holds=by_holds,
+        )
     message = (
         f"This call needs up to {format_amount(amount)}, and {available} is available "
         f"while open calls hold {held}; try again shortly."

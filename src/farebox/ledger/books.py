@@ -85,6 +85,7 @@ class Books:
         self.organization.last_time = self.now
         self.counters.move_to(self.now)
         self.touched = True
+        self._begin()
 
     # What the organisation can spend.
 
@@ -103,6 +104,10 @@ class Books:
     def spendable(self) -> Nanos:
         """Available plus the floor: what a new hold may take."""
         return Nanos(self.available + self.organization.floor)
+
+    def spendable_for(self, project_id: UUID) -> Nanos:
+        """What a new hold of a project may take: not what is set aside for others (CRD-21)."""
+        return Nanos(self.spendable - self.counters.set_aside(project_id))
 
     @property
     def held(self) -> Nanos:

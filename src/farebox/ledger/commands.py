@@ -1,51 +1,24 @@
 """What can be asked of the money engine, and what it answers.
 
-A command is range-checked when it is made (:func:`check`), so that no value can enter a batch that
-the database would reject. A command that is sent again gives the same answer marked ``exists``, or
-names the field that differs (ENGINE.md, "Idempotency").
+A command is range-checked before it enters a batch (``ledger/range_checks.py``), so that no value
+can get there that the database would reject. A command that is sent again gives the same answer
+marked ``exists``, or names the field that differs (ENGINE.md, "Idempotency").
 """
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Final
 from uuid import UUID
 
 import msgspec
 
-from farebox.kit.errors import InvalidInputError
-from farebox.kit.money import AMOUNT_NANOS_MAX, UNITS_PER_PRICE, Nanos, price_up
-from farebox.kit.texts import storable
+from farebox.kit.money import Nanos, price_up
 from farebox.ledger.grants import Source
 from farebox.ledger.holds import CallState, Dimensions
 from farebox.ledger.limits import Effect, LimitFigures, Measure, Period
 from farebox.ledger.scopes import Scope, ScopeKind
-
-HOLD_SECONDS_MAX: Final = timedelta(hours=24)
-"""No hold may claim a later end than background work has (ENGINE.md, "Nodes and lapses")."""
-
-COUNT_MAX: Final = 2**53
-"""A larger token count is no count but an attack or a fault."""
-
-COUNTER_MAX: Final = 2**31 - 1
-"""Retries and steps are kept in four bytes."""
-
-HTTP_STATUS_MAX: Final = 999
-
-YEAR_MAX: Final = 9000
-"""A later end means never; leave it out. Calendar arithmetic stays clear of the last year."""
-
-THRESHOLDS_MAX: Final = 10
-THRESHOLD_PERCENT_MAX: Final = 1000
-
-NAME_CHARACTERS_MAX: Final = 400
-"""Of a scope's reference; tags are the longest (a key, an equals sign and a value)."""
-
-LINES_MAX: Final = 64
-"""Line items of one call; there are fewer kinds of unit than this."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -347,128 +320,3 @@ def fingerprint(command: Admit | Settle | GrantCredit | Refund | Correct) -> byt
 def hold_amount(command: Admit, output_tokens: int) -> Nanos:
     """What that many output tokens make of the ceiling; rounds up."""
     return Nanos(command.fixed + price_up(output_tokens, command.output_price))
-
-
-def check(command: AnyCommand) -> None:
-    """Refuse a command whose values the engine or the database could not hold.
-
-    Raises:
-        InvalidInputError: Naming the field.
-    """
-    for name, low in _AMOUNT_FIELDS.get(type(command), ()):
-        value = getattr(command, name)
-        if value is not None and not low <= value <= AMOUNT_NANOS_MAX:
-            raise InvalidInputError(name, f"must be between {low} and {AMOUNT_NANOS_MAX} nanos")
-    for name, low, high in _COUNT_FIELDS.get(type(command), ()):
-        if not low <= getattr(command, name) <= high:
-            raise InvalidInputError(name, f"must be between {low} and {high}")
-    match command:
-        case Admit():
-            _check_admit(command)
-        case Settle():
-            _check_settle(command)
-        case GrantCredit():
-            _check_instants(command)
-        case SetLimit():
-            _check_limit(command)
-        case _:
-            pass
-
-
-_AMOUNT_FIELDS: Final[dict[type, tuple[tuple[str, int], ...]]] = {
-    Admit: (("fixed", 0),),
-    Extend: (("amount", 1),),
-    Settle: (("metered", 0), ("cost", 0)),
-    Report: (("metered", 0), ("cost", 0)),
-    GrantCredit: (("amount", 1),),
-    Refund: (("amount", 1),),
-    Correct: (("amount", 1),),
-    SetLimit: (("maximum", 0),),
-    SetFloor: (("floor", 0),),
-}
-
-
-_COUNT_FIELDS: Final[dict[type, tuple[tuple[str, int, int], ...]]] = {
-    Admit: (("input_tokens", 0, COUNT_MAX),),
-    Extend: (("step", 1, COUNTER_MAX), ("tokens", 0, COUNT_MAX)),
-    Settle: (("http_status", 0, HTTP_STATUS_MAX), ("latency_ms", 0, COUNT_MAX)),
-    Release: (("http_status", 0, HTTP_STATUS_MAX), ("latency_ms", 0, COUNT_MAX)),
-    Report: (("input_tokens", 0, COUNT_MAX), ("output_tokens", 0, COUNT_MAX)),
-}
-
-
-def _check_instants(command: GrantCredit) -> None:
-    for name in ("effective_at", "expires_at"):
-        instant = getattr(command, name)
-        if instant is not None and (instant.tzinfo is None or instant.year > YEAR_MAX):
-            raise InvalidInputError(name, f"must have a time zone, and a year up to {YEAR_MAX}")
-    start, end = command.effective_at, command.expires_at
-    if start is not None and end is not None and end <= start:
-        raise InvalidInputError("expires_at", "must lie after effective_at")
-
-
-def _check_limit(command: SetLimit) -> None:
-    if command.measure is Measure.PARALLEL and command.period is not Period.TOTAL:
-        raise InvalidInputError("period", "must be total for calls in parallel")
-    if command.raised_to is not None and not 0 <= command.raised_to <= AMOUNT_NANOS_MAX:
-        raise InvalidInputError("raised_to", "is out of range")
-    until = command.raised_until
-    if until is not None and (until.tzinfo is None or until.year > YEAR_MAX):
-        raise InvalidInputError(
-            "raised_until", f"must have a time zone, and a year up to {YEAR_MAX}"
-        )
-    if len(command.thresholds) > THRESHOLDS_MAX or not all(
-        0 < percent <= THRESHOLD_PERCENT_MAX for percent in command.thresholds
-    ):
-        raise InvalidInputError(
-            "thresholds",
-            f"must be at most {THRESHOLDS_MAX} percentages from 1 to {THRESHOLD_PERCENT_MAX}",
-        )
-    _check_scope(command)
-    for name in ("scope_ref", "models", "owner"):
-        text = getattr(command, name)
-        if len(text) > NAME_CHARACTERS_MAX:
-            raise InvalidInputError(name, f"must have at most {NAME_CHARACTERS_MAX} characters")
-        if storable(text) != text:
-            raise InvalidInputError(name, "has a character that no database keeps")
-
-
-_ID: Final = re.compile("[0-9a-f]{32}")
-
-
-def _check_scope(command: SetLimit) -> None:
-    kind, ref = command.scope_kind, command.scope_ref
-    if not ref or kind is ScopeKind.ORGANIZATION:
-        return
-    if kind in {ScopeKind.PROJECT, ScopeKind.KEY} and not _ID.fullmatch(ref):
-        raise InvalidInputError("scope_ref", f"must be the id of a {kind}, as 32 hex digits")
-    if kind is ScopeKind.TAG and "=" not in ref[1:]:
-        raise InvalidInputError("scope_ref", "must look like team=search")
-
-
-def _check_admit(command: Admit) -> None:
-    if not 0 <= command.output_min <= command.output_max <= COUNT_MAX:
-        raise InvalidInputError("output_max", "must not be smaller than output_min, nor too large")
-    if not 0 <= command.output_price <= AMOUNT_NANOS_MAX:
-        raise InvalidInputError("output_price", "is out of range")
-    if command.output_max * command.output_price > AMOUNT_NANOS_MAX * UNITS_PER_PRICE:
-        raise InvalidInputError("output_max", "makes a ceiling of more than one billion")
-    if not timedelta(0) < command.latest_end_after <= HOLD_SECONDS_MAX:
-        raise InvalidInputError("latest_end_after", "must be more than zero, at most 24 hours")
-    if not 0 <= command.attribution.retry_count <= COUNTER_MAX:
-        raise InvalidInputError("retry_count", f"must be between 0 and {COUNTER_MAX}")
-
-
-def _check_settle(command: Settle) -> None:
-    if sum(line.amount for line in command.lines) != command.metered:
-        raise InvalidInputError("lines", "must sum to the metered amount")
-    if len(command.lines) > LINES_MAX:
-        raise InvalidInputError("lines", f"are more than {LINES_MAX}")
-    for line in command.lines:
-        if min(line.quantity, line.price, line.amount) < 0 or line.quantity > COUNT_MAX:
-            raise InvalidInputError(f"lines.{line.unit}", "is out of range")
-        if line.price > AMOUNT_NANOS_MAX:
-            raise InvalidInputError(f"lines.{line.unit}", "has a price of more than one billion")
-    for name in command.usage.__struct_fields__:
-        if not 0 <= getattr(command.usage, name) <= COUNT_MAX:
-            raise InvalidInputError(f"usage.{name}", "is out of range")

@@ -6,8 +6,9 @@ what it is charged late are counted there, whatever the time is then (ENGINE.md)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 from msgspec import structs
@@ -15,6 +16,8 @@ from msgspec import structs
 from farebox.kit.money import Nanos
 from farebox.ledger.holds import Raised
 from farebox.ledger.limits import (
+    OBSERVED,
+    REFUSING,
     Effect,
     LimitFigures,
     Measure,
@@ -29,12 +32,18 @@ from farebox.ledger.limits import (
     window_bounds,
     window_of,
 )
-from farebox.ledger.scopes import ScopeKind, default_number, scope_number
+from farebox.ledger.scopes import RUN_SEPARATOR, ScopeKind, default_number, scope_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
+
+
+UNCOUNTED: Final = OBSERVED | {Measure.PARALLEL}
+"""What leaves nothing behind when a call has ended."""
+
+MICROS_PER_SECOND: Final = 1_000_000
 
 
 class Amounts(msgspec.Struct, frozen=True):
@@ -48,7 +57,9 @@ class Amounts(msgspec.Struct, frozen=True):
         """The part that a limit of that measure counts."""
         if measure is Measure.MONEY:
             return self.money
-        return self.tokens if measure is Measure.TOKENS else self.calls
+        if measure is Measure.TOKENS:
+            return self.tokens
+        return 0 if measure in OBSERVED else self.calls
 
 
 NOTHING = Amounts(0, 0, 0)
@@ -63,20 +74,37 @@ class Standing(msgspec.Struct, frozen=True):
     rule_number: int
     window: Window
     maximum: int
+    observed: int | None = None
+    """What is seen of the call itself, where nothing is counted up."""
+
+    @property
+    def used(self) -> int:
+        """What the window's calls have used, or what is seen of this one."""
+        return self.window.used if self.observed is None else self.observed
 
     @property
     def left(self) -> int:
         """What may still be held or used; below zero where the limit was lowered."""
-        return self.maximum - self.window.used - self.window.held
+        return self.maximum - self.used - self.window.held
 
     @property
     def refuses(self) -> bool:
         """Whether a call that does not fit must not leave."""
-        return self.rule.effect is Effect.HARD
+        return self.rule.effect in REFUSING
+
+    def takes(self, amounts: Amounts) -> bool:
+        """Whether a call that asks for these amounts fits."""
+        if self.rule.measure is Measure.SECONDS:
+            return self.left > 0  # a moment at least
+        return amounts.of(self.rule.measure) <= self.left
 
 
-Called = tuple["Iterable[tuple[ScopeKind, str]]", str]
-"""The scopes that a call is counted under, and its model."""
+class Called(NamedTuple):
+    """What the limits of a call are found by."""
+
+    scopes: Iterable[tuple[ScopeKind, str]]
+    model: str
+    run: str
 
 
 class Counters:
@@ -140,14 +168,14 @@ class Counters:
     # The limits of a call.
 
     def standing_now(self, called: Called) -> list[Standing]:
-        """Every limit of a call with its window at engine time, begun empty where it is new."""
-        return [self._standing(*limit) for limit in self._limits_of(called)]
+        """Every limit of a call with its window at engine time; a new one begins with a hold."""
+        return [self._standing(*limit, called.run) for limit in self._limits_of(called)]
 
     def standing_in(self, scope: ScopeLimits) -> list[Standing]:
         """Every limit of one scope, for whatever model, with its window at engine time."""
         number = scope.number
         rules = self._rules_of(number, scope)
-        return [self._standing(scope, number, rule, of) for of, rule in rules.items()]
+        return [self._standing(scope, number, rule, of, scope.ref) for of, rule in rules.items()]
 
     def standing_at(self, called: Called, admitted_at: datetime) -> list[Standing]:
         """Every limit that counted a call at its admission, with that window."""
@@ -176,8 +204,8 @@ class Counters:
     def _limits_of(self, called: Called) -> Iterable[tuple[ScopeLimits, int, Rule, int]]:
         if not self._loaded and not self._scopes:
             return
-        scopes, model = called
-        for kind, ref in scopes:
+        model = called.model
+        for kind, ref in called.scopes:
             of = scope_number(kind, ref)
             scope = self._scope(of)
             if scope is None:
@@ -188,19 +216,38 @@ class Counters:
                 if not rule.models or rule.counts(model):
                     yield scope, of, rule, number
 
-    def _standing(self, scope: ScopeLimits, of: int, rule: Rule, number: int) -> Standing:
+    def _standing(self, scope: ScopeLimits, of: int, rule: Rule, number: int, run: str) -> Standing:
         window = window_of(scope.windows.get(number, ()), rule, self._micros)
         if window is None:
-            window = self._begin(scope, rule, number)
-        return Standing(scope, of, rule, number, window, rule.maximum_at(self._now))
+            start, end = window_bounds(rule, self._now, self._zone)
+            window = Window(start=start, end=end, used=0, held=0)
+        observed = None
+        if rule.measure is Measure.SECONDS:
+            observed = (self._micros - window.start) // MICROS_PER_SECOND
+        elif rule.measure is Measure.DEPTH:
+            observed = run.count(RUN_SEPARATOR) - scope.ref.count(RUN_SEPARATOR)
+        return Standing(scope, of, rule, number, window, rule.maximum_at(self._now), observed)
 
-    def _begin(self, scope: ScopeLimits, rule: Rule, number: int) -> Window:
-        start, end = window_bounds(rule, self._now, self._zone)
-        window = Window(start=start, end=end, used=0, held=0)
-        kept = scope.windows.setdefault(number, [])
-        drop_old(kept, rule, self._micros)
-        kept.append(window)
-        return window
+    def _begin(self, each: Standing) -> None:
+        """Keep a window that a call is counted in, and no longer those that nothing can reach."""
+        kept = each.scope.windows.setdefault(each.rule_number, [])
+        if all(window is not each.window for window in kept):
+            drop_old(kept, each.rule, self._micros)
+            kept.append(each.window)
+
+    def set_aside(self, project_id: UUID) -> int:
+        """What other projects' allocations keep from a call of this project (ENGINE.md)."""
+        aside = 0
+        for number in self._loaded:
+            scope = self._scope(number)
+            if scope is None or scope.kind is not ScopeKind.PROJECT or not scope.is_everywhere:
+                continue
+            if scope.is_default or scope.ref == project_id.hex:
+                continue
+            for each in self.standing_in(scope):
+                if each.rule.effect is Effect.ALLOCATION:
+                    aside += max(0, each.left)
+        return aside
 
     # Counting.
 
@@ -208,6 +255,7 @@ class Counters:
         """Count a new hold under every limit; the answer undoes exactly that."""
         raised = []
         for each in limits:
+            self._begin(each)
             amount = amounts.of(each.rule.measure)
             each.window.held += amount
             self._changed.add(each.scope_number)
@@ -241,7 +289,7 @@ class Counters:
     def use(self, limits: Iterable[Standing], used: Amounts) -> None:
         """Count use that no hold stands for (negative: what is given back)."""
         for each in limits:
-            if each.rule.measure is not Measure.PARALLEL:
+            if each.rule.measure not in UNCOUNTED:
                 each.window.used += used.of(each.rule.measure)
             self._changed.add(each.scope_number)
 
@@ -278,7 +326,7 @@ def limit_figures(each: Standing) -> LimitFigures:
         scope_id=each.scope.ref,
         period=rule.period,
         maximum=each.maximum,
-        used=window.used,
+        used=each.used,
         held=window.held,
         resets_at=None if rule.period is Period.TOTAL else instant(Micros(window.end)),
         measure=rule.measure,

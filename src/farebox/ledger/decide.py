@@ -61,7 +61,7 @@ def decide(state: State, commands: Sequence[AnyCommand], now: datetime) -> Decis
 
     Args:
         state: Every row that the commands touch, as read under the organisations' locks.
-        commands: Already range-checked (:func:`farebox.ledger.commands.check`).
+        commands: Already range-checked (:func:`farebox.ledger.range_checks.check`).
         now: The database's time after the locks; each organisation uses the larger of this and
             its own last time.
 

@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 from farebox.ledger.admission import called_of
 from farebox.ledger.commands import Done, Result, SetFloor, SetLimit
-from farebox.ledger.counters import Amounts
+from farebox.ledger.counters import UNCOUNTED, Amounts
 from farebox.ledger.holds import Hold, Raised
 from farebox.ledger.limits import (
-    Measure,
     Rule,
     ScopeLimits,
     Window,
     micros,
     rule_number,
     window_bounds,
-    window_of,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +79,7 @@ def _count_from_now(books: Books, scope: ScopeLimits, rule: Rule) -> None:
     start, end = window_bounds(rule, books.now, books.organization.zone)
     window = Window(start=start, end=end, used=0, held=0)
     scope.windows[rule.number] = [window]
-    if rule.measure is not Measure.PARALLEL:
+    if rule.measure not in UNCOUNTED:
         window.used = books.state.used.get((scope.number, rule.number, start), 0)
         for call, model, used in books.counted:
             if _counts(books, scope, rule, window, call, model):
@@ -107,18 +105,16 @@ def _counts(
     """Whether a call is counted in a window of a rule."""
     if not rule.counts(model) or not window.start <= micros(call.admitted_at) < window.end:
         return False
-    scopes, _ = called_of(books, call.dimensions, call)
-    return (scope.kind, scope.ref) in set(scopes)
+    called = called_of(books, call.dimensions, call)
+    return (scope.kind, scope.ref) in set(called.scopes)
 
 
 def _remove(books: Books, scope: ScopeLimits, rule: Rule) -> None:
-    """Take a limit's counters off its scope and the open holds; a default in its place stays."""
+    """Take a limit's counters off its scope and the open holds; a default takes its place."""
     default = books.counters.rules_of(scope).get(rule.number)
     if default is not None:
-        kept = scope.windows.get(rule.number, ())
-        if window_of(kept, default, micros(books.now)) is None:
-            # It was set after the window began, and counts what came since.
-            _count_from_now(books, scope, default)
+        # It may have been set after the window began, and it has told none of its thresholds.
+        _count_from_now(books, scope, default)
         return
     scope.windows.pop(rule.number, None)
     for hold in list(books.holds.values()):

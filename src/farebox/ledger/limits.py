@@ -50,6 +50,14 @@ class Measure(StrEnum):
     """Admitted calls, whatever became of them (LIM-03)."""
     PARALLEL = "parallel"
     """Open calls."""
+    SECONDS = "seconds"
+    """Wall time of a run since its first call (BUD-12)."""
+    DEPTH = "depth"
+    """How many runs deep a call is below the run."""
+
+
+OBSERVED: Final = frozenset({Measure.SECONDS, Measure.DEPTH})
+"""What is seen at each call and not counted up."""
 
 
 class Period(StrEnum):
@@ -82,6 +90,14 @@ class Effect(StrEnum):
     """It only tells (BUD-03)."""
     SHADOW = "shadow"
     """It counts and notes what it would have refused."""
+    THROTTLE = "throttle"
+    """It is never passed, but what would pass it may wait in order for room."""
+    ALLOCATION = "allocation"
+    """A project's own part of the balance: set aside from everybody else's, and never passed."""
+
+
+REFUSING: Final = frozenset({Effect.HARD, Effect.THROTTLE, Effect.ALLOCATION})
+"""Effects of limits that are never passed."""
 
 
 WINDOW_KEPT: Final = timedelta(days=35)
@@ -174,6 +190,11 @@ class ScopeLimits(msgspec.Struct):
         """Whether these are the defaults of a kind."""
         return self.ref == EVERY
 
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether every call of the organisation must know these limits, whoever it is for."""
+        return self.is_default or any(rule.effect is Effect.ALLOCATION for rule in self.rules)
+
     def rule(self, number: int) -> Rule | None:
         """The scope's own rule of that number."""
         return next((rule for rule in self.rules if rule.number == number), None)
@@ -190,8 +211,10 @@ def window_of(kept: Iterable[Window], rule: Rule, at: Micros) -> Window | None:
 def window_bounds(rule: Rule, now: datetime, zone: str) -> tuple[Micros, Micros]:
     """Where the window of an instant begins and ends.
 
-    It begins no earlier than the rule counts.
+    It begins no earlier than the rule counts; wall time, with the first call.
     """
+    if rule.measure is Measure.SECONDS:
+        return micros(now), ALWAYS_END
     start, end = _period_bounds(rule.period, now, zone)
     return max(start, rule.since), end
 

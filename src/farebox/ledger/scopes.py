@@ -26,6 +26,9 @@ EVERY: Final = ""
 """The reference that means each scope of its kind: a default for scopes not seen before."""
 
 
+RUN_SEPARATOR: Final = "/"
+
+
 class ScopeKind(StrEnum):
     """What a limit is set on."""
 
@@ -37,6 +40,10 @@ class ScopeKind(StrEnum):
     ENVIRONMENT = "environment"
     TAG = "tag"
     RUN = "run"
+
+
+ID_KINDS: Final = frozenset({ScopeKind.PROJECT, ScopeKind.KEY})
+"""Kinds whose references are ids of rows."""
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -91,6 +98,10 @@ def scopes_of(
     if user:
         yield ScopeKind.USER, user
     if run:
+        # A run within a run is written as a path; what it uses, its parents have used too.
+        for place, letter in enumerate(run):
+            if letter == RUN_SEPARATOR:
+                yield ScopeKind.RUN, run[:place]
         yield ScopeKind.RUN, run
     for name, value in tags.items():
         if "=" not in name:

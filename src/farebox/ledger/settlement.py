@@ -146,7 +146,8 @@ def charge_hold(
     beyond = max(0, metered - hold.amount)
     if beyond:
         limits = books.counters.standing_of(hold.raised)
-        fits = Nanos(min(beyond, money_room(limits, books.spendable)))
+        spendable = books.spendable_for(hold.dimensions.project_id)
+        fits = Nanos(min(beyond, money_room(limits, spendable)))
         if fits:
             hold = enlarge(books, hold, Amounts(fits, 0, 0))
         beyond -= fits
@@ -233,7 +234,8 @@ def settle_late(books: Books, closed: ClosedCall, ending: Ending) -> Closed:
         called_of(books, closed.dimensions, closed), closed.admitted_at
     )
     if difference >= 0:
-        fits = Nanos(min(difference, money_room(limits, books.spendable)))
+        spendable = books.spendable_for(closed.dimensions.project_id)
+        fits = Nanos(min(difference, money_room(limits, spendable)))
         draws, owed = books.charge_more(fits, closed)
         absorbed = Nanos(difference - fits)
         if absorbed and books.organization.on_overrun is OnOverrun.OWE:

@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Final
 
 from farebox.kit.money import Nanos, format_amount
 from farebox.ledger.commands import Refused
-from farebox.ledger.counters import Amounts, Standing, limit_figures
-from farebox.ledger.limits import ALWAYS_END, RATES, Measure, Micros, Period, micros
+from farebox.ledger.counters import MICROS_PER_SECOND, Amounts, Standing, limit_figures
+from farebox.ledger.limits import (
+    ALWAYS_END,
+    OBSERVED,
+    RATES,
+    Effect,
+    Measure,
+    Micros,
+    Period,
+    micros,
+)
 from farebox.ledger.scopes import ScopeKind
 
 if TYPE_CHECKING:
@@ -22,8 +31,6 @@ if TYPE_CHECKING:
 RATE_LIMIT_EXCEEDED: Final = "rate_limit_exceeded"
 """The code of every limit that lets the call through when it is sent again a little later."""
 
-MICROS_PER_SECOND: Final = 1_000_000
-
 PARALLEL_RETRY_SECONDS: Final = 2
 """Nobody knows when a running call will end; as long as one may wait in order."""
 
@@ -31,6 +38,8 @@ _BUDGET_WORDS: Final = {
     Measure.MONEY: "spend",
     Measure.TOKENS: "token",
     Measure.CALLS: "call",
+    Measure.SECONDS: "time",
+    Measure.DEPTH: "depth",
 }
 _PERIOD_WORDS: Final = {
     Period.MINUTE: "per-minute",
@@ -52,11 +61,13 @@ def refuse_limit(books: Books, each: Standing, asked: Amounts, own: Amounts) -> 
         own: What the call holds already: it cannot wait for that to come back.
     """
     measure, window = each.rule.measure, each.window
-    fits_alone = window.used + own.of(measure) + asked.of(measure) <= each.maximum
-    is_rate = each.rule.period in RATES or measure is Measure.PARALLEL
+    fits_alone = each.used + own.of(measure) + asked.of(measure) <= each.maximum
+    throttled = each.rule.effect is Effect.THROTTLE and asked.of(measure) <= each.maximum
+    is_rate = each.rule.period in RATES or measure is Measure.PARALLEL or throttled
     # A rate's holds come back too late for its window; admitted calls count whatever becomes of
     # them; calls in parallel end soon.
-    by_holds = fits_alone and each.rule.period not in RATES and measure is not Measure.CALLS
+    comes_back = each.rule.period not in RATES and measure not in NEVER_BACK
+    by_holds = throttled or (fits_alone and comes_back)
     if is_rate:
         code = RATE_LIMIT_EXCEEDED
     elif by_holds:
@@ -89,8 +100,13 @@ def _message(each: Standing, asked: Amounts) -> str:
         whose = f"The {each.scope.kind} {each.scope.ref}'s"
     if measure is Measure.PARALLEL:
         return (
-            f"{whose} limit is {each.maximum} calls at a time, and {figures.held} are running; "
-            "try again when one has ended."
+            f"{whose} limit is {_count(each.maximum, 'calls')} at a time, and {figures.held} "
+            f"{'is' if figures.held == 1 else 'are'} running; try again when one has ended."
+        )
+    if measure in OBSERVED:
+        return (
+            f"{whose} {_BUDGET_WORDS[measure]} limit is {_show(each, each.maximum)}, and this call "
+            f"is at {_show(each, figures.used)}. Start a new run, or raise the limit."
         )
     kind = "" if measure is Measure.MONEY else f" {_BUDGET_WORDS[measure]}"
     models = f" for {each.rule.models}" if each.rule.models else ""
@@ -107,6 +123,9 @@ def _message(each: Standing, asked: Amounts) -> str:
     )
 
 
+NEVER_BACK: Final = OBSERVED | {Measure.CALLS}
+"""What no ending of a call gives back."""
+
 _BY_ID: Final = frozenset({ScopeKind.ORGANIZATION, ScopeKind.PROJECT, ScopeKind.KEY})
 """Scopes whose reference says nothing to a person."""
 
@@ -114,4 +133,8 @@ _BY_ID: Final = frozenset({ScopeKind.ORGANIZATION, ScopeKind.PROJECT, ScopeKind.
 def _show(each: Standing, amount: int) -> str:
     if each.rule.measure is Measure.MONEY:
         return format_amount(Nanos(amount))
-    return f"{amount:,} {each.rule.measure}"
+    return _count(amount, each.rule.measure)
+
+
+def _count(number: int, things: str) -> str:
+    return f"{number:,} {things.removesuffix('s') if number == 1 else things}"

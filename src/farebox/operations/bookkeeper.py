@@ -18,7 +18,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from farebox.ledger.commands import AnyCommand, Result, check
+from farebox.ledger.commands import AnyCommand, Result
+from farebox.ledger.range_checks import check
 from farebox.operations.batches import BatchStore
 from farebox.operations.lane import Lane
 from farebox.operations.pending import Pending

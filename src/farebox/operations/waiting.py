@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
 
+from farebox.ledger.commands import Admit, Extend
 from farebox.operations.pending import Pending
 
 WAITERS_PER_ORGANIZATION_MAX: Final = 1_000
@@ -45,12 +47,14 @@ class WaitingRoom:
             line = self._lines.pop(organization_id, None)
             if line is None:
                 continue
+            if len(line) > room - len(taken):
+                line = _in_turns(line)
             part, rest = line[: room - len(taken)], line[room - len(taken) :]
             self.count -= len(part)
             taken += [pending for pending in part if not pending.withdrawn]
             if rest:
                 # Back at the end, so that no long line keeps the others from their turn.
-                self._lines[organization_id] = rest
+                self._lines[organization_id] = sorted(rest, key=lambda p: p.number)
             if len(taken) >= room:
                 break
         return taken
@@ -74,3 +78,16 @@ class WaitingRoom:
         self._lines.clear()
         self.count = 0
         return left
+
+
+def _in_turns(line: list[Pending]) -> list[Pending]:
+    """The first of every key, then the second of every key: no key's crowd keeps another's out."""
+    seen: Counter[UUID] = Counter()
+    turns: list[tuple[int, int, Pending]] = []
+    for pending in line:
+        command = pending.command
+        assert isinstance(command, Admit | Extend), command
+        key = command.dimensions.key_id if isinstance(command, Admit) else command.call_id
+        turns.append((seen[key], pending.number, pending))
+        seen[key] += 1
+    return [pending for _, _, pending in sorted(turns, key=lambda turn: turn[:2])]

@@ -35,7 +35,7 @@ from farebox.ledger.audit_facts import (
 from farebox.ledger.counters import Amounts
 from farebox.ledger.holds import Dimensions
 from farebox.ledger.limits import Measure, Rule, ScopeLimits, Window, instant, micros
-from farebox.ledger.scopes import ScopeKind, scopes_of
+from farebox.ledger.scopes import ID_KINDS, scopes_of
 from farebox.storage import rows
 from farebox.storage.sql import queries
 
@@ -122,10 +122,6 @@ class PostgresAuditStore:
         return await cursor.fetchall()
 
 
-_IDS: Final = frozenset({ScopeKind.PROJECT, ScopeKind.KEY})
-"""Kinds of scopes whose references are ids of rows."""
-
-
 class PostgresAuditSnapshot:
     """Implements ``operations.check_books.AuditSnapshot`` inside one transaction."""
 
@@ -191,7 +187,7 @@ class PostgresAuditSnapshot:
         ((money, tokens, calls),) = await self._all(
             "used_between",
             kind=scope.kind,
-            ref=str(UUID(scope.ref)) if scope.kind in _IDS else scope.ref,
+            ref=str(UUID(scope.ref)) if scope.kind in ID_KINDS else scope.ref,
             model=rule.models,
             prefix=rule.models[:-1] if rule.models.endswith("*") else None,
             start=start,

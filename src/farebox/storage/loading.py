@@ -26,10 +26,10 @@ from farebox.ledger.commands import (
     SetLimit,
     Settle,
 )
-from farebox.ledger.counters import Amounts
+from farebox.ledger.counters import UNCOUNTED, Amounts
 from farebox.ledger.holds import CallState
-from farebox.ledger.limits import Measure, Rule, ScopeLimits, instant, window_bounds
-from farebox.ledger.scopes import EVERY, ScopeKind, scope_number, scopes_of
+from farebox.ledger.limits import Rule, ScopeLimits, instant, window_bounds
+from farebox.ledger.scopes import EVERY, ID_KINDS, ScopeKind, scope_number, scopes_of
 from farebox.ledger.state import ClosedCall, OrganizationState, State
 from farebox.storage import rows
 from farebox.storage.arrays import instants, numbers, uuids
@@ -218,7 +218,7 @@ def beginning(command: SetLimit, limits: Iterable[ScopeLimits]) -> Iterator[Rule
     The limit that it sets; and the default that stands in its place again when it is removed, where
     that was set after the window began. A limit of open calls needs no past, a default has none.
     """
-    if command.measure is Measure.PARALLEL or command.scope.ref == EVERY:
+    if command.measure in UNCOUNTED or command.scope.ref == EVERY:
         return
     own = Rule(
         measure=command.measure,
@@ -249,7 +249,7 @@ async def _used(
         "read_used",
         command.organization_id.hex,
         scope.kind,
-        str(UUID(scope.ref)) if scope.kind in _REFERENCES else scope.ref,
+        str(UUID(scope.ref)) if scope.kind in ID_KINDS else scope.ref,
         _instant(first_hour if scope.kind in _ROLLED_UP else end),
         _instant(end),
         "" if is_prefix else rule.models,
@@ -260,8 +260,7 @@ async def _used(
     return Amounts(money, tokens, calls).of(rule.measure)
 
 
-_REFERENCES: Final = frozenset({ScopeKind.PROJECT, ScopeKind.KEY})
-_ROLLED_UP: Final = _REFERENCES | {
+_ROLLED_UP: Final = ID_KINDS | {
     ScopeKind.ORGANIZATION,
     ScopeKind.FEATURE,
     ScopeKind.ENVIRONMENT,

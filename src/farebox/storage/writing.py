@@ -119,6 +119,7 @@ def _limits(rows: list[ScopeLimits]) -> tuple[str, ...]:
         numbers(s.number for s in rows),
         texts(s.kind for s in rows),
         texts(s.ref for s in rows),
+        flags(s.is_everywhere for s in rows),
         texts(_rules_text(s.rules) for s in rows),
         literals(numbers(_flat(s)) for s in rows),
     )

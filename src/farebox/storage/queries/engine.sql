@@ -35,7 +35,7 @@ FROM credit_grant WHERE NOT has_money
 
 -- name: read_limits
 -- Of the scopes that new calls are counted under and of those that open holds have raised, and the
--- defaults of every kind.
+-- defaults of every kind and the allocations.
 WITH named AS (
     SELECT organization_id, number FROM unnest($1::uuid[], $2::bigint[])
         AS t (organization_id, number)
@@ -46,10 +46,10 @@ WITH named AS (
 SELECT s.organization_id, s.kind, s.ref, s.rules::text, s.windows
 FROM named n
 JOIN scope_limit s ON s.organization_id = n.organization_id AND s.number = n.number
-WHERE s.ref <> ''
+WHERE NOT s.everywhere
 UNION ALL
 SELECT s.organization_id, s.kind, s.ref, s.rules::text, s.windows
-FROM scope_limit s WHERE s.organization_id = ANY($4::uuid[]) AND s.ref = ''
+FROM scope_limit s WHERE s.organization_id = ANY($4::uuid[]) AND s.everywhere
 
 -- name: read_keys
 SELECT k.id, k.organization_id, k.project_id, k.expires_at, k.revoked_at, p.archived_at
@@ -143,12 +143,12 @@ FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::
           expired, refunded, effective_at, expires_at, state, repays, reference)
 
 -- name: write_limits
-INSERT INTO scope_limit (organization_id, number, kind, ref, rules, windows)
-SELECT t.organization_id, t.number, t.kind, t.ref, t.rules::json, t.windows::bigint[]
-FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
-    AS t (organization_id, number, kind, ref, rules, windows)
-ON CONFLICT (organization_id, number)
-DO UPDATE SET rules = excluded.rules, windows = excluded.windows
+INSERT INTO scope_limit (organization_id, number, kind, ref, everywhere, rules, windows)
+SELECT t.organization_id, t.number, t.kind, t.ref, t.everywhere, t.rules::json, t.windows::bigint[]
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::text[])
+    AS t (organization_id, number, kind, ref, everywhere, rules, windows)
+ON CONFLICT (organization_id, number) DO UPDATE SET
+    everywhere = excluded.everywhere, rules = excluded.rules, windows = excluded.windows
 
 -- name: insert_holds
 INSERT INTO hold (call_id, organization_id, node_id, epoch, amount_nanos, unsecured_nanos,

@@ -75,13 +75,16 @@ CREATE TABLE scope_limit (
     number bigint NOT NULL,
     kind scope_kind NOT NULL,
     ref text NOT NULL,
+    everywhere boolean NOT NULL DEFAULT false,
     rules json NOT NULL,
     windows bigint[] NOT NULL,
     PRIMARY KEY (organization_id, number)
 ) WITH (fillfactor = 50);
-CREATE INDEX scope_limit_defaults ON scope_limit (organization_id) WHERE ref = '';
+CREATE INDEX scope_limit_everywhere ON scope_limit (organization_id) WHERE everywhere;
 COMMENT ON TABLE scope_limit IS 'One row per scope that has a limit, with all its windows.';
 COMMENT ON COLUMN scope_limit.ref IS 'An id as 32 hex digits, or a name; empty for the defaults.';
+COMMENT ON COLUMN scope_limit.everywhere IS
+    'Defaults and allocations: every call of the organisation must know them.';
 COMMENT ON COLUMN scope_limit.windows IS
     'Six each: rule, start and end in microseconds since 1970, used, held, threshold told.';
 

@@ -14,21 +14,23 @@ from farebox.kit.errors import InvalidInputError
 from farebox.kit.money import AMOUNT_NANOS_MAX, Nanos, price_half_even
 from farebox.ledger import commands
 from farebox.ledger.commands import (
+    AnyCommand,
+    Attribution,
+    LineItem,
+    Usage,
+    fingerprint,
+    hold_amount,
+)
+from farebox.ledger.grants import Source
+from farebox.ledger.range_checks import (
     COUNT_MAX,
     COUNTER_MAX,
     HOLD_SECONDS_MAX,
     HTTP_STATUS_MAX,
     LINES_MAX,
     YEAR_MAX,
-    AnyCommand,
-    Attribution,
-    LineItem,
-    Usage,
     check,
-    fingerprint,
-    hold_amount,
 )
-from farebox.ledger.grants import Source
 from tests.support.ledger_scenes import DAY, NOON, TOKEN, Scene
 
 SCENE = Scene()
