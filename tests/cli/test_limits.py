@@ -33,3 +33,66 @@ def test_the_clock_moves_in_a_sandbox(farebox: Farebox) -> None:
 def test_a_real_clock_stays(real: Farebox) -> None:
     """Outside a sandbox moving the clock is a typed refusal."""
     assert real("clock", "advance", "1d", "--json", status=1).error["reason"] == "not_a_sandbox"
+
+
+def test_limits_of_every_scope_and_measure(farebox: Farebox) -> None:
+    """BUD-04, BUD-05, BUD-12..14, LIM-08: each by its option; the list names them all."""
+    farebox("orgs", "create", "Acme")
+    farebox("projects", "create", "Search", "--org", "Acme")
+    farebox("keys", "create", "laptop", "--project", "Search")
+    for arguments in (
+        ("--monthly", "100"),
+        ("--monthly", "80", "--alert", "--thresholds", "50,80%,100", "--owner", "ada@acme.test"),
+        ("--project", "Search", "--weekly", "20"),
+        ("--project", "Search", "--total", "10", "--allocation"),
+        ("--key", "laptop", "--daily", "1000000", "--tokens", "--models", "gpt-5*"),
+        ("--user", "bob", "--per-minute", "60", "--calls"),
+        ("--each", "user", "--per-day", "1000", "--calls"),
+        ("--feature", "chat", "--parallel", "4", "--throttle"),
+        ("--environment", "test", "--daily", "1", "--shadow"),
+        ("--tag", "team=red", "--monthly", "5", "--raise-to", "9", "--until", "2030-01-01"),
+        ("--run", "crawl-17", "--total", "5"),
+        ("--each", "run", "--seconds", "600"),
+        ("--each", "run", "--depth", "3"),
+    ):
+        farebox("limits", "set", *arguments)
+    rows = farebox("limits", "list", "--json").document["data"]
+    assert {(r["scope_kind"], r["measure"], r["period"], r["effect"]) for r in rows} >= {
+        ("organization", "money", "month", "hard"),
+        ("organization", "money", "month", "alert"),
+        ("project", "money", "week", "hard"),
+        ("project", "money", "total", "allocation"),
+        ("key", "tokens", "day", "hard"),
+        ("user", "calls", "minute", "hard"),
+        ("user", "calls", "utc_day", "hard"),
+        ("feature", "parallel", "total", "throttle"),
+        ("environment", "money", "day", "shadow"),
+        ("tag", "money", "month", "hard"),
+        ("run", "money", "total", "hard"),
+        ("run", "seconds", "total", "hard"),
+        ("run", "depth", "total", "hard"),
+    }
+    (tag,) = [r for r in rows if r["scope_kind"] == "tag"]
+    assert (tag["maximum"], tag["raised_to"]) == ("9.00", "9.00")
+    (key,) = [r for r in rows if r["scope_kind"] == "key"]
+    assert (key["scope_name"], key["maximum"], key["models"]) == ("laptop", 1_000_000, "gpt-5*")
+    shown = farebox("limits", "list").out
+    assert "each user" in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
+
+
+def test_a_limit_that_makes_no_sense_is_refused(farebox: Farebox) -> None:
+    """BUD-02: each error names the field and the fix."""
+    farebox("orgs", "create", "Acme")
+    for field, arguments in {
+        "monthly": ("--monthly", "1.5", "--calls"),
+        "until": ("--monthly", "5", "--raise-to", "9"),
+        "thresholds": ("--monthly", "5", "--thresholds", "half"),
+        "user": ("--user", " ", "--monthly", "5"),
+        "scope_kind": ("--user", "bob", "--seconds", "5"),
+        "parallel": ("--parallel", "5", "--calls"),
+        "effect": ("--user", "bob", "--monthly", "5", "--allocation"),
+        "scope_ref": ("--tag", "red", "--monthly", "5"),
+    }.items():
+        error = farebox("limits", "set", *arguments, "--json", status=2).error
+        assert error["field"] == field, error
