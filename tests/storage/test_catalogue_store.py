@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -12,9 +13,11 @@ from msgspec import structs
 from psycopg import AsyncConnection
 
 from farebox.kit.errors import ConflictError, InvalidInputError, NotFoundError
+from farebox.operations.catalogue_import import plan_import
 from farebox.providers.price_catalogue import import_catalogue
 from farebox.rating.price_book import PRICE_NANOS_MAX, ModelFacts, PriceVersion
 from farebox.rating.units import Lane, Unit
+from farebox.storage import catalogue_store
 from farebox.storage.catalogue_store import (
     NewProvider,
     changing_catalogue,
@@ -22,6 +25,7 @@ from farebox.storage.catalogue_store import (
     load_catalogue,
     read_providers,
     read_revision,
+    read_versions,
 )
 from farebox.storage.connecting import Connector
 
@@ -173,3 +177,18 @@ async def test_the_whole_imported_catalogue_comes_back_the_same(dsn: str) -> Non
     assert {v.id: v for v in catalogue.prices.versions()} == {v.id: v for v in snapshot.versions}
     for facts in snapshot.facts:
         assert catalogue.prices.facts(facts.provider, facts.model) == facts
+
+
+async def test_a_slow_machine_does_not_lose_its_import(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DESIGN 1: the first start plans thousands of prices; taking seconds for it breaks nothing."""
+
+    def slow_plan(*args: Any, **settings: Any) -> Any:
+        time.sleep(2.3)  # the connection's bound for idle transactions is 2 s
+        return plan_import(*args, **settings)
+
+    monkeypatch.setattr(catalogue_store, "plan_import", slow_plan)
+    async with await Connector(dsn, name="test", durable=False).connect() as connection:
+        await import_prices(connection, [VERSION], [FACTS], datetime(2026, 11, 20, tzinfo=UTC))
+        assert len(await read_versions(connection)) == 1

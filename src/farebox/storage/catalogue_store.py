@@ -247,6 +247,9 @@ async def changing_catalogue(connection: _Connection) -> AsyncIterator[Catalogue
         connection: In autocommit mode, outside any transaction.
     """
     async with connection.transaction():
+        # Planning an import takes seconds where the machine is busy. Nobody waits for the rows that
+        # it holds but another change of the catalogue.
+        await connection.execute(queries("catalogue")["take_time"])
         cursor = await connection.execute(queries("catalogue")["grow_revision"])
         row = await cursor.fetchone()
         assert row is not None

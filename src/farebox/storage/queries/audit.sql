@@ -137,7 +137,8 @@ WHERE organization_id = %(organization_id)s AND admitted_at >= %(start)s AND adm
   AND CASE %(kind)s
       WHEN 'project' THEN project_id::text = %(ref)s WHEN 'key' THEN key_id::text = %(ref)s
       WHEN 'feature' THEN feature = %(ref)s WHEN 'environment' THEN environment = %(ref)s
-      WHEN 'user' THEN user_ref = %(ref)s WHEN 'run' THEN run_ref = %(ref)s
+      WHEN 'user' THEN user_ref = %(ref)s
+      WHEN 'run' THEN run_ref = %(ref)s OR starts_with(run_ref, %(ref)s || '/')
       WHEN 'tag' THEN
           tags ->> split_part(%(ref)s, '=', 1) = substr(%(ref)s, strpos(%(ref)s, '=') + 1)
       ELSE true END

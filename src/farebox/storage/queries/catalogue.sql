@@ -71,3 +71,6 @@ RETURNING p.id, p.created_at
 -- name: remove_provider
 UPDATE provider SET removed_at = farebox_now(), secret = NULL
 WHERE id = %s AND removed_at IS NULL
+
+-- name: take_time
+SELECT set_config('idle_in_transaction_session_timeout', '60s', true)

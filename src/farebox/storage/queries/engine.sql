@@ -100,7 +100,7 @@ FROM (
       AND CASE $2::text WHEN 'project' THEN project_id::text = $3::text
           WHEN 'key' THEN key_id::text = $3::text WHEN 'feature' THEN feature = $3::text
           WHEN 'environment' THEN environment = $3::text WHEN 'user' THEN user_ref = $3::text
-          WHEN 'run' THEN run_ref = $3::text
+          WHEN 'run' THEN run_ref = $3::text OR starts_with(run_ref, $3::text || '/')
           WHEN 'tag' THEN tags ->> split_part($3::text, '=', 1)
               = substr($3::text, strpos($3::text, '=') + 1)
           ELSE true END
