@@ -128,6 +128,33 @@ async def test_a_price_that_is_not_in_force_yet(directory: MemoryDirectory) -> N
     assert sales.offer("gpt-later", service_tier=None, currency="USD").versions
 
 
+async def test_an_offer_is_kept_until_a_price_begins(
+    directory: MemoryDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same request is offered the same, but never across a change or for ever more names."""
+    sales = await opened(directory)
+
+    def ask(model: str = "gpt-5.4", tier: str | None = None) -> Any:
+        return sales.offer(model, service_tier=tier, currency="USD")
+
+    first = ask()
+    assert ask() is first
+    assert ask(tier="flex").versions != first.versions
+    await sales.refresh()
+    assert ask() is first
+    directory.revision, directory.versions = 2, VERSIONS[1:]
+    await sales.refresh()
+    assert refusal(sales, "gpt-5.4").code == "model_not_found"
+    directory.revision, directory.versions = 3, VERSIONS
+    await sales.refresh()
+    assert ask().revision == 3
+    monkeypatch.setattr(sales_module, "KEPT_MAX", 1)
+    kept = ask()
+    assert ask("openai/gpt-5.4").model == "gpt-5.4"
+    assert ask() is not kept
+    assert ask().versions == kept.versions
+
+
 async def test_it_is_read_again_when_it_grows(
     directory: MemoryDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

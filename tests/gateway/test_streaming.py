@@ -84,6 +84,37 @@ def test_what_ends_a_choice(data: bytes, count: int) -> None:
         assert not streaming.is_done(data)
 
 
+PIECES = st.sampled_from(
+    [
+        b'"finish_reason"',
+        b'"usage"',
+        b'"error"',
+        b'"choices"',
+        b"[DONE]",
+        *(b":", b" ", b'"', b"{", b"}", b"[", b"null", b'"stop"', b"\\", b"text", b"data: "),
+    ]
+)
+
+
+@given(pieces=st.lists(PIECES, max_size=14))
+def test_a_plain_event_has_nothing_to_look_for(pieces: list[bytes]) -> None:
+    """An event that is passed on unread ends nothing, and carries neither usage nor an error."""
+    event = b"data: " + b"".join(pieces) + b"\n\n"
+    if streaming.is_plain(event):
+        assert streaming.finishes(event) == 0
+        assert not streaming.carries_usage(event)
+        assert not streaming.carries_error(event)
+        assert not streaming.is_done(event)
+
+
+def test_most_events_are_plain() -> None:
+    """The answer's text is passed on unread; its end, its usage, errors and the mark are not."""
+    assert streaming.is_plain(delta("word"))
+    assert streaming.is_plain(delta('a "finish_reason":"stop" b'))
+    for other in (delta("", finish="stop"), usage_chunk(1, 2), DONE, event({"error": {"a": 1}})):
+        assert not streaming.is_plain(other)
+
+
 @pytest.mark.parametrize("mark", [DONE, b"data:[DONE]\r\n\r\n", b"data:  [DONE] \n\n"])
 def test_the_end_mark(mark: bytes) -> None:
     """The end mark is known in every spelling that servers use."""

@@ -27,8 +27,15 @@ from farebox.gateway.desk import (
 )
 from farebox.gateway.http import Headers
 from farebox.gateway.metering import estimated_usage, prompt_tokens
-from farebox.gateway.openai_errors import away, charge_pending, invalid_request, refused
+from farebox.gateway.openai_errors import (
+    away,
+    charge_pending,
+    invalid_request,
+    model_not_allowed,
+    refused,
+)
 from farebox.gateway.pricing import Priced, price
+from farebox.gateway.project_rules import capped, may_call
 from farebox.gateway.rate_headers import rate_headers
 from farebox.gateway.sales import Offer
 from farebox.kit.errors import FareboxError, InvalidInputError, RefusedError, UnavailableError
@@ -74,6 +81,9 @@ class Call:
         self.id: UUID = desk.new_call_id()
         self.request_id = format_id("req", self.id)
         self.offer: Offer = self._offer()
+        if not may_call(caller, body.model, self.offer.model):
+            raise model_not_allowed(body.model)
+        body.facts = capped(body.facts, caller.output_tokens_max)
         self.ceiling: Ceiling = self._ceiling()
         self.output_limit = 0
         self.rates: Headers = []
@@ -202,10 +212,15 @@ class Call:
                 self.body.facts,
                 self.offer.facts,
                 self.offer.versions,
-                default_output_tokens=self.caller.default_output_tokens or DEFAULT_OUTPUT_TOKENS,
+                default_output_tokens=self._default_output_tokens(),
             )
         except RefusedError as error:
             raise invalid_request(error.message) from error
+
+    def _default_output_tokens(self) -> int:
+        """The project's limit for an answer where the client names none (SAV-12)."""
+        default = self.caller.default_output_tokens or DEFAULT_OUTPUT_TOKENS
+        return min(default, self.caller.output_tokens_max or default)
 
     def _refused(self, result: Refused) -> Refusal:
         return Refusal(
@@ -327,8 +342,7 @@ class Call:
         if not isinstance(result, Closed):
             raise UnavailableError(f"The charge was refused: {result}")
         metrics = self.desk.metrics
-        outcome = "late" if result.state is CallState.LATE else "settled"
-        metrics.calls.labels(outcome).inc()
+        (metrics.late if result.state is CallState.LATE else metrics.settled).inc()
         metrics.charged_nanos.inc(result.charge)
         metrics.absorbed_nanos.inc(result.absorbed)
         if result.absorbed:
@@ -365,7 +379,7 @@ class Call:
             await self.desk.bookkeeper.submit(command)
         finally:
             self._ended()
-        self.desk.metrics.calls.labels("released").inc()
+        self.desk.metrics.released.inc()
 
     def _ended(self) -> None:
         if self.desk.running.pop(self.id, None) is not None:

@@ -47,7 +47,7 @@ class Bookkeeping(Protocol):
 class Running(Protocol):
     """A call that is under way."""
 
-    async def report(self) -> None:
+    def report(self) -> Coroutine[Any, Any, None]:
         """Note its use so far, so that a lapse charges it."""
 
     async def abort(self) -> None:
@@ -92,10 +92,15 @@ class Desk:
     async def report_running(self) -> None:
         """Have every running stream note its use; called with the heartbeat.
 
-        All at once, so that they share batches; one that cannot report keeps no other from it.
+        None waits for another's answer, so that they share batches, and one that cannot report
+        keeps no other from it; but each reads what it has said in a turn of its own, so that a
+        thousand streams do not hold up each other's events meanwhile.
         """
-        calls = list(self.running.values())
-        for result in await asyncio.gather(*(c.report() for c in calls), return_exceptions=True):
+        reports: list[asyncio.Task[None]] = []
+        for call in list(self.running.values()):
+            reports.append(asyncio.ensure_future(call.report()))
+            await asyncio.sleep(0)
+        for result in await asyncio.gather(*reports, return_exceptions=True):
             if isinstance(result, Exception):
                 logger.error("report_failed", error=repr(result))
 

@@ -35,9 +35,12 @@ class Metrics:
         """
         registry = CollectorRegistry()
         self.registry = registry
-        self.calls = Counter(
+        calls = Counter(
             "farebox_calls_total", "Calls by how they ended", ["outcome"], registry=registry
         )
+        self.settled = calls.labels("settled")
+        self.late = calls.labels("late")
+        self.released = calls.labels("released")
         self.refusals = Counter(
             "farebox_refusals_total", "Refused calls by code", ["code"], registry=registry
         )

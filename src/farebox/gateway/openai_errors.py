@@ -132,6 +132,17 @@ def unknown_model(model: str) -> GatewayError:
     )
 
 
+def model_not_allowed(model: str) -> GatewayError:
+    """A model that the key's project may not call: no billing matter (ORG-17, ERR-04)."""
+    return GatewayError(
+        403,
+        f"This key's project does not have access to the model `{model[:100]}`. Ask for a model on "
+        "its list, or have the list changed: farebox projects update --models.",
+        code="model_not_allowed",
+        param="model",
+    )
+
+
 def unpriced_lane(message: str, *, named: bool) -> GatewayError:
     """A model that is known but has no price: in the tier that was named, or at all."""
     if named:

@@ -9,8 +9,9 @@ monotonic clock between readings a second apart.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -31,6 +32,12 @@ from farebox.rating.units import Lane, UnpricedError, allowed_lanes
 
 REFRESH_SECONDS: Final = 1.0
 
+KEPT_MAX: Final = 1_000
+"""Offers that are kept; a pattern may price names without end."""
+
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+_FOREVER: Final = datetime.max.replace(tzinfo=UTC)
+
 logger: Final = structlog.get_logger("farebox.gateway")
 
 
@@ -47,7 +54,7 @@ class Offer(msgspec.Struct, frozen=True):
     names_tier: bool
     """Whether the standard tier must be asked for: the model has other lanes to be served in."""
     at: datetime
-    """The instant whose prices these are: that of the admission."""
+    """An instant whose prices these are: between it and the admission none began."""
     revision: int
 
 
@@ -58,6 +65,11 @@ class Sales:
         self._directory = directory
         self._monotonic = monotonic
         self._catalogue: Catalogue | None = None
+        self._changes: list[datetime] = []
+        """When any price of the catalogue begins, in order."""
+        self._kept: dict[tuple[str, str | None, str], Offer] = {}
+        """Offers made since a price began; the same request is offered the same."""
+        self._kept_from, self._kept_until = _NEVER, _NEVER
         self._upstreams: dict[UUID, Upstream] = {}
         self._read: tuple[datetime, float] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -105,6 +117,8 @@ class Sales:
             if self._catalogue is None or self._catalogue.revision != revision:
                 catalogue, upstreams = await self._directory.load_catalogue()
                 self._catalogue = catalogue
+                self._changes = sorted({v.effective_at for v in catalogue.prices.versions()})
+                self._kept_until = self._kept_from
                 # Running calls keep the upstream they began with; it closes when they end.
                 self._upstreams = upstreams
 
@@ -124,6 +138,26 @@ class Sales:
         Raises:
             GatewayError: 404 for an unknown model, 400 for a tier that has no price.
         """
+        now = self.now
+        if not self._kept_from <= now < self._kept_until:
+            self._forget(now)
+        key = (model, service_tier, currency)
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = self._made(model, service_tier, currency, now)
+            if len(self._kept) >= KEPT_MAX:
+                self._kept.clear()
+            self._kept[key] = kept
+        return kept
+
+    def _forget(self, now: datetime) -> None:
+        """Make offers anew: another price has begun, or there is another catalogue."""
+        self._kept.clear()
+        place = bisect_right(self._changes, now)
+        self._kept_from = self._changes[place - 1] if place else _NEVER
+        self._kept_until = self._changes[place] if place < len(self._changes) else _FOREVER
+
+    def _made(self, model: str, service_tier: str | None, currency: str, now: datetime) -> Offer:
         try:
             lanes = allowed_lanes(service_tier)
         except UnpricedError as error:
@@ -131,7 +165,7 @@ class Sales:
         refusal: GatewayError | None = None
         for provider, name in self._candidates(model):
             try:
-                return self._offer(provider, name, lanes, service_tier, currency)
+                return self._offer(provider, name, lanes, service_tier, currency, now)
             except UnpricedError as error:
                 if error.reason == "unpriced_lane":
                     refusal = unpriced_lane(error.message, named=service_tier is not None)
@@ -151,8 +185,9 @@ class Sales:
         lanes: tuple[Lane, ...],
         service_tier: str | None,
         currency: str,
+        now: datetime,
     ) -> Offer:
-        prices, now = self.catalogue.prices, self.now
+        prices = self.catalogue.prices
         available = prices.lanes(provider.price_list, model, currency=currency)
         wanted = lanes
         if service_tier == "auto":

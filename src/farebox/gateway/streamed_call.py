@@ -201,6 +201,8 @@ class StreamedCall(Call):
         if self._first is None:
             self._first = event
         self._meter.add(event)
+        if self._usage is None and not self._finished and streaming.is_plain(event):
+            return  # nearly every event
         self._finished += streaming.finishes(event)
         if streaming.carries_usage(event):
             self._note_usage(event)

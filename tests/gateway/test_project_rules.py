@@ -1,0 +1,60 @@
+"""What a project allows its keys: models and the length of an answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from farebox.gateway.http import Answer
+from farebox.ledger.commands import Admit
+from farebox.tenancy.api_keys import digest
+from tests.support.scripted_upstream import ScriptedResponse, usage, whole
+from tests.support.small_gateway import KEY, SmallGateway, key_row
+
+
+def project(**rules: object) -> SmallGateway:
+    """A gateway whose project has rules."""
+    small = SmallGateway(lambda _: ScriptedResponse((whole(usage(10, 5)),)))
+    small.directory.keys = {digest(KEY): key_row(**rules)}
+    return small
+
+
+@pytest.mark.parametrize(
+    ("allowed", "status"),
+    [
+        (None, 200),
+        (("gpt-5*",), 200),
+        (("gpt-5.4",), 200),
+        (("gpt-5",), 403),
+        (("o3", "gpt-4*"), 403),
+        ((), 403),
+    ],
+)
+async def test_a_project_calls_the_models_on_its_list(
+    allowed: tuple[str, ...] | None, status: int
+) -> None:
+    """ORG-17, ERR-04: any other model is 403 in its own words, whatever the balance; never 429."""
+    async with project(allowed_models=allowed) as small:
+        answer = await small.call()
+        assert isinstance(answer, Answer)
+        assert answer.status == status
+        if status == 403:
+            error = json.loads(answer.body)["error"]
+            assert (error["code"], error["param"]) == ("model_not_allowed", "model")
+            assert not any(isinstance(command, Admit) for command in small.store.commands)
+
+
+@pytest.mark.parametrize(("asked", "sent"), [(5_000, 300), (200, 200), (None, 300)])
+async def test_an_answer_is_no_longer_than_the_project_allows(asked: int | None, sent: int) -> None:
+    """SAV-12: the project's maximum is what is held and what goes upstream."""
+    fields: dict[str, Any] = {} if asked is None else {"max_completion_tokens": asked}
+    async with project(output_tokens_max=300) as small:
+        answer = await small.call(**fields)
+        assert isinstance(answer, Answer)
+        assert answer.status == 200
+        (admit,) = [c for c in small.store.commands if isinstance(c, Admit)]
+        assert admit.output_max == sent
+        (request,) = small.upstream.requests
+        assert json.loads(request.body)["max_completion_tokens"] == sent
