@@ -1,9 +1,12 @@
 """The gateway against what it is measured by: interleaved rounds, pinned cores, medians, ratios.
 
-``python -m bench.gateway [--rounds 5] [--connections 1 16 64] [--stream] [--bytes 1000]``.
+``python -m bench.gateway [--rounds 5] [--connections 1 16 64] [--shapes json sse]
+[--bytes 1000 20000] [--rivals FOLDER]``.
 
-The target runs on one core, the upstream and the load driver on the other; PostgreSQL runs where
-the kernel puts it. In the same run every answer's charge is summed and compared with the database.
+Every round visits every target for each shape, size and number of connections, so that the
+machine's drift falls on all alike; differences and ratios are taken within a round. The first
+round warms everything up and is thrown away, but its charges are counted: at the end every answer's
+charge must be in the database, one by one and in the sums, and no hold may be open.
 """
 
 from __future__ import annotations
@@ -11,243 +14,225 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import signal
-import socket
-import statistics
 import subprocess
-import sys
-import tempfile
-import time
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-NGINX_CONF: Final = """
-worker_processes 1; daemon off; error_log /dev/null; pid {folder}/nginx.pid;
-events {{ worker_connections 4096; }}
-http {{ access_log off; client_body_temp_path {folder}; proxy_temp_path {folder};
-  upstream up {{ server 127.0.0.1:{upstream}; keepalive 256; }}
-  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://up; proxy_http_version 1.1;
-    proxy_set_header Connection ""; proxy_buffering off; client_max_body_size 64m; }} }} }}
-"""
+from bench import rivals
+from bench.database import bundled, scratch
+from bench.figures import difference, paired, ratio, shown, spread, table
+from bench.installation import Ledger, install
+from bench.machine import machine_facts, postgres_facts
+from bench.processes import pin, python
+from bench.targets import LOAD_CORE, TARGET_CORE, Target, direct, nginx, passthrough
+
+SHAPES: Final = ("json", "sse")
+OWN: Final = ("direct", "nginx", "pass-through", "farebox")
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One cell of the matrix."""
+
+    shape: str
+    size: int
+    connections: int
 
 
-def start(
-    stack: ExitStack, core: int, command: list[str], env: dict[str, str] | None = None
-) -> int:
-    """Start a process on one core; it ends with the stack."""
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **(env or {})},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509
-    )
+@dataclass(slots=True)
+class Rounds:
+    """What was measured: by case and target, one report per round."""
 
-    def end() -> None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    reports: dict[tuple[Case, str], list[dict[str, Any]]] = field(default_factory=dict)
 
-    stack.callback(end)
-    return process.pid
+    def note(self, case: Case, target: str, report: dict[str, Any]) -> None:
+        """Keep one report."""
+        self.reports.setdefault((case, target), []).append(report)
 
+    def figures(self, case: Case, target: str, name: str) -> list[float]:
+        """A figure of a target, round by round."""
+        return [report[name] for report in self.reports[case, target]]
 
-def wait_for(port: int) -> None:
-    """Wait until somebody listens."""
-    for _ in range(600):
-        with socket.socket() as sock:
-            if sock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise TimeoutError(port)
-
-
-def farebox(stack: ExitStack, home: Path, upstream: int, core: int) -> tuple[str, str, int]:
-    """A real installation in front of the mock upstream; gives its URL, a key, its process id."""
-    port, env = free_port(), {"FAREBOX_HOME": str(home), "BENCH_KEY": "sk-none"}
-
-    def run(*arguments: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [sys.executable, "-m", "farebox", *arguments, "--json"],
-            env={**os.environ, **env},
-            check=True,
-            capture_output=True,
-        )
-        return json.loads(done.stdout)  # type: ignore[no-any-return]
-
-    made = run(
-        "init",
-        "--org",
-        "Bench",
-        "--base-url",
-        f"http://127.0.0.1:{upstream}/v1",
-        "--api-key-env",
-        "BENCH_KEY",
-        "--credit",
-        "1000000",
-    )
-    pid = start(
-        stack,
-        core,
-        [sys.executable, "-m", "farebox", "gateway", "--gateway-port", str(port)],
-        env,
-    )
-    wait_for(port)
-    return f"http://127.0.0.1:{port}", str(made["key"]), pid
-
-
-def load(url: str, key: str, connections: int, args: argparse.Namespace) -> dict[str, Any]:
-    """One round of load on a target."""
-    command = [
-        sys.executable,
-        "-m",
-        "bench.load",
-        f"{url}/v1/chat/completions",
-        "--key",
-        key,
-        f"--connections={connections}",
-        f"--seconds={args.seconds}",
-        f"--bytes={args.bytes}",
-        f"--pace-ms={args.pace_ms}",
-        *(["--stream"] if args.stream else []),
-    ]
-    done = subprocess.run(
-        command,
-        check=True,
-        stdout=subprocess.PIPE,
-        preexec_fn=lambda: os.sched_setaffinity(0, {1}),
-    )
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
-
-
-def memory_mb(pid: int) -> float:
-    """Resident memory of a process."""
-    with Path(f"/proc/{pid}/status").open() as file:
-        for line in file:
-            if line.startswith("VmRSS"):
-                return round(int(line.split()[1]) / 1024, 1)
-    return 0.0
+    def compared(self, case: Case, target: str) -> dict[str, Any]:
+        """A target's row: its own figures, and what it adds to the direct call."""
+        reports = self.reports[case, target]
+        row: dict[str, Any] = {
+            "shape": case.shape,
+            "bytes": case.size,
+            "connections": case.connections,
+            "target": target,
+            "requests": sum(r["requests"] for r in reports),
+            "lost": sum(r["lost"] for r in reports),
+            "statuses": _added_up([r["statuses"] for r in reports]),
+        }
+        for name in ("per_second", "p50_us", "p95_us", "p99_us", "first_byte_p50_us", "cpu_us"):
+            row[name] = spread(self.figures(case, target, name))
+        for name in ("p50_us", "p95_us", "first_byte_p50_us"):
+            mine, base = self.figures(case, target, name), self.figures(case, "direct", name)
+            row[f"added_{name}"] = paired(mine, base, difference)
+        if (case, "farebox") in self.reports:
+            mine = self.figures(case, "farebox", "per_second")
+            row["farebox_times"] = paired(mine, self.figures(case, target, "per_second"), ratio)
+        return row
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All targets in turn, round by round."""
+    cases = [Case(*case) for case in product(args.shapes, args.bytes, args.connections)]
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        upstream = free_port()
-        start(stack, 1, [sys.executable, "-m", "bench.upstream", str(upstream)])
-        wait_for(upstream)
-        targets = {"direct": f"http://127.0.0.1:{upstream}"}
-        bare = free_port()
-        start(
-            stack,
-            0,
-            [sys.executable, "-m", "bench.passthrough", str(bare), targets["direct"]],
-        )
-        wait_for(bare)
-        targets["pass-through"] = f"http://127.0.0.1:{bare}"
-        if nginx := shutil.which("nginx"):
-            port = free_port()
-            conf = folder / "nginx.conf"
-            conf.write_text(NGINX_CONF.format(folder=folder, port=port, upstream=upstream))
-            start(stack, 0, [nginx, "-c", str(conf)])
-            wait_for(port)
-            targets["nginx"] = f"http://127.0.0.1:{port}"
-        url, key, pid = farebox(stack, folder / "home", upstream, 0)
-        targets["farebox"] = url
-        rounds: dict[tuple[str, int], list[dict[str, Any]]] = {}
-        for number in range(args.rounds + 1):
-            for connections in args.connections:
-                for name, target in targets.items():
-                    found = load(target, key, connections, args)
-                    if number:  # the first round warms everything up
-                        rounds.setdefault((name, connections), []).append(found)
-                    elif name == "farebox":
-                        rounds.setdefault(("warm-up", connections), []).append(found)
-        charged = sum(
-            found["charge_nanos"]
-            for (name, _), results in rounds.items()
-            if name in {"farebox", "warm-up"}
-            for found in results
-        )
-        balance = subprocess.run(
-            [sys.executable, "-m", "farebox", "credits", "balance", "--org", "Bench", "--json"],
-            env={**os.environ, "FAREBOX_HOME": str(folder / "home")},
-            check=True,
-            capture_output=True,
-        )
-        spent = json.loads(balance.stdout)["spent"]
-        return _report(rounds, args, charged, spent, memory_mb(pid))
+        folder = stack.enter_context(scratch(args.folder))
+        server = bundled(stack, folder / "home")
+        conditions = {
+            **machine_facts(folder),
+            "postgresql": postgres_facts(server.dsn),
+            "postgresql_cores": ",".join(map(str, sorted(os.sched_getaffinity(server.pid)))),
+            "target_core": TARGET_CORE,
+            "load_and_upstream_core": LOAD_CORE,
+            "rounds": args.rounds,
+            "seconds_a_round": args.seconds,
+        }
+        targets = [t for t in _targets(stack, args, folder, server.dsn) if t is not None]
+        conditions["not_here"] = sorted({*args.targets} - {t.name for t in targets})
+        rounds, ledger = Rounds(), Ledger()
+        for number, case in product(range(args.rounds + 1), cases):
+            for target in targets:
+                report = load(target, case, args.seconds, folder, ledger)
+                if number:
+                    rounds.note(case, target.name, report)
+        memory = {t.name: t.process.memory() for t in targets if t.process is not None}
+        return {
+            "conditions": conditions,
+            "rows": [rounds.compared(case, t.name) for case in cases for t in targets],
+            "memory_mb": {
+                name: {"rss": m.resident, "pss": m.proportional} for name, m in memory.items()
+            },
+            "books": ledger.compare(server.dsn) if ledger.answers else None,
+        }
 
 
-def _report(
-    rounds: dict[tuple[str, int], list[dict[str, Any]]],
-    args: argparse.Namespace,
-    charged: int,
-    spent: str,
-    memory: float,
+def _targets(
+    stack: ExitStack, args: argparse.Namespace, folder: Path, dsn: str
+) -> Iterator[Target | None]:
+    upstream = direct(stack, folder)
+    yield upstream
+    if "nginx" in args.targets:
+        yield nginx(stack, folder, upstream)
+    if "pass-through" in args.targets:
+        yield passthrough(stack, folder, upstream)
+    if "farebox" in args.targets:
+        installation = install(dsn, folder / "home", upstream.url)
+        url, process = installation.gateway(stack, TARGET_CORE, folder / "farebox.log")
+        yield Target("farebox", url, process, installation.key)
+    for name in rivals.installed(args.rivals) if args.rivals else ():
+        if name in args.targets:
+            yield rivals.rival(stack, name, args.rivals, folder, upstream)
+
+
+def load(
+    target: Target, case: Case, seconds: float, folder: Path, ledger: Ledger
 ) -> dict[str, Any]:
-    rows = []
-    for connections in args.connections:
-        direct = rounds["direct", connections]
-        for (name, at), results in rounds.items():
-            if at != connections or name == "warm-up":
-                continue
-            added = [r["p50_us"] - d["p50_us"] for r, d in zip(results, direct, strict=True)]
-            rows.append(
-                {
-                    "target": name,
-                    "connections": connections,
-                    "per_second": statistics.median(r["per_second"] for r in results),
-                    "p50_us": statistics.median(r["p50_us"] for r in results),
-                    "p99_us": statistics.median(r["p99_us"] for r in results),
-                    "added_p50_us": statistics.median(added),
-                    "statuses": results[-1]["statuses"],
-                    "lost": sum(r["lost"] for r in results),
-                }
+    """One round of load on a target."""
+    charges = folder / "charges"
+    command = [
+        *python("bench.load", f"{target.url}/v1/chat/completions"),
+        f"--key={target.key}",
+        f"--connections={case.connections}",
+        f"--seconds={seconds}",
+        f"--bytes={case.size}",
+        f"--charges={charges}",
+        *(f"--header={header}" for header in target.headers),
+        *(["--stream"] if case.shape == "sse" else []),
+    ]
+    before = target.process.cpu_seconds() if target.process else 0.0
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, preexec_fn=lambda: pin(LOAD_CORE)
+    )
+    after = target.process.cpu_seconds() if target.process else 0.0
+    report: dict[str, Any] = json.loads(done.stdout)
+    report["cpu_us"] = round((after - before) * 1e6 / max(1, report["requests"]), 1)
+    if target.name == "farebox":
+        ledger.add(report, charges)
+    return report
+
+
+def _added_up(statuses: list[dict[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for one in statuses:
+        for status, count in one.items():
+            found[status] = found.get(status, 0) + count
+    return found
+
+
+def written(report: dict[str, Any]) -> str:
+    """The report as tables in Markdown."""
+    head = (
+        "target",
+        "calls/s",
+        "p50 us",
+        "p95 us",
+        "added p50 us",
+        "added p95 us",
+        "first byte added us",
+        "CPU us/call",
+        "Farebox does x times",
+        "not 200",
+    )
+    parts: list[str] = []
+    cases = dict.fromkeys((r["shape"], r["bytes"], r["connections"]) for r in report["rows"])
+    for case in cases:
+        shape, size, connections = case
+        rows = [
+            (
+                r["target"],
+                shown(r["per_second"]),
+                shown(r["p50_us"]),
+                shown(r["p95_us"]),
+                shown(r["added_p50_us"]),
+                shown(r["added_p95_us"]),
+                shown(r["added_first_byte_p50_us"]),
+                shown(r["cpu_us"]),
+                shown(r["farebox_times"], 2) if "farebox_times" in r else "-",
+                sum(n for status, n in r["statuses"].items() if status != "200") + r["lost"],
             )
-    whole, _, fraction = spent.partition(".")
-    return {
-        "stream": args.stream,
-        "bytes": args.bytes,
-        "rows": rows,
-        "answers_say_nanos": charged,
-        "books_say_nanos": int(whole) * 10**9 + int(fraction.ljust(9, "0")),
-        "gateway_memory_mb": memory,
-    }
+            for r in report["rows"]
+            if (r["shape"], r["bytes"], r["connections"]) == case
+        ]
+        parts += [f"\n{shape}, {size:,} bytes, {connections} at once\n", table(head, rows)]
+    return "\n".join(parts)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("--rounds", type=int, default=5)
+    found.add_argument("--seconds", type=float, default=2.0, help="of load, a round and a cell")
+    found.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
+    found.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    found.add_argument("--bytes", type=int, nargs="+", default=[1000, 20_000], help="of the body")
+    everything = [*OWN, *rivals.NAMES]
+    found.add_argument("--targets", nargs="+", choices=everything, default=everything)
+    found.add_argument("--rivals", type=Path, help="where bench.rivals installed them")
+    found.add_argument("--folder", type=Path, help="on which disk the database lies")
+    found.add_argument("--json", type=Path, help="also write the whole report here")
+    return found
 
 
 def main() -> None:
-    """Measure and print one JSON object and a table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--stream", action="store_true")
-    parser.add_argument("--pace-ms", type=int, default=0)
-    parser.add_argument("--bytes", type=int, default=1000)
-    report = measure(parser.parse_args())
-    for row in report["rows"]:
-        print(
-            f"{row['target']:>14} c={row['connections']:<5} {row['per_second']:>9.0f}/s "
-            f"p50 {row['p50_us']:>8.0f} us  p99 {row['p99_us']:>8.0f} us  "
-            f"added p50 {row['added_p50_us']:>8.0f} us  {row['statuses']} lost {row['lost']}"
-        )
-    exact = report["answers_say_nanos"] == report["books_say_nanos"]
-    print(f"charges: answers and books {'agree' if exact else 'DIFFER'}")
-    print(json.dumps(report))
+    """Measure and print."""
+    args = parser().parse_args()
+    report = measure(args)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1))
+    print(json.dumps(report["conditions"], indent=1))
+    print(written(report))
+    print("\nmemory, MB:", json.dumps(report["memory_mb"]))
+    print("books:", json.dumps(report["books"]))
 
 
 if __name__ == "__main__":

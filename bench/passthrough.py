@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Any
 
@@ -32,14 +31,13 @@ def application(upstream_url: str) -> Any:
         async with session.post(
             upstream_url + scope["path"], data=body, headers={"content-type": "application/json"}
         ) as response:
-            kind = response.headers["content-type"].encode()
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": response.status,
-                    "headers": [(b"content-type", kind)],
-                }
-            )
+            headers = [
+                (name.encode(), response.headers[name].encode())
+                for name in ("content-type", "content-length")
+                if name in response.headers
+            ]
+            start = {"type": "http.response.start", "status": response.status, "headers": headers}
+            await send(start)
             async for chunk in response.content.iter_any():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
@@ -56,6 +54,7 @@ async def main(port: int, upstream_url: str) -> None:
         loop="none",
         lifespan="off",
         access_log=False,
+        proxy_headers=False,
         log_config=None,
         backlog=4096,
     )
@@ -65,5 +64,4 @@ async def main(port: int, upstream_url: str) -> None:
 if __name__ == "__main__":
     import uvloop
 
-    del asyncio
     uvloop.run(main(int(sys.argv[1]), sys.argv[2]))

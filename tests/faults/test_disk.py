@@ -1,7 +1,8 @@
-"""A disk that is slow or refuses to keep: PostgreSQL stops rather than lie, and so do we.
+"""A disk that is slow, full or refuses to keep: PostgreSQL stops rather than lie, and so do we.
 
-``strace`` puts the faults into the server's own system calls. Where it is not installed, or may not
-trace, these tests skip and say so.
+``strace`` puts faults into the server's own system calls: where it is not installed, or may not
+trace, those tests skip and say so. For a log that cannot be written, ``prlimit`` gives the server a
+limit on the size of its files.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -33,19 +34,32 @@ ATTACH_SECONDS_MAX = 20.0
 CRASHES = 3
 CRASHES_SECONDS_MAX = 60.0
 
-pytestmark = pytest.mark.skipif(
+LOG_BYTES_MAX = 1024 * 1024
+"""A sixteenth of a piece of the server's log: the next commit lies beyond it, or one soon after."""
+
+needs_strace = pytest.mark.skipif(
     shutil.which("strace") is None,
-    reason="strace is not installed: slow and failing fsync cannot be injected",
+    reason="strace is not installed: slow and failing system calls cannot be injected",
 )
 
 
 @contextmanager
-def injecting(installed: Installation, fault: str) -> Iterator[Path]:
-    """Have every process of the server meet a fault in its ``fdatasync``; gives the trace."""
+def injecting(
+    installed: Installation, fault: str, *, calls: str = "fdatasync", paths: Sequence[Path] = ()
+) -> Iterator[Path]:
+    """Have every process of the server meet a fault in its system calls; gives the trace.
+
+    Args:
+        installed: Whose server.
+        fault: What strace shall inject.
+        calls: In which calls.
+        paths: Of which files, where not of all.
+    """
     pids = installed.server_pids()
     trace = installed.home / "trace"
-    command = ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=fdatasync"]
-    command += ["-e", f"inject=fdatasync:{fault}", *(f"-p{pid}" for pid in pids)]
+    command = ["strace", "-f", "-qq", "-o", str(trace), "-e", f"trace={calls}"]
+    command += ["-e", f"inject={calls}:{fault}", *(f"-P{path}" for path in paths)]
+    command += [f"-p{pid}" for pid in pids]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as tracer:
         try:
             until = time.monotonic() + ATTACH_SECONDS_MAX
@@ -100,6 +114,37 @@ async def run_again(store: PostgresBatchStore, command: AnyCommand) -> Result:
             return result
 
 
+@contextmanager
+def unable_to_write_far(installed: Installation, bytes_max: int) -> Iterator[None]:
+    """Let no process of the server write beyond so many bytes of any file for a while."""
+    _limit_files(installed, f"{bytes_max}")
+    try:
+        yield
+    finally:
+        _limit_files(installed, "unlimited")
+
+
+def _limit_files(installed: Installation, size: str) -> None:
+    """Set the soft limit of those that run; of a process that has ended meanwhile it fails."""
+    for pid in installed.server_pids():
+        subprocess.run(
+            ["prlimit", f"--pid={pid}", f"--fsize={size}:"],
+            check=False,
+            stderr=subprocess.DEVNULL,
+            **installed.place.owner.identity(),
+        )
+
+
+async def crashes(installed: Installation) -> None:
+    """Wait until the server has ended all that it did: a crash spares two of its processes."""
+    before = {*installed.server_pids()}
+    until = time.monotonic() + CRASHES_SECONDS_MAX
+    while len(before & {*installed.server_pids()}) > len(("postmaster", "logger")):
+        assert time.monotonic() < until, "the server took no notice"
+        await asyncio.sleep(0.1)
+
+
+@needs_strace
 @pytest.mark.parametrize("error", ["EIO", "EROFS"])
 async def test_an_error_that_ends_the_server_leaves_the_commit_in_doubt(
     durable: DurableServer, tmp_path: Path, error: str
@@ -122,16 +167,11 @@ async def test_an_error_that_ends_the_server_leaves_the_commit_in_doubt(
         ) == [(20,)]
 
 
-@pytest.mark.parametrize("error", ["EIO", "EROFS"])
-async def test_a_failed_fsync_is_in_doubt(
-    durable: DurableServer, tmp_path: Path, error: str
+async def callers_meet(
+    durable: DurableServer, home: Path, trouble: Callable[[Installation], Awaitable[None]]
 ) -> None:
-    """ENGINE "The server it stands on": a commit that could not be kept may be there all the same.
-
-    The server ends itself with an error of whatever class the disk's is, and the log may hold the
-    commit when it is back: the same commands are asked about, not done again.
-    """
-    async with durable.installation(tmp_path) as installed, kept_running(durable):
+    """Callers go on through some trouble; each call is charged once, with what was answered."""
+    async with durable.installation(home) as installed, kept_running(durable):
         till = await till_of(installed)
         await installed.command(till.grant(1_000_000))
         lanes = [PostgresBatchStore(Connector(installed.dsn, name=f"lane {n}")) for n in range(2)]
@@ -150,17 +190,14 @@ async def test_a_failed_fsync_is_in_doubt(
                 charges.append(closed.charge)
                 await asyncio.sleep(0.02)
 
+        callers = [asyncio.create_task(caller(number)) for number in range(10)]
         try:
-            with injecting(installed, f"error={error}:when=2") as trace:
-                callers = [asyncio.create_task(caller(number)) for number in range(10)]
-                until = time.monotonic() + CRASHES_SECONDS_MAX
-                while trace.read_text().count("INJECTED") < CRASHES:
-                    assert time.monotonic() < until, "the server did not crash often enough"
-                    await asyncio.sleep(0.1)
-            enough.set()
-            await asyncio.gather(*callers)
+            await trouble(installed)
         finally:
+            enough.set()
+            ended = await asyncio.gather(*callers, return_exceptions=True)
             await bookkeeper.aclose()
+        assert [error for error in ended if error is not None] == []
         assert await installed.patiently(
             lambda: installed.rows(
                 "SELECT count(*), sum(charge_nanos)::bigint FROM call WHERE organization_id = %s",
@@ -170,6 +207,62 @@ async def test_a_failed_fsync_is_in_doubt(
         assert await installed.rows("SELECT command_kind, error FROM quarantine") == []
         assert await installed.rows("SELECT call_id FROM hold") == []
         await installed.assert_books_clean()
+
+
+@needs_strace
+@pytest.mark.parametrize("error", ["EIO", "EROFS"])
+async def test_a_failed_fsync_is_in_doubt(
+    durable: DurableServer, tmp_path: Path, error: str
+) -> None:
+    """ENGINE "The server it stands on": a commit that could not be kept may be there all the same.
+
+    The server ends itself with an error of whatever class the disk's is, and the log may hold the
+    commit when it is back: the same commands are asked about, not done again.
+    """
+
+    async def trouble(installed: Installation) -> None:
+        with injecting(installed, f"error={error}:when=2") as trace:
+            until = time.monotonic() + CRASHES_SECONDS_MAX
+            while trace.read_text().count("INJECTED") < CRASHES:
+                assert time.monotonic() < until, "the server did not crash often enough"
+                await asyncio.sleep(0.1)
+
+    await callers_meet(durable, tmp_path, trouble)
+
+
+@pytest.mark.skipif(
+    shutil.which("prlimit") is None,
+    reason="prlimit is not installed: no limit for a running server",
+)
+async def test_a_log_that_cannot_be_written(durable: DurableServer, tmp_path: Path) -> None:
+    """ENGINE "Idempotency": a server that ends because its log is full is asked again when back."""
+
+    async def trouble(installed: Installation) -> None:
+        with unable_to_write_far(installed, LOG_BYTES_MAX):
+            await crashes(installed)
+
+    await callers_meet(durable, tmp_path, trouble)
+
+
+@needs_strace
+async def test_a_disk_that_is_full(durable: DurableServer, tmp_path: Path) -> None:
+    """ENGINE "Idempotency": where a table cannot grow nothing is committed, until it can."""
+
+    async def trouble(installed: Installation) -> None:
+        tables = await installed.rows(
+            "SELECT current_setting('data_directory') || '/' || pg_relation_filepath(c.oid)"
+            " FROM pg_class c WHERE relname IN ('hold', 'posting', 'rollup_hour')"
+            " OR relname LIKE 'call\\_%%' AND relkind = 'r'"
+        )
+        paths = [Path(path) for (path,) in tables]
+        calls = "pwrite64,pwritev,fallocate"
+        with injecting(installed, "error=ENOSPC", calls=calls, paths=paths) as trace:
+            until = time.monotonic() + CRASHES_SECONDS_MAX
+            while trace.read_text().count("INJECTED") < CRASHES:
+                assert time.monotonic() < until, "no table had to grow"
+                await asyncio.sleep(0.1)
+
+    await callers_meet(durable, tmp_path, trouble)
 
 
 async def slow(durable: DurableServer, home: Path, *, fault: str, seconds: float) -> None:
@@ -193,11 +286,13 @@ async def slow(durable: DurableServer, home: Path, *, fault: str, seconds: float
         await installed.assert_books_clean()
 
 
+@needs_strace
 async def test_a_slow_disk(durable: DurableServer, tmp_path: Path) -> None:
     """DESIGN promise 2: with 50 ms for each flush, everybody waits longer and is charged once."""
     await slow(durable, tmp_path, fault="delay_exit=50000", seconds=2.0)
 
 
+@needs_strace
 @pytest.mark.long
 async def test_a_disk_that_stands_still(durable: DurableServer, tmp_path: Path) -> None:
     """ENGINE "Idempotency": a flush of 18 s is given up, asked about on another connection, kept.

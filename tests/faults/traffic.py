@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -29,6 +28,13 @@ OUTPUT_NANOS = 30_000
 """Of one token of that model."""
 
 CALL_SECONDS_MAX = 120.0
+
+SHORT_ANSWER_TOKENS = 40
+LONG_ANSWER_TOKENS = 700
+"""Output limits; the long one is several slices of a project that holds its streams in slices."""
+
+LONG_ANSWERS = 0.05
+"""Share of calls with the long limit."""
 
 ANSWERS_MIN = 20
 """Whole answers without which a test of faults has shown nothing."""
@@ -135,10 +141,29 @@ def pace(*, head_ms: int = 0, event_ms: int = 0) -> dict[str, str]:
 
 
 def _body(tokens: int, *, stream: bool) -> bytes:
-    body: dict[str, Any] = {"model": MODEL, "messages": [MESSAGE], "max_tokens": tokens}
     if stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return stream_body(tokens, ask=True)
+    return msgspec.json.encode({"model": MODEL, "messages": [MESSAGE], "max_tokens": tokens})
+
+
+def stream_body(tokens: int, *, ask: bool) -> bytes:
+    """A streamed call's body, one that asks for its usage or one that does not."""
+    body: dict[str, Any] = {"model": MODEL, "messages": [MESSAGE], "max_tokens": tokens}
+    body |= {"stream": True} | ({"stream_options": {"include_usage": True}} if ask else {})
     return msgspec.json.encode(body)
+
+
+def request_head(key: str, body: bytes, directives: Mapping[str, str]) -> bytes:
+    """The head of a call, for a client that does its own HTTP."""
+    lines = [
+        "POST /v1/chat/completions HTTP/1.1",
+        "host: farebox",
+        f"authorization: Bearer {key}",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        *(f"{name}: {value}" for name, value in directives.items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
 def _outcome(response: aiohttp.ClientResponse, text: bytes, *, stream: bool) -> Outcome:
@@ -217,17 +242,20 @@ class Traffic:
                 continue
             await asyncio.sleep(chance.uniform(0, 2 * THINK_SECONDS))
             stream = chance.random() < 0.5
-            completion = chance.randint(1, 30)
-            orders = usage(chance.randint(1, 100), completion)
+            is_long = chance.random() < LONG_ANSWERS
+            limit = LONG_ANSWER_TOKENS if is_long else SHORT_ANSWER_TOKENS
+            orders = usage(chance.randint(1, 100), chance.randint(limit // 40, limit * 3 // 4))
             if stream:
-                orders |= pace(head_ms=chance.randint(0, 20), event_ms=chance.randint(0, 10))
+                orders |= pace(
+                    head_ms=chance.randint(0, 20), event_ms=chance.randint(0, 2 if is_long else 10)
+                )
             else:
                 orders |= pace(head_ms=chance.choice((0, 5, 30, 200)))
             patience = chance.uniform(0.0, 0.3) if chance.random() < IMPATIENT else None
             try:
                 async with asyncio.timeout(patience):
                     outcome = await self.clients.call(
-                        chance.choice(urls), 40, stream=stream, directives=orders
+                        chance.choice(urls), limit, stream=stream, directives=orders
                     )
             except TimeoutError:
                 outcome = Outcome(0, "hung up")
@@ -253,8 +281,3 @@ async def assert_charged_once(
     assert len(rows) == len(charged), "a call has two rows"
     assert charged == whole
     assert {row[2] for row in rows} <= {"settled", "late"}
-
-
-def say(name: str, *facts: object) -> None:
-    """Leave figures for whoever runs this with ``-s``."""
-    sys.stderr.write(f"\n{name}: " + "; ".join(map(str, facts)) + "\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -85,3 +87,38 @@ async def test_reports_of_nobody() -> None:
         small.desk.abort_running()
         await small.desk.drain(1)
         assert small.store.commands == []
+
+
+async def test_reports_let_events_pass() -> None:
+    """However many streams report, others go on between any two, and none waits for another."""
+
+    class Talker:
+        """A running stream with something to report."""
+
+        async def report(self) -> None:
+            turns.append("report")
+            if turns.count("report") == 5:
+                all_report.set()
+            await answered.wait()
+
+        async def abort(self) -> None:
+            """Nothing to close."""
+
+    turns: list[str] = []
+    all_report, answered = asyncio.Event(), asyncio.Event()
+
+    async def others() -> None:
+        while True:
+            turns.append("event")
+            await asyncio.sleep(0)
+
+    async with SmallGateway(nothing) as small:
+        small.desk.running |= {UUID(int=number): Talker() for number in range(5)}
+        events = asyncio.create_task(others())
+        reporting = asyncio.create_task(small.desk.report_running())
+        await all_report.wait()
+        events.cancel()
+        assert not any(pair == ("report", "report") for pair in pairwise(turns))
+        answered.set()
+        await reporting
+        small.desk.running.clear()

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 
+from farebox.gateway.http import Answer
 from farebox.gateway.pricing import price, tier_of
 from farebox.gateway.sales import Offer
 from farebox.rating.price_book import PriceBook, PriceVersion
+from farebox.rating.price_plans import PlanTerms, PlanVersion, planned_version
 from farebox.rating.units import Lane, Unit
 from farebox.rating.usage import Usage
-from tests.support.small_gateway import FACTS, NOW, PROVIDER_ROW, VERSIONS, version
+from farebox.tenancy.api_keys import digest
+from tests.support.scripted_upstream import ScriptedResponse, usage, whole
+from tests.support.small_gateway import (
+    FACTS,
+    KEY,
+    NOW,
+    PROVIDER_ROW,
+    VERSIONS,
+    SmallGateway,
+    key_row,
+    version,
+)
 
 STANDARD, FLEX, PRIORITY = VERSIONS[:3]
 USAGE = Usage.of({Unit.INPUT: 10, Unit.CACHED_INPUT: 4, Unit.OUTPUT: 5}, reasoning_tokens=2)
@@ -27,6 +42,7 @@ class Book:
     prices: PriceBook
     revision: int = 1
     providers: tuple[Any, ...] = ()
+    plans: Mapping[UUID, tuple[PlanVersion, ...]] = field(default_factory=dict)
 
 
 BOOK = Book(PriceBook(VERSIONS, (FACTS,), revision=1))
@@ -41,6 +57,8 @@ def offer(*versions: PriceVersion) -> Offer:
         model="gpt-5.4",
         facts=FACTS,
         versions=versions,
+        books=versions,
+        plan=None,
         names_tier=True,
         at=NOW,
         revision=1,
@@ -121,3 +139,53 @@ def test_a_unit_without_a_price() -> None:
 def test_what_an_answer_reports(reported: object, tier: str | None) -> None:
     """A value of another kind is an unknown tier, not none."""
     assert tier_of(reported) == tier
+
+
+PLAN = PlanVersion(
+    id=UUID(int=71),
+    plan_id=UUID(int=70),
+    plan_name="reseller",
+    number=1,
+    effective_at=NOW - timedelta(days=1),
+    terms=PlanTerms(markup=2_000, free_models=("gpt-standard-only",)),
+)
+
+
+@pytest.mark.parametrize("reported", ["default", "flex", "priority", None, "turbo"])
+def test_a_plan_charges_its_prices_and_costs_ours(reported: str | None) -> None:
+    """DESIGN 16: the customer pays the plan's price of the lane that served, we the book's."""
+    planned = planned_version(STANDARD, PLAN)
+    held = structs.replace(offer(STANDARD), versions=(planned,), plan=PLAN)
+    priced = price(held, BOOK, USAGE, reported)
+    plain = price(offer(STANDARD), BOOK, USAGE, reported)
+    assert (priced.cost, plain.cost) == (plain.total, plain.total)
+    assert priced.total * 10 == plain.total * 12
+    assert priced.price_id != plain.price_id
+    assert (priced.lane, priced.estimated) == (plain.lane, plain.estimated)
+
+
+async def test_an_organization_is_rated_by_its_plan() -> None:
+    """DESIGN 16: hold, charge and price version are the plan's, the cost is the book's; its price
+    is written down so that the call can be explained.
+    """
+    plan_id = PLAN.plan_id
+    async with SmallGateway(lambda _: ScriptedResponse((whole(usage(10, 5)),))) as small:
+        small.directory.plans = {plan_id: (PLAN,)}
+        small.directory.keys = {digest(KEY): key_row(plan_id=plan_id)}
+        small.directory.revision = small.ledger.catalogue_revision = 2
+        await small.sales.refresh()
+        answer = await small.call()
+        assert isinstance(answer, Answer)
+        assert answer.status == 200, answer.body
+        call = await small.only_call()
+        book = 10 * 2_500 + 5 * 15_000
+        assert (call.charge, call.cost) == (book * 12 // 10, book)
+        await small.sales.remember()
+        assert (planned_version(STANDARD, PLAN).id, STANDARD.id, PLAN.id) in small.directory.planned
+        # A plan that is taken away is gone with the next reading.
+        small.directory.keys = {digest(KEY): key_row()}
+        small.directory.directory_revision += 1
+        await small.sales.refresh()
+        answer = await small.call()
+        assert isinstance(answer, Answer)
+        assert dict(answer.headers)["x-farebox-charge"] == "0.0001"

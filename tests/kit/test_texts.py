@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from farebox.kit.texts import storable
-
-ANYTHING = st.text(st.one_of(st.characters(), st.characters(categories=["Cs"])))
+from tests.support.odd_texts import odd_texts
 
 
 @pytest.mark.parametrize(
@@ -29,7 +27,7 @@ def test_what_cannot_be_stored_is_replaced(sent: str, kept: str) -> None:
     assert storable(sent) == kept
 
 
-@given(ANYTHING)
+@given(odd_texts())
 def test_what_is_stored_stays_as_it_is(text: str) -> None:
     """ENGINE "A batch": once mended, a text is the same before and after the database."""
     kept = storable(text)

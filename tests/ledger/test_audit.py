@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 from farebox.kit.ids import format_id
+from farebox.kit.money import Nanos, format_amount
 from farebox.ledger.audit import HOLD_OVERDUE_AFTER, Audit
 from farebox.ledger.audit_facts import (
     CallFacts,
@@ -27,7 +28,7 @@ from farebox.ledger.audit_facts import (
     WindowFacts,
 )
 from farebox.ledger.audit_findings import WARNINGS, Code, orphaned
-from farebox.ledger.limits import Rule, micros
+from farebox.ledger.limits import Measure, Period, Rule, micros
 from farebox.ledger.scopes import scope_number
 
 NOW = datetime(2026, 5, 17, 12, tzinfo=UTC)
@@ -414,6 +415,58 @@ def test_facts_that_agree_are_clean() -> None:
 def test_one_difference_is_named(broken: Callable[[], Audit], expected: set[str]) -> None:
     """DED-16, CRD-11: each fact that does not agree is found, and nothing else with it."""
     assert codes(broken()) == expected
+
+
+def adas(rule: Rule, *, used: int, held: int) -> WindowFacts:
+    """A window of a limit on the user whose call is open."""
+    return structs.replace(
+        WINDOW,
+        scope_kind="user",
+        scope_ref="ada",
+        scope=scope_number("user", "ada"),
+        rule=rule,
+        used=used,
+        held=held,
+        counted=used,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "held"),
+    [
+        (Rule(maximum=500), 207),
+        (Rule(measure=Measure.TOKENS, maximum=500), 40),
+        (Rule(measure=Measure.CALLS, maximum=500), 1),
+        (Rule(measure=Measure.PARALLEL, period=Period.TOTAL, maximum=500), 1),
+        (Rule(models="gpt-5*", maximum=500), 207),
+        (Rule(models="o3", maximum=500), 0),
+    ],
+)
+def test_every_kind_of_limit_is_checked_in_its_own_measure(rule: Rule, held: int) -> None:
+    """BUD-12..14, DED-16: money, tokens and calls of the scope's calls to the rule's models."""
+    window = adas(rule, used=30, held=held)
+    raised = RaisedFacts(window.scope, rule.number, window.start_micros, held)
+    hold = structs.replace(HOLD, raised=(RAISED, raised) if held else (RAISED,))
+    assert audit(windows=(WINDOW, window), hold=hold).findings == []
+    for wrong, code in (
+        (structs.replace(window, used=31), Code.WINDOW_USED),
+        (structs.replace(window, held=held + 1), Code.WINDOW_HELD),
+    ):
+        (finding,) = audit(windows=(WINDOW, wrong), hold=hold).findings
+        assert finding.code is code
+        what = "" if rule.measure is Measure.MONEY else f" {rule.measure}"
+        models = f" for {rule.models}" if rule.models else ""
+        begins = MONTH.isoformat()
+        assert finding.subject == f"user ada {rule.period}{what}{models} from {begins}"
+        number = 30 if code is Code.WINDOW_USED else held
+        shown = format_amount(Nanos(number)) if rule.measure is Measure.MONEY else str(number)
+        assert finding.expected == shown
+
+
+def test_a_limit_that_has_gone_is_no_difference() -> None:
+    """BUD-14: an open call may still name the counter of a default that was removed."""
+    gone = RaisedFacts(1, 2, 3, 207)
+    assert audit(hold=structs.replace(HOLD, raised=(RAISED, gone))).findings == []
 
 
 def test_a_finding_says_what_and_where() -> None:

@@ -241,9 +241,9 @@ def test_a_default_that_is_set_again_begins_anew() -> None:
     scene.charge("one", 500)
     scene.charge("four", 6)
     assert (scene.counted(**ADA), len(scene.windows(**ADA))) == ((6, 0), 1)
-    # Bob's old window is forgotten with his next call.
+    # Bob's old window limits nothing more, and is forgotten with his next call.
+    assert scene.charge("two", 30).charge == 30
     scene.hold("five", 1, user="bob")
-    scene.charge("two", 10)
     assert [(w.used, w.held) for w in scene.windows(**BOB)] == [(0, 1)]
 
 

@@ -22,21 +22,30 @@ from farebox.ledger.commands import (
     hold_amount,
 )
 from farebox.ledger.grants import Source
+from farebox.ledger.limits import Effect, Measure, Period
 from farebox.ledger.range_checks import (
     COUNT_MAX,
     COUNTER_MAX,
     HOLD_SECONDS_MAX,
     HTTP_STATUS_MAX,
     LINES_MAX,
+    NAME_CHARACTERS_MAX,
     YEAR_MAX,
     check,
 )
+from farebox.ledger.scopes import ScopeKind
 from tests.support.ledger_scenes import DAY, NOON, TOKEN, Scene
 
 SCENE = Scene()
 ADMIT = SCENE.admit("call", 5, price=TOKEN, tokens=(0, 10))
 SETTLE = SCENE.settle("call", 5)
 GRANT = SCENE.grant("lot", 5)
+ALLOCATION: dict[str, Any] = {
+    "scope_kind": ScopeKind.PROJECT,
+    "scope_ref": SCENE.named("project").hex,
+    "effect": Effect.ALLOCATION,
+    "period": Period.TOTAL,
+}
 
 GOOD: list[AnyCommand] = [
     ADMIT,
@@ -55,6 +64,14 @@ GOOD: list[AnyCommand] = [
     SCENE.correct("fix", 1),
     SCENE.limit(0),
     SCENE.limit(None),
+    SCENE.limit(AMOUNT_NANOS_MAX, raised_to=0, raised_until=NOON, thresholds=(1, 1000)),
+    SCENE.limit(1, scope_ref="whatever", models="gpt-5*", owner="é" * NAME_CHARACTERS_MAX),
+    SCENE.limit(1, scope_kind=ScopeKind.PROJECT, scope_ref=SCENE.named("project").hex),
+    SCENE.limit(1, scope_kind=ScopeKind.KEY),
+    SCENE.limit(1, scope_kind=ScopeKind.TAG, scope_ref="a=b=c", period=Period.MINUTE),
+    SCENE.limit(1, scope_kind=ScopeKind.TAG, measure=Measure.PARALLEL),
+    SCENE.limit(1, scope_kind=ScopeKind.RUN, measure=Measure.DEPTH, period=Period.TOTAL),
+    SCENE.limit(1, **ALLOCATION),
     structs.replace(ADMIT, fixed=Nanos(0), output_min=10, latest_end_after=HOLD_SECONDS_MAX),
     structs.replace(ADMIT, output_min=0, output_max=COUNT_MAX, output_price=0),
     structs.replace(ADMIT, attribution=Attribution(retry_count=COUNTER_MAX)),
@@ -120,6 +137,30 @@ BAD: list[tuple[AnyCommand, dict[str, Any], str]] = [
     (SCENE.refund("back", "lot", 1), {"amount": 0}, "amount"),
     (SCENE.correct("fix", 1), {"amount": -1}, "amount"),
     (SCENE.limit(0), {"maximum": -1}, "maximum"),
+    (SCENE.limit(0), {"maximum": AMOUNT_NANOS_MAX + 1}, "maximum"),
+    (SCENE.limit(0), {"raised_to": -1}, "raised_to"),
+    (SCENE.limit(0), {"raised_to": AMOUNT_NANOS_MAX + 1}, "raised_to"),
+    (SCENE.limit(0), {"raised_until": NOON.replace(tzinfo=None)}, "raised_until"),
+    (SCENE.limit(0), {"raised_until": NOON.replace(year=YEAR_MAX + 1)}, "raised_until"),
+    (SCENE.limit(0), {"thresholds": (0,)}, "thresholds"),
+    (SCENE.limit(0), {"thresholds": (50, 1001)}, "thresholds"),
+    (SCENE.limit(0), {"thresholds": tuple(range(1, 12))}, "thresholds"),
+    (SCENE.limit(0), {"models": "m" * (NAME_CHARACTERS_MAX + 1)}, "models"),
+    (SCENE.limit(0), {"models": "a\x00b"}, "models"),
+    (SCENE.limit(0), {"owner": "\ud800"}, "owner"),
+    (SCENE.limit(0), {"measure": Measure.PARALLEL}, "period"),
+    (SCENE.limit(0), {"measure": Measure.SECONDS}, "period"),
+    (SCENE.limit(0), {"measure": Measure.DEPTH, "period": Period.TOTAL}, "scope_kind"),
+    (SCENE.limit(0), {"effect": Effect.ALLOCATION}, "effect"),
+    (SCENE.limit(0, **ALLOCATION), {"scope_ref": ""}, "effect"),
+    (SCENE.limit(0, **ALLOCATION), {"measure": Measure.TOKENS}, "effect"),
+    (SCENE.limit(0, **ALLOCATION), {"models": "gpt*"}, "effect"),
+    (SCENE.limit(0), {"scope_kind": ScopeKind.PROJECT, "scope_ref": "search"}, "scope_ref"),
+    (SCENE.limit(0), {"scope_kind": ScopeKind.KEY, "scope_ref": "A" * 32}, "scope_ref"),
+    (SCENE.limit(0), {"scope_kind": ScopeKind.TAG, "scope_ref": "team"}, "scope_ref"),
+    (SCENE.limit(0), {"scope_kind": ScopeKind.TAG, "scope_ref": "=blue"}, "scope_ref"),
+    (SCENE.limit(0), {"scope_kind": ScopeKind.USER, "scope_ref": "a" * 401}, "scope_ref"),
+    (SCENE.limit(0), {"scope_kind": ScopeKind.USER, "scope_ref": "a\x00"}, "scope_ref"),
     (SCENE.floor_command(0), {"floor": -1}, "floor"),
 ]
 

@@ -14,20 +14,15 @@ from hypothesis import strategies as st
 
 from farebox.kit.texts import storable
 from farebox.storage.arrays import flags, instants, numbers, texts, uuids
+from tests.support.odd_texts import odd_texts
 
 Read = Callable[[str, str], Any]
 
-# Hypothesis leaves lone surrogates out of ordinary text, so they are put in.
-CHARACTERS = st.one_of(
-    st.characters(),
-    st.characters(categories=["Cs"]),
-    st.sampled_from("\"\\{},;'\n\r\t\x00\x01\x7f \u2028é😀"),
-)
 TEXTS = st.one_of(
     st.sampled_from(
         ["", "NULL", "null", "{}", "{NULL}", '"', "\\", '\\"', "a\x00b", "\ud800", "%s"]
     ),
-    st.text(CHARACTERS, max_size=20),
+    odd_texts(),
 )
 INSTANTS = st.datetimes(
     min_value=datetime(1, 1, 2),  # noqa: DTZ001 - the strategy adds the zone

@@ -3,85 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
-import psycopg
 import pytest
 
-from farebox.ledger.commands import AnyCommand, SetLimit
-from farebox.ledger.decide import decide
-from farebox.ledger.state import Changes, Decision, State
 from farebox.storage import batch_store, rows
 from farebox.storage.arrays import uuids
 from farebox.storage.connecting import Connector
 from farebox.storage.exchange import Exchange
 from farebox.storage.sql import queries
 from farebox.storage.writing import bucket
+from tests.support.engine_shadow import Shadow
 from tests.support.engine_traffic import Traffic
 from tests.support.ledger_memory import MemoryLedger, audit
-
-
-class Shadow:
-    """Decides every batch a second time, on rows in memory, and compares."""
-
-    def __init__(self, traffic: Traffic) -> None:
-        self.traffic = traffic
-        self.ledger = MemoryLedger()
-        with psycopg.connect(traffic.dsn) as connection:
-            for org_id, began in connection.execute("SELECT id, last_time FROM organization"):
-                self.ledger.add_organization(org_id, rows.utc(began))
-
-    def decide(self, state: State, commands: Sequence[AnyCommand], now: datetime) -> Decision:
-        """Stand in for the engine inside the store."""
-        self._follow(state)
-        mine = self.ledger.load(commands, now)
-        _assert_same_state(state, mine, limiting=any(isinstance(c, SetLimit) for c in commands))
-        theirs = decide(state, commands, now)
-        ours = decide(mine, commands, now)
-        assert theirs.results == ours.results
-        assert _sorted(theirs.changes) == _sorted(ours.changes)
-        self.ledger.write(ours.changes)
-        return theirs
-
-    def _follow(self, state: State) -> None:
-        """What the traffic changes behind the engine's back."""
-        self.ledger.epochs = dict(state.epochs)
-        for mine in state.organizations.values():
-            org = self.ledger.organizations[mine.organization.id]
-            org.on_overrun = mine.organization.on_overrun
-            org.on_lapse = mine.organization.on_lapse
-            for key in mine.keys.values():
-                self.ledger.add_key(key)
-
-
-def _assert_same_state(theirs: State, ours: State, *, limiting: bool) -> None:
-    assert theirs.organizations.keys() == ours.organizations.keys()
-    for org_id, mine in ours.organizations.items():
-        other = theirs.organizations[org_id]
-        assert other.organization == mine.organization
-        assert all(scope in mine.limits for scope in other.limits)
-        # The memory looks for more than it must; what the store loads is the same.
-        loaded = {grant.id: grant for grant in other.grants}
-        assert len(loaded) == len(other.grants)
-        known = {grant.id: grant for grant in mine.grants}
-        assert {g.id for g in mine.grants if g.remaining} <= loaded.keys() <= known.keys()
-        assert all(known[grant_id] == grant for grant_id, grant in loaded.items())
-        assert other.holds.items() <= mine.holds.items()
-        assert other.closed == {i: c for i, c in mine.closed.items() if i in other.closed}
-        assert other.known_commands == mine.known_commands
-        if limiting:
-            assert other.used == mine.used
-
-
-def _sorted(changes: Changes) -> dict[str, Any]:
-    """Changes as a mapping; rows of one table may come in any order."""
-    found: dict[str, Any] = {name: getattr(changes, name) for name in changes.__struct_fields__}
-    found["grants"] = {grant.id: grant for grant in changes.grants}
-    found["holds"] = {hold.call_id: hold for hold in changes.holds}
-    found["new_holds"] = [new.hold for new in changes.new_holds]
-    return found
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -90,7 +24,7 @@ async def test_the_store_and_the_memory_agree(
 ) -> None:
     """ENGINE "A batch": what is loaded, decided and written is what the engine's own rows say."""
     traffic = Traffic(dsn, seed=seed)
-    shadow = Shadow(traffic)
+    shadow = Shadow(dsn)
     monkeypatch.setattr(batch_store, "decide", shadow.decide)
     try:
         await traffic.run(80)
@@ -123,6 +57,9 @@ async def _assert_same_rows(exchange: Exchange, ledger: MemoryLedger) -> None:
         assert theirs == org
     found = await ask(sql["read_holds_of"], orgs)
     assert {row[0]: rows.hold(row) for row in found} == ledger.holds
+    found = await ask("SELECT organization_id, kind, ref, rules::text, windows FROM scope_limit")
+    theirs_limits = [rows.limits(row) for row in found]
+    assert {(each.organization_id, each.number): each for each in theirs_limits} == ledger.limits
     found = await ask("SELECT id FROM call")
     assert {row[0] for row in found} == ledger.calls.keys()
     found = await ask(sql["read_closed"], uuids(ledger.calls))

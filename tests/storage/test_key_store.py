@@ -12,12 +12,13 @@ import pytest
 from psycopg import AsyncConnection
 
 from farebox.kit.errors import NotFoundError
+from farebox.operations.tenants import NewKey, NewManagementKey
 from farebox.storage.connecting import Connector
 from farebox.storage.key_store import (
-    create_key,
-    create_management_key,
     find_key,
     find_management_key,
+    insert_key,
+    insert_management_key,
     list_keys,
     list_management_keys,
     revoke_key,
@@ -50,13 +51,13 @@ async def connection(dsn: str) -> AsyncIterator[Connection]:
 async def make(connection: Connection, number: int = 3, **facts: Any) -> None:
     """Add a key with the digest of its number."""
     values: dict[str, Any] = {
-        "key_id": UUID(int=number),
+        "id": UUID(int=number),
         "project_id": PROJECT,
         "name": f"key {number}",
         "digest": bytes([number]) * 32,
         "prefix": "fbx_test_1111",
     }
-    await create_key(connection, **(values | facts))
+    await insert_key(connection, NewKey(**(values | facts)))
 
 
 async def test_a_key_is_found_with_everything_a_call_needs(connection: Connection) -> None:
@@ -142,9 +143,8 @@ async def test_keys_are_listed_page_by_page(connection: Connection) -> None:
 
 async def test_management_keys_are_apart(connection: Connection) -> None:
     """A key of the management API is no API key, and the other way round."""
-    await create_management_key(
-        connection, key_id=KEY, name="ops", digest=DIGEST, prefix="fbx_admin_1111"
-    )
+    new = NewManagementKey(id=KEY, name="ops", digest=DIGEST, prefix="fbx_admin_1111")
+    await insert_management_key(connection, new)
     assert await find_key(connection, DIGEST) is None
     found = await find_management_key(connection, DIGEST)
     assert found is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -26,18 +26,6 @@ FOLDER = Path(migrating.__file__).parent / "migrations"
 WHOLE = "SELECT a.xmin::text, d.xmin::text, a.*, d.* FROM alembic_version a, deployment d"
 
 Row = tuple[object, ...]
-
-
-@pytest.fixture
-def empty(dsn: str) -> Iterator[str]:
-    """A database with nothing in it."""
-    name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
-    admin = psycopg.conninfo.make_conninfo(dsn, dbname="postgres")
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}_empty TEMPLATE template0".encode())
-    yield psycopg.conninfo.make_conninfo(dsn, dbname=f"{name}_empty")
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name}_empty WITH (FORCE)".encode())
 
 
 def rows(dsn: str, sql: str, *parameters: object) -> list[Row]:

@@ -20,10 +20,9 @@ from farebox.ledger.holds import Dimensions
 from farebox.ledger.limits import Rule
 from farebox.ledger.state import Changes, Event, RollupDelta, RollupKey
 from farebox.storage.writing import bucket, json_text, statements
+from tests.support.odd_texts import odd_texts
 
-TEXTS = st.text(
-    st.one_of(st.characters(), st.characters(categories=["Cs"]), st.sampled_from('\x00\\u0"{}'))
-)
+TEXTS = odd_texts()
 
 
 @pytest.fixture

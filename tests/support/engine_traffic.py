@@ -143,7 +143,7 @@ class Traffic:
             streamed=chance.random() < 0.5,
             attribution=Attribution(
                 user=chance.choice(("u1", "u2", "")),
-                run=chance.choice(("r1", "")),
+                run=chance.choice(("r1", "r1/a", "r1/a/b", "")),
                 tags=chance.choice(({"team": "blue", ODD_NAME: "a=b"}, {"team": "red"}, {})),
             ),
         )
@@ -291,7 +291,7 @@ class Traffic:
                 (ScopeKind.FEATURE, chance.choice(("search", ODD_NAME))),
                 (ScopeKind.ENVIRONMENT, "production"),
                 (ScopeKind.TAG, chance.choice(("team=blue", "team=red", f"{ODD_NAME}=a=b"))),
-                (ScopeKind.RUN, "r1"),
+                (ScopeKind.RUN, chance.choice(("r1", "r1/a"))),
             )
         )
         measure, most = chance.choice(

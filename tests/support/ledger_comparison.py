@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from farebox.ledger.commands import AnyCommand, ExpireGrants, Refused
+from farebox.ledger.commands import Admitted, AnyCommand, ExpireGrants, Refused
 from farebox.ledger.holds import CallState
 from farebox.ledger.journal import Account
 from farebox.ledger.limits import LimitFigures, instant
@@ -38,11 +38,17 @@ def compare_answer(command: AnyCommand, result: Result, answer: Answer) -> None:
             "held": result.held,
             "limit": None if result.limit is None else figures(result.limit),
             "blocked_by_holds": result.blocked_by_holds,
+            "retry_after_seconds": result.retry_after_seconds,
+            "rates": in_order(map(figures, result.rates)),
         }
+        may = [refusal | {"rates": in_order(refusal["rates"])} for refusal in may]
         assert shown in may, (command, shown, may)
         return
     for name, value in answer.items():
-        if not (isinstance(command, ExpireGrants) and name == "amount"):
+        if name == "rates":
+            assert isinstance(result, Admitted)
+            assert in_order(map(figures, result.rates)) == in_order(value), (result, answer)
+        elif not (isinstance(command, ExpireGrants) and name == "amount"):
             assert getattr(result, name) == value, (name, command, result, answer)
 
 
@@ -61,6 +67,11 @@ def compare_decision(decision: Decision, world: World) -> None:
         ]
         assert sorted(map(sorted_items, told)) == sorted(map(sorted_items, model.told)), told
         model.told.clear()
+
+
+def in_order(limits: Any) -> list[dict[str, object]]:
+    """Figures of limits in a comparable order."""
+    return sorted(limits, key=lambda limit: [str(value) for value in limit.values()])
 
 
 def sorted_items(facts: dict[str, str]) -> list[tuple[str, str]]:

@@ -38,15 +38,28 @@ from farebox.ledger.commands import (
     Usage,
 )
 from farebox.ledger.grants import Source
-from farebox.ledger.limits import Period
+from farebox.ledger.limits import Effect, Period
 from farebox.ledger.organizations import OnLapse, OnOverrun
-from farebox.ledger.scopes import ScopeKind
 from farebox.ledger.state import KeyFacts
 from tests.support.ledger_model import ModelOrg
 from tests.support.ledger_model_facts import FAR
 from tests.support.ledger_model_limits import bounds
 from tests.support.ledger_sides import START, Sides
-from tests.support.ledger_wishes import FIRST_KEY, MODES, SMALL, WHO, WISHES, Wish, uuid
+from tests.support.ledger_wishes import (
+    EFFECTS,
+    EVERYBODY,
+    FIRST_KEY,
+    LIMIT_BASES,
+    MODES,
+    PERIODS,
+    SMALL,
+    WHO,
+    WISHES,
+    Wish,
+    choices,
+    limit_number,
+    uuid,
+)
 
 ZONES = (
     "America/New_York",
@@ -149,23 +162,24 @@ class LedgerMachine(Sides):
         """Calls report their progress, their node is fenced, they lapse, and some answer late."""
         for mode, n in reports:
             self.try_run(Wish("report", org, n, mode, n, 0))
-        self.fence()
-        for call in list(self.world.orgs[uuid(org + 1)].open_calls())[:4]:
-            self.run(
-                [
-                    Lapse(
-                        organization_id=uuid(org + 1),
-                        call_id=call.asked.call_id,
-                        node_id=call.asked.node_id,
-                        epoch=call.asked.epoch,
-                        reason="unseen",
-                    )
-                ]
-            )
+        self.lapse_calls(org)
         for wish in between:
             self.try_run(replace(wish, org=org))
         for kind, mode, n in answers:
             self.try_run(Wish(kind, org, -1, mode, n, 0))
+
+    def lapse_calls(self, org: int) -> None:
+        """The nodes come back with new epochs, and their calls lapse."""
+        self.fence()
+        for call in list(self.world.orgs[uuid(org + 1)].open_calls())[:4]:
+            lapse = Lapse(
+                organization_id=uuid(org + 1),
+                call_id=call.asked.call_id,
+                node_id=call.asked.node_id,
+                epoch=call.asked.epoch,
+                reason="unseen",
+            )
+            self.run([lapse])
 
     @precondition(lambda self: "dispute" not in self.without)
     @rule(
@@ -241,24 +255,57 @@ class LedgerMachine(Sides):
         traffic: list[list[tuple[str, int, int]]],
     ) -> None:
         """A default and a scope's own limit take each other's place while its calls go on."""
-        kind, rest = who % len(ScopeKind), who // len(ScopeKind) // 3
+        kind, _, *rest = choices(who, *LIMIT_BASES)
         second = "own" if first == "default" else "default"
         script = ((first, 1), (second, 1), (goes, 0), (goes, 1))
         for (which, when), (mode, n), calls in zip(script, changes, traffic, strict=True):
             # Enough for calls to get in, or near what is counted already.
-            limit_who = kind + len(ScopeKind) * (3 * rest + (which == "default"))
-            self.try_run(Wish("limit", org, 4, mode, n, when, who=limit_who))
+            limit = limit_number([kind, int(which == "default"), *rest])
+            self.try_run(Wish("limit", org, 4, mode, n, when, who=limit))
             for what, mode_of_call, n_of_call in calls:
                 kinds = ("settle", "extend", "lapse", "late", "report", "release")
                 self.try_run(
                     {
-                        "admit": Wish("admit", org, 0, mode_of_call, n_of_call, n_of_call % 8),
+                        "admit": Wish(
+                            "admit", org, 0, mode_of_call, n_of_call, n_of_call % 8, who=EVERYBODY
+                        ),
                         "end": Wish(
                             kinds[n_of_call % 6], org, n_of_call, mode_of_call, n_of_call, 0
                         ),
                         "turn": Wish("expire", org, 0, 0, 0, 0, time=11),
                     }[what]
                 )
+
+    @precondition(lambda self: "limit" not in self.without)
+    @rule(
+        org=st.integers(0, 1),
+        shares=st.lists(
+            st.tuples(st.integers(0, 1), st.integers(0, len(PERIODS) - 1), MODES, SMALL),
+            min_size=1,
+            max_size=4,
+        ),
+        calls=st.lists(WISHES, min_size=2, max_size=6),
+        answers=st.lists(st.tuples(MODES, SMALL), max_size=2),
+    )
+    def money_is_set_aside(
+        self,
+        org: int,
+        shares: list[tuple[int, int, int, int]],
+        calls: list[Wish],
+        answers: list[tuple[int, int]],
+    ) -> None:
+        """Parts of the balance are set aside for projects, and at once calls of both ask for it."""
+        for project, period, mode, n in shares:
+            share = limit_number([0, project, 0, period, EFFECTS.index(Effect.ALLOCATION), 0])
+            limit = Wish("limit", org, 4, mode, n, n % 6, who=share)
+            made = [self.make(wish) for wish in (limit, *calls[:2])]
+            self.run([command for command in made if command is not None])
+            for wish in calls[2:]:
+                self.try_run(replace(wish, org=org, kind="admit" if wish.n % 3 else wish.kind))
+        if answers:
+            self.lapse_calls(org)
+        for mode, n in answers:
+            self.try_run(Wish("late", org, -1, mode, n, 0))
 
     @precondition(lambda self: "correct" not in self.without)
     @rule(
@@ -385,7 +432,7 @@ class LedgerMachine(Sides):
         if self.done:
             target(-self.closest, label="distance from the boundary")
             target(len(self.ledger.calls), label="calls closed")
-            target(self.limited, label="calls under several limits, and refused by them")
+            target(len(self.limited), label="kinds of limits that refused")
 
 
 class LimitsMachine(LedgerMachine):

@@ -87,13 +87,15 @@ class ModelOrg(ModelMoney):
             tokens=c.input_tokens + output,
             calls=1,
         )
-        lacks = self.lacks(spans, asks, Figures())
+        run = c.attribution.run
+        shown = [self.caps.shows(span, run, self.now) for span in spans]
+        lacks = self.lacks(c, spans, asks, Figures())
         if lacks:
             return lacks
         for span in spans:
-            self.caps.forget(span, self.now)
+            self.caps.begin(span, self.now)
         call = Call(c, self.now, output, asks.tokens)
-        call.shown = [self.caps.shows(span, self.now) for span in spans]
+        call.shown = shown
         self.calls[c.call_id] = call
         self.earmark(call, asks.money)
         return {
@@ -102,6 +104,7 @@ class ModelOrg(ModelMoney):
             "available": self.spendable() - self.floor,
             "admitted_at": self.now,
             "exists": False,
+            "rates": self.rates(c, spans),
         }
 
     def extend(self, c: Extend, world: World) -> Answer:
@@ -114,7 +117,8 @@ class ModelOrg(ModelMoney):
             return {"refused": "stale_epoch"}
         if c.step <= call.steps:
             return self.done(call.held, exists=True)
-        lacks = self.lacks(self.caps.spans_of(call), Figures(c.amount, c.tokens), call.holds)
+        spans = self.caps.spans_of(call)
+        lacks = self.lacks(call.asked, spans, Figures(c.amount, c.tokens), call.holds)
         if lacks:
             return lacks
         self.earmark(call, c.amount)

@@ -33,9 +33,10 @@ class Figures:
     calls: int = 0
 
     def of(self, measure: Measure) -> int:
-        if measure is Measure.MONEY:
-            return self.money
-        return self.tokens if measure is Measure.TOKENS else self.calls
+        counts = {Measure.MONEY: self.money, Measure.TOKENS: self.tokens}
+        if measure in {Measure.CALLS, Measure.PARALLEL}:
+            return self.calls
+        return counts.get(measure, 0)
 
 
 @dataclass
@@ -102,8 +103,10 @@ class Call:
 
 
 def places_of(c: Admit) -> list[Place]:
-    """Every scope that a call is counted under, the widest first."""
+    """Every scope that a call is counted under, the widest first; a run's parents too."""
     who, about = c.dimensions, c.attribution
+    steps = about.run.split("/")
+    runs = ["/".join(steps[:length]) for length in range(1, len(steps) + 1)]
     places = [
         ("organization", c.organization_id.hex),
         ("project", who.project_id.hex),
@@ -111,8 +114,8 @@ def places_of(c: Admit) -> list[Place]:
         ("environment", who.environment),
         ("feature", who.feature),
         ("user", about.user),
-        ("run", about.run),
-        *(("tag", name + "=" + value) for name, value in about.tags.items()),
+        *(("run", run) for run in runs),
+        *(("tag", name + "=" + value) for name, value in about.tags.items() if "=" not in name),
     ]
     return [place for place in places if place[1]]
 

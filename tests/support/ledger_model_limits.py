@@ -24,6 +24,9 @@ KEPT = timedelta(days=35)
 RATES = {Period.MINUTE, Period.UTC_DAY}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+KEEPS_OUT = {Effect.HARD, Effect.THROTTLE, Effect.ALLOCATION}
+LEAVES_NOTHING = {Measure.PARALLEL, Measure.SECONDS, Measure.DEPTH}
+"""Measures that an ended call has no part in."""
 
 Tail = tuple[Measure, Period, Effect, str]
 """What tells the limits of one scope apart."""
@@ -39,7 +42,7 @@ class Cap:
 
     @property
     def is_hard(self) -> bool:
-        return self.asked.effect is Effect.HARD
+        return self.asked.effect in KEEPS_OUT
 
     def maximum(self, now: datetime) -> int:
         c = self.asked
@@ -77,6 +80,8 @@ class Caps:
         self.caps: dict[Place, dict[Tail, Cap]] = {}
         self.resumed: dict[tuple[Place, Tail], datetime] = {}
         """From when a default counts a scope that has had a limit of its own."""
+        self.began: dict[tuple[Place, Tail], datetime] = {}
+        """When wall time began to run."""
         self.forgotten: set[tuple[Place, Tail, datetime]] = set()
         self.told: dict[tuple[Place, Tail, datetime], int] = {}
 
@@ -88,13 +93,19 @@ class Caps:
 
     def in_force(self, place: Place) -> dict[Tail, Cap]:
         """A scope's own limits, and each default that nothing of its own stands in for."""
-        defaults = {
-            kind: replace(cap, since=max(cap.since, self.resumed.get((place, kind), EPOCH)))
-            for kind, cap in self.caps.get((place[0], ""), {}).items()
-        }
-        return {**defaults, **self.caps.get(place, {})}
+        own = self.caps.get(place, {})
+        defaults = self.caps.get((place[0], ""))
+        if not defaults:
+            return own
+        return {
+            which: replace(cap, since=max(cap.since, self.resumed.get((place, which), EPOCH)))
+            for which, cap in defaults.items()
+        } | own
 
     def span(self, place: Place, cap: Cap, at: datetime) -> Span:
+        if cap.asked.measure is Measure.SECONDS:
+            began = self.began.get((place, tail(cap.asked)), at)
+            return Span(place, cap, at if began < cap.since else began, NEVER)
         start, end = bounds(cap.asked.period, at, self.zone)
         return Span(place, cap, max(start, cap.since), end)
 
@@ -106,7 +117,7 @@ class Caps:
             for cap in self.in_force(place).values()
             if cap.means(model) and cap.since <= at
         ]
-        return [span for span in found if span.key not in self.forgotten]
+        return [span for span in found if span.start <= at and span.key not in self.forgotten]
 
     def spans_of(self, call: Call) -> list[Span]:
         return self.spans(call.places, call.asked.dimensions.model, call.at)
@@ -131,7 +142,7 @@ class Caps:
         ]
 
     def used(self, span: Span) -> int:
-        if span.cap.asked.measure is Measure.PARALLEL:
+        if span.cap.asked.measure in LEAVES_NOTHING:
             return 0
         return sum(call.uses.of(span.cap.asked.measure) for call in self.inside(span))
 
@@ -140,6 +151,23 @@ class Caps:
 
     def left(self, span: Span, now: datetime) -> int:
         return span.cap.maximum(now) - self.used(span) - self.held(span)
+
+    def seen(self, span: Span, run: str, now: datetime) -> int | None:
+        """What is seen of one call: how long its run has lasted, how deep below it it is."""
+        if span.cap.asked.measure is Measure.SECONDS:
+            return (now - span.start) // timedelta(seconds=1)
+        if span.cap.asked.measure is Measure.DEPTH:
+            return run.count("/") - span.place[1].count("/")
+        return None
+
+    def set_aside(self, project: str, now: datetime) -> int:
+        """What the allocations of other projects keep from a project's calls."""
+        return sum(
+            max(0, self.left(self.span(place, cap, now), now))
+            for place, mine in self.caps.items()
+            for cap in mine.values()
+            if cap.asked.effect is Effect.ALLOCATION and place != ("project", project)
+        )
 
     def least_left(self, spans: Iterable[Span], measure: Measure, now: datetime) -> int | None:
         """What the tightest hard limit of a measure leaves; None where there is none."""
@@ -150,15 +178,15 @@ class Caps:
         ]
         return min(lefts, default=None)
 
-    def shows(self, span: Span, now: datetime) -> dict[str, object]:
+    def shows(self, span: Span, run: str, now: datetime) -> dict[str, object]:
         """The figures of a limit, as refusals and records carry them."""
-        asked = span.cap.asked
+        asked, seen = span.cap.asked, self.seen(span, run, now)
         return {
             "scope_kind": span.place[0],
             "scope_id": span.place[1],
             "period": asked.period.value,
             "maximum": span.cap.maximum(now),
-            "used": self.used(span),
+            "used": self.used(span) if seen is None else seen,
             "held": self.held(span),
             "resets_at": None if asked.period is Period.TOTAL else span.end,
             "measure": asked.measure.value,
@@ -182,14 +210,17 @@ class Caps:
         if (was is None) != (c.maximum is None):
             # Another limit than before counts this window now, and has told nothing.
             self.forgotten = {key for key in self.forgotten if key[:2] != (place, mine)}
+            self.began.pop((place, mine), None)
             self.told = {key: done for key, done in self.told.items() if key[:2] != (place, mine)}
         return was is not None
 
     def has(self, c: SetLimit) -> bool:
         return tail(c) in self.caps.get(self.place(c), {})
 
-    def forget(self, span: Span, now: datetime) -> None:
+    def begin(self, span: Span, now: datetime) -> None:
         """As a window begins with its first call, those that nothing can reach are forgotten."""
+        if span.cap.asked.measure is Measure.SECONDS:
+            self.began[span.key[:2]] = span.start
         if self.inside(span):
             return
         cap, keep = span.cap, KEPT
@@ -205,7 +236,7 @@ class Caps:
         told = []
         for span in self.spans_of(call):
             asked, used, maximum = span.cap.asked, self.used(span), span.cap.maximum(now)
-            for percent in sorted(set(asked.thresholds)):
+            for percent in sorted(() if asked.measure in LEAVES_NOTHING else asked.thresholds):
                 if percent > self.told.get(span.key, 0) and used * 100 >= percent * maximum:
                     self.told[span.key] = percent
                     told.append(

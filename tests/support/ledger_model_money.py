@@ -6,21 +6,30 @@ that change them.
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from farebox.ledger.limits import Measure
+from farebox.ledger.limits import Effect, Measure
 from tests.support.ledger_model_facts import Call, Figures, Lot
-from tests.support.ledger_model_limits import RATES, Caps, Span
+from tests.support.ledger_model_limits import NEVER, RATES, Caps, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
     from uuid import UUID
 
     from farebox.ledger.commands import Admit, AnyCommand
 
 Answer = dict[str, object]
 Refusal = dict[str, object]
+
+WORDS = {
+    Measure.MONEY: "spend",
+    Measure.TOKENS: "token",
+    Measure.CALLS: "call",
+    Measure.PARALLEL: "parallel",
+    Measure.SECONDS: "time",
+    Measure.DEPTH: "depth",
+}
 
 
 class ModelMoney:
@@ -68,6 +77,10 @@ class ModelMoney:
         unheld = sum(self.unheld(lot) for lot in self.live())
         return unheld - self.owed - self.floor_held() + self.floor
 
+    def spendable_by(self, c: Admit) -> int:
+        """What a call's project may spend: not what is set aside for others."""
+        return self.spendable() - self.caps.set_aside(c.dimensions.project_id.hex, self.now)
+
     def all_held(self) -> int:
         return sum(call.held for call in self.open_calls())
 
@@ -105,55 +118,80 @@ class ModelMoney:
                 amount -= part
         call.floor_part += amount
 
-    def lacks(self, spans: list[Span], asks: Figures, own: Figures) -> Answer | None:
+    def lacks(self, c: Admit, spans: list[Span], asks: Figures, own: Figures) -> Answer | None:
         """Why a hold cannot be had; what waiting cannot mend comes before what it can.
 
-        Credit comes before limits, a wider scope before a narrower one; of one scope's limits any
-        may be named.
+        Credit comes before limits, and to a new call a wider scope before a narrower one; of one
+        scope's limits any may be named, to a running call any at all.
         """
         waits: list[Refusal] = []
-        if asks.money > self.spendable():
-            lasting = own.money + asks.money > self.posted()
+        if asks.money > self.spendable_by(c):
+            aside = self.spendable() - self.spendable_by(c)
+            lasting = own.money + asks.money > self.posted() - aside
             code = "credit_balance_exhausted" if lasting else "balance_held"
+            if asks.money <= self.spendable():
+                code = "credit_set_aside"
             short = self.refusal(code, asks, self.all_held(), None, waits=not lasting)
             if lasting:
-                return {"refused": [short]}
+                return self.refuse(c, [short], spans, own)
             waits.append(short)
-        for place in dict.fromkeys(span.place for span in spans):
+        places = list(dict.fromkeys(span.place for span in spans))
+        for those in [[place] for place in places] if own == Figures() else [places]:
             passed = [
-                self.passed(span, asks, own)
+                self.passed(c, span, asks, own)
                 for span in spans
-                if span.place == place
-                and span.cap.is_hard
-                and self.is_over(span, asks.of(span.cap.asked.measure), own)
+                if span.place in those and span.cap.is_hard and self.is_over(c, span, asks, own)
             ]
             final = [refusal for refusal in passed if not refusal["blocked_by_holds"]]
             if final:
-                return {"refused": final}
+                return self.refuse(c, final, spans, own)
             waits = waits or passed
-        return {"refused": waits} if waits else None
+        return self.refuse(c, waits, spans, own) if waits else None
 
-    def is_over(self, span: Span, asks: int, own: Figures) -> bool:
+    def refuse(
+        self, c: Admit, may: list[Refusal], spans: list[Span], own: Figures
+    ) -> dict[str, object]:
+        """One of these; where a limit refuses a new call, it shows all rates that the call has."""
+        rates = self.rates(c, spans)
+        for refusal in may:
+            refusal["rates"] = rates if refusal["limit"] is not None and own == Figures() else []
+        return {"refused": may}
+
+    def rates(self, c: Admit, spans: list[Span]) -> list[dict[str, object]]:
+        """What the rate limits of a call show as things are."""
+        rates = [span for span in spans if span.cap.asked.period in RATES]
+        return [self.caps.shows(span, c.attribution.run, self.now) for span in rates]
+
+    def is_over(self, c: Admit, span: Span, asks: Figures, own: Figures) -> bool:
         """A limit that was lowered lets no call in, and no running one ask for more of it."""
-        may_be_passed = asks == 0 and own != Figures()
-        return not may_be_passed and asks > self.caps.left(span, self.now)
+        measure = span.cap.asked.measure
+        is_running, asked = own != Figures(), asks.of(measure)
+        if is_running and asked == 0:
+            return False
+        seen = self.caps.seen(span, c.attribution.run, self.now)
+        left = self.caps.left(span, self.now) - (seen or 0)
+        return asked > left or (measure is Measure.SECONDS and left == 0)
 
-    def passed(self, span: Span, asks: Figures, own: Figures) -> Refusal:
+    def passed(self, c: Admit, span: Span, asks: Figures, own: Figures) -> Refusal:
         """The refusal by a limit: by what it counts, and by what would mend it."""
-        asked = span.cap.asked
-        measure, used = asked.measure, self.caps.used(span)
-        fits_alone = used + own.of(measure) + asks.of(measure) <= span.cap.maximum(self.now)
+        asked, maximum = span.cap.asked, span.cap.maximum(self.now)
+        measure, shown = asked.measure, self.caps.shows(span, c.attribution.run, self.now)
+        would_be = self.caps.used(span) + own.of(measure) + asks.of(measure)
         # A rate's window is over before holds come back, and a call counts whatever becomes of it.
-        waits = fits_alone and asked.period not in RATES and measure is not Measure.CALLS
-        if asked.period in RATES or measure is Measure.PARALLEL:
-            code = "rate_limit_exceeded"
-        elif waits:
-            code = "balance_held"
-        else:
-            word = {"money": "spend", "tokens": "token", "calls": "call"}[measure.value]
-            code = f"{span.place[0]}_{word}_limit_exceeded"
+        comes_back = measure in {Measure.MONEY, Measure.TOKENS, Measure.PARALLEL}
+        waits = would_be <= maximum and asked.period not in RATES and comes_back
+        turns = asked.period in RATES or measure is Measure.PARALLEL
+        if asked.effect is Effect.THROTTLE and asks.of(measure) <= maximum:
+            waits = turns = True
+        code = f"{span.place[0]}_{WORDS[measure]}_limit_exceeded"
+        if turns or waits:
+            code = "rate_limit_exceeded" if turns else "balance_held"
         held = self.caps.held(span) if measure is Measure.MONEY else self.all_held()
-        return self.refusal(code, asks, held, self.caps.shows(span, self.now), waits=waits)
+        until = max(1, -((self.now - span.end) // timedelta(seconds=1)))
+        return {
+            **self.refusal(code, asks, held, shown, waits=waits),
+            "retry_after_seconds": (2 if span.end == NEVER else until) if turns else None,
+        }
 
     def refusal(
         self, code: str, asks: Figures, held: int, limit: object, *, waits: bool
@@ -165,6 +203,7 @@ class ModelMoney:
             "held": held,
             "limit": limit,
             "blocked_by_holds": waits,
+            "retry_after_seconds": None,
         }
 
     def affordable(self, c: Admit, spans: list[Span]) -> int:
@@ -173,22 +212,25 @@ class ModelMoney:
             return c.output_max
         output = c.output_max
         if c.output_price:
-            quarter = max(0, self.spendable()) // 4
-            rest = max(0, self.most(spans) - c.fixed)
+            quarter = max(0, self.spendable_by(c)) // 4
+            rest = max(0, self.most(c, spans) - c.fixed)
             output = min(output, min(quarter, rest) * 1_000_000 // c.output_price)
         tokens = self.caps.least_left(spans, Measure.TOKENS, self.now)
         if tokens is not None:
             output = min(output, max(0, tokens) - c.input_tokens)
         return max(output, c.output_min)
 
-    def most(self, spans: list[Span]) -> int:
+    def most(self, c: Admit, spans: list[Span]) -> int:
         """The most money that credit, floor and limits leave."""
-        left = self.caps.least_left(spans, Measure.MONEY, self.now)
-        return max(0, self.spendable() if left is None else min(left, self.spendable()))
+        left, spendable = (
+            self.caps.least_left(spans, Measure.MONEY, self.now),
+            self.spendable_by(c),
+        )
+        return max(0, spendable if left is None else min(left, spendable))
 
     def fits(self, call: Call, amount: int) -> int:
         """How much of an amount beyond the hold credit, floor and limits can take."""
-        return min(amount, self.most(self.caps.spans_of(call)))
+        return min(amount, self.most(call.asked, self.caps.spans_of(call)))
 
     # --- what is charged ----------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from farebox.ledger.commands import (
     SetLimit,
 )
 from farebox.ledger.grants import BURN_CLASS, GrantState, Source
-from farebox.ledger.limits import Effect, Measure, Period, micros
+from farebox.ledger.limits import Measure, Period, micros
 from farebox.ledger.organizations import OnOverrun
 from tests.support.ledger_comparison import (
     compare_answer,
@@ -34,7 +34,7 @@ from tests.support.ledger_comparison import (
 from tests.support.ledger_memory import MemoryLedger, audit
 from tests.support.ledger_model import World
 from tests.support.ledger_model_facts import FAR
-from tests.support.ledger_model_limits import EPOCH, bounds
+from tests.support.ledger_model_limits import EPOCH, KEEPS_OUT, bounds
 from tests.support.ledger_wishes import Maker, Wish, uuid
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class Sides(RuleBasedStateMachine):
         self.counted: dict[tuple[UUID, int, int, int], int] = {}
         """Used and held of each window, when somebody last looked."""
         self.closest = 10**6
-        self.limited = 0
+        self.limited: set[tuple[str, ...]] = set()
+        """The kinds of limits that have refused a call."""
         self.debts: set[UUID] = set()
         """Organisations where something has happened that may make debt."""
         self.floors: dict[UUID, int] = {}
@@ -144,7 +145,10 @@ class Sides(RuleBasedStateMachine):
             compare_answer(command, result, answer)
             if not isinstance(result, Refused) and not result.exists:
                 self.note(command)
-        for org_id, model in self.world.orgs.items():
+        named = {command.organization_id for command in commands}
+        check_owners(decision, named)
+        for org_id in named:
+            model = self.world.orgs[org_id]
             # A batch that changes nothing of an organisation does not move its time either.
             written = any(org.id == org_id for org in decision.changes.organizations)
             model.now = model.now if written else times[org_id]
@@ -156,8 +160,9 @@ class Sides(RuleBasedStateMachine):
                 self.check_limits(org_id, touched, decision)
         compare_decision(decision, self.world)
         for result in decision.results:
-            self.limited += isinstance(result, Refused) and result.limit is not None
-        self.limited += sum(len(new.limits) > 1 for new in decision.changes.new_holds)
+            limit = result.limit if isinstance(result, Refused) else None
+            if limit is not None:
+                self.limited.add((limit.scope_kind, limit.measure, limit.period, limit.effect))
         audit(self.ledger)
         check_earmarks(self.ledger, decision)
         if len(commands) == 1:
@@ -200,7 +205,7 @@ class Sides(RuleBasedStateMachine):
                     most = max(limit.maximum_at(model.now), self.counted.get(key, 0))
                     most += beyond if limit.measure is Measure.TOKENS else 0
                     may = limit.measure is Measure.MONEY and org.on_overrun is OnOverrun.OWE
-                    if limit.effect is Effect.HARD and window.start >= since:
+                    if limit.effect in KEEPS_OUT and window.start >= since:
                         assert limits_change or may or total <= most, (row, limit, window)
                     self.counted[key] = total
 
@@ -271,6 +276,19 @@ def tokens_beyond(model: ModelOrg, decision: Decision) -> int:
     for late in decision.changes.late:
         beyond += late.ending.usage.input_tokens + late.ending.usage.output_tokens
     return beyond
+
+
+def check_owners(decision: Decision, named: set[UUID]) -> None:
+    """Nothing is written of an organisation that no command names."""
+    changes = decision.changes
+    written = {org.id for org in changes.organizations}
+    written |= {grant.organization_id for grant in (*changes.grants, *changes.new_grants)}
+    written |= {scope.organization_id for scope in changes.limits}
+    written |= {hold.organization_id for hold in changes.holds}
+    written |= {new.hold.organization_id for new in changes.new_holds}
+    written |= {closing.call.organization_id for closing in changes.closings}
+    written |= {late.call.organization_id for late in changes.late}
+    assert written <= named
 
 
 def check_earmarks(ledger: MemoryLedger, decision: Decision) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import prod
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -61,14 +62,35 @@ KINDS = (
 USERS = ("ann", "", "bob")
 FEATURES = ("search", "")
 ENVIRONMENTS = ("prod", "")
-RUNS = ("", "run-1")
+RUNS = ("", "run-1", "run-1/a", "run-1/a/b", "/odd")
 TAGS: tuple[dict[str, str], ...] = ({"team": "a"}, {}, {"team": "b", "tier": "x"})
 FIRST_KEY = len(USERS) * len(FEATURES) * len(ENVIRONMENTS) * len(TAGS) * len(RUNS)
 """Numbers below this say that a call is for the organisation's first key."""
+EVERYBODY = len(USERS) * len(FEATURES) * len(ENVIRONMENTS) * len(TAGS) * RUNS.index("run-1/a")
+"""Says that a call is for the first of everything, and for a run within a run."""
 
-MEASURES = (Measure.MONEY, Measure.TOKENS, Measure.CALLS, Measure.PARALLEL)
+MEASURES = (
+    Measure.MONEY,
+    Measure.TOKENS,
+    Measure.CALLS,
+    Measure.PARALLEL,
+    Measure.MONEY,
+    Measure.TOKENS,
+    Measure.SECONDS,
+    Measure.DEPTH,
+)
+RUNS_ONLY = {Measure.SECONDS, Measure.DEPTH}
+TOTAL_ONLY = {Measure.PARALLEL, *RUNS_ONLY}
 PERIODS = (Period.MONTH, Period.MINUTE, Period.TOTAL, Period.DAY, Period.UTC_DAY, Period.WEEK)
-EFFECTS = (Effect.HARD, Effect.HARD, Effect.HARD, Effect.ALERT, Effect.SHADOW)
+EFFECTS = (
+    Effect.HARD,
+    Effect.HARD,
+    Effect.HARD,
+    Effect.THROTTLE,
+    Effect.ALERT,
+    Effect.SHADOW,
+    Effect.ALLOCATION,
+)
 MODELS = ("", "model-0", "model-*")
 THRESHOLDS: tuple[tuple[int, ...], ...] = ((), (100, 50), (80,), (1, 100, 150))
 
@@ -90,7 +112,9 @@ class Wish:
 
 MODES = st.integers(0, 3)
 SMALL = st.integers(0, 40)
-WHO = st.integers(0, 8 * 3 * 4 * 6 * 5 * 3 - 1)
+REFS = 3
+LIMIT_BASES = (len(ScopeKind), REFS, len(MEASURES), len(PERIODS), len(EFFECTS), len(MODELS))
+WHO = st.integers(0, prod(LIMIT_BASES) - 1)
 WISHES = st.builds(
     Wish,
     kind=st.sampled_from(KINDS),
@@ -123,6 +147,14 @@ def choices(number: int, *bases: int) -> list[int]:
         number, digit = divmod(number, base)
         found.append(digit)
     return found
+
+
+def limit_number(chosen: list[int]) -> int:
+    """The number that says which limit is meant, of those choices."""
+    number = 0
+    for digit, base in zip(reversed(chosen), reversed(LIMIT_BASES), strict=True):
+        number = number * base + digit
+    return number
 
 
 RICH = 1_000
@@ -215,7 +247,9 @@ class Maker:
         small = wish.n if wish.n % 3 else wish.n % (1 + max(0, org.spendable()) // 3)
         fixed = near(wish.mode, small, org.spendable(), money, org.posted())
         if org.spendable() > RICH:
-            fixed = near(wish.mode % 2, wish.n, money)
+            hard = [s.cap for s in spans if s.cap.is_hard and s.cap.asked.measure is Measure.MONEY]
+            most = min((cap.maximum(now) for cap in hard), default=0)
+            fixed = near(wish.mode, wish.n, money, most)
         reserved = (0, wish.n % 7, near(1, wish.n, room - low))[tokens]
         return Admit(
             **{name: getattr(call, name) for name in call.__struct_fields__}
@@ -311,18 +345,21 @@ class Maker:
         known = [cap.asked for mine in org.caps.caps.values() for cap in mine.values()]
         if known and wish.pick < 4:
             return self.limit_like(org, wish, known[wish.who % len(known)])
-        kind, ref, measure, period, effect, models = choices(
-            wish.who, len(ScopeKind), 3, len(MEASURES), len(PERIODS), len(EFFECTS), len(MODELS)
-        )
-        scope_kind = list(ScopeKind)[kind]
+        kind, ref, measure, period, effect, models = choices(wish.who, *LIMIT_BASES)
+        what, model = MEASURES[measure], MODELS[models]
+        scope_kind = ScopeKind.RUN if what in RUNS_ONLY else list(ScopeKind)[kind]
+        name = refs(scope_kind, wish.org)[ref]
+        if EFFECTS[effect] is Effect.ALLOCATION:
+            scope_kind, what, model = ScopeKind.PROJECT, Measure.MONEY, ""
+            name = uuid((20, 60)[ref % 2] + wish.org).hex
         wanted = SetLimit(
             organization_id=org.id,
             scope_kind=scope_kind,
-            scope_ref=refs(scope_kind, wish.org)[ref],
-            measure=MEASURES[measure],
-            period=Period.TOTAL if MEASURES[measure] is Measure.PARALLEL else PERIODS[period],
+            scope_ref=name,
+            measure=what,
+            period=Period.TOTAL if what in TOTAL_ONLY else PERIODS[period],
             effect=EFFECTS[effect],
-            models=MODELS[models],
+            models=model,
             maximum=0,
         )
         return self.limit_like(org, wish, wanted)
@@ -332,8 +369,10 @@ class Maker:
         now = max(self.clock, org.now)
         span = org.caps.span(org.caps.place(like), Cap(like, EPOCH), now)
         counted = org.caps.used(span) + org.caps.held(span)
-        small = like.measure in {Measure.CALLS, Measure.PARALLEL}
+        small = like.measure not in {Measure.MONEY, Measure.TOKENS}
         maximum = near(wish.mode % 3, wish.n % 5 if small else wish.n * 2, counted, org.posted())
+        if like.measure is Measure.SECONDS:
+            maximum = wish.n % 5 * 3600
         return SetLimit(
             organization_id=org.id,
             scope_kind=like.scope_kind,
@@ -363,5 +402,5 @@ def refs(kind: ScopeKind, org: int) -> tuple[str, str, str]:
         ScopeKind.FEATURE: ("search", "", "chat"),
         ScopeKind.ENVIRONMENT: ("prod", "", "test"),
         ScopeKind.TAG: ("team=a", "", "tier=x"),
-        ScopeKind.RUN: ("run-1", "", "run-2"),
+        ScopeKind.RUN: ("run-1", "", "run-1/a"),
     }[kind]

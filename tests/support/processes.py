@@ -111,6 +111,11 @@ class FareboxProcess:
         """Whether it has not ended."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def has_died(self) -> bool:
+        """Whether it was started and has ended, though nobody ended it."""
+        return self._process is not None and self._process.poll() is not None
+
     def kill(self) -> None:
         """SIGKILL it: no word of farewell."""
         self._end(signal.SIGKILL)
@@ -207,8 +212,10 @@ class Installation:
                 return
 
     async def stop(self) -> None:
-        """Stop every process that a test left."""
-        await asyncio.gather(*(asyncio.to_thread(p.stop) for p in self.processes if p.is_alive))
+        """Stop every process that a test left; none of them may have died by itself."""
+        died = [process for process in self.processes if process.has_died]
+        await asyncio.gather(*(asyncio.to_thread(process.stop) for process in self.processes))
+        assert not died, [(process.wing, process.last_words()) for process in died]
 
     def server_pids(self) -> list[int]:
         """Every process of the database server."""

@@ -12,6 +12,7 @@ from farebox.kit.money import Nanos
 from farebox.ledger.commands import (
     Admit,
     AnyCommand,
+    Attribution,
     ExpireGrants,
     GrantCredit,
     Lapse,
@@ -88,8 +89,16 @@ class SmallBooks:
     def admission(self) -> Admit:
         """A call that holds one cent."""
         plain = self.traffic.admit(self.tenant)
-        dimensions = structs.replace(plain.dimensions, model="gpt-5.4", feature="search")
-        return structs.replace(plain, fixed=Nanos(CENT), output_price=0, dimensions=dimensions)
+        dimensions = structs.replace(
+            plain.dimensions, model="gpt-5.4", feature="search", environment="production"
+        )
+        return structs.replace(
+            plain,
+            fixed=Nanos(CENT),
+            output_price=0,
+            dimensions=dimensions,
+            attribution=Attribution(user="u1", run="r1", tags={"team": "blue"}),
+        )
 
     async def admit(self, name: str) -> None:
         """Admit a call under a name."""

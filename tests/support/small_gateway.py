@@ -31,8 +31,10 @@ from farebox.ledger.grants import Source
 from farebox.ledger.state import ClosedCall, KeyFacts
 from farebox.operations.batches import BatchStoreLostError
 from farebox.operations.bookkeeper import Bookkeeper
+from farebox.operations.directory import CatalogueNow
 from farebox.operations.upstream import Upstream
 from farebox.rating.price_book import ModelFacts, PriceBook, PriceVersion
+from farebox.rating.price_plans import PlanVersion
 from farebox.rating.units import Lane, Unit
 from farebox.storage.catalogue_store import Catalogue, ProviderRow
 from farebox.storage.key_store import KeyRow
@@ -128,6 +130,9 @@ class MemoryDirectory:
     facts: Sequence[ModelFacts] = (FACTS,)
     providers: Sequence[ProviderRow] = (PROVIDER_ROW,)
     error: Exception | None = None
+    plans: Mapping[UUID, tuple[PlanVersion, ...]] = field(default_factory=dict)
+    directory_revision: int = 0
+    planned: list[tuple[UUID, UUID, UUID]] = field(default_factory=list)
     lookups: int = 0
     loads: int = 0
 
@@ -136,15 +141,19 @@ class MemoryDirectory:
         self.lookups += 1
         return self.keys.get(digest)
 
-    async def catalogue_now(self) -> tuple[int, datetime]:
+    async def catalogue_now(self) -> CatalogueNow:
         await self._pause()
-        return self.revision, NOW
+        return CatalogueNow(self.revision, NOW, self.directory_revision)
+
+    async def remember_planned(self, prices: Sequence[tuple[UUID, UUID, UUID]]) -> None:
+        await self._pause()
+        self.planned += prices
 
     async def load_catalogue(self) -> tuple[Catalogue, dict[UUID, Upstream]]:
         await self._pause()
         self.loads += 1
         book = PriceBook(self.versions, self.facts, revision=self.revision)
-        catalogue = Catalogue(self.revision, book, tuple(self.providers))
+        catalogue = Catalogue(self.revision, book, tuple(self.providers), self.plans)
         return catalogue, {row.id: self.upstream for row in self.providers}
 
     async def _pause(self) -> None:
@@ -216,7 +225,8 @@ class SmallGateway:
     async def __aenter__(self) -> Self:
         self.bookkeeper = Bookkeeper([self.store], monotonic=time.monotonic)
         self.bookkeeper.start()
-        self.sales = Sales(self.directory, monotonic=time.monotonic)
+        self.callers = Callers(self.directory, monotonic=time.monotonic)
+        self.sales = Sales(self.directory, monotonic=time.monotonic, on_change=self.callers.forget)
         await self.sales.refresh()
         node: Any = self.node
         self.desk = Desk(
@@ -229,7 +239,6 @@ class SmallGateway:
             monotonic=time.monotonic,
             note_refusal=lambda refusal: self.refused.append(refusal.refusal),
         )
-        self.callers = Callers(self.directory, monotonic=time.monotonic)
         self.gateway = Gateway(self.desk, self.callers, self._no_call)
         return self
 

@@ -10,14 +10,19 @@ from typing import Final
 
 from starlette.types import ASGIApp
 
+from farebox.assembly.console_api import DatabaseApiDesk
 from farebox.assembly.database import OpenDatabase, open_pool
 from farebox.console.app import ConsoleDeps, build_console
+from farebox.operations.bookkeeper import Bookkeeper
+from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.console_store import PostgresConsoleStore
 from farebox.storage.node_store import borrowed
 from farebox.storage.tenancy_store import read_deployment
+from farebox.tenancy.api_keys import KeyKind
 
-POOL_CONNECTIONS: Final = 4
-"""A page takes one for some milliseconds; an open page asks every two seconds."""
+POOL_CONNECTIONS: Final = 8
+"""A page takes one for some milliseconds, and an open page asks every two seconds; a write by the
+API keeps one for as long as the engine takes."""
 
 
 class ConsoleProcess:
@@ -38,9 +43,17 @@ class ConsoleProcess:
         self._stack.push_async_callback(pool.close)
         async with borrowed(pool) as connection:
             deployment = await read_deployment(connection)
+        bookkeeper = Bookkeeper(
+            [PostgresBatchStore(self._database.connector("console lane"))],
+            monotonic=time.monotonic,
+        )
+        bookkeeper.start()
+        self._stack.push_async_callback(bookkeeper.aclose)
+        key_kind = KeyKind.TEST if deployment.sandbox else KeyKind.LIVE
         return build_console(
             ConsoleDeps(
                 store=PostgresConsoleStore(pool),
+                api=DatabaseApiDesk(pool, bookkeeper, self._home, key_kind=key_kind),
                 chance=os.urandom,
                 monotonic=time.monotonic,
                 sandbox=deployment.sandbox,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -16,16 +15,20 @@ from farebox.console.passwords import (
     SALT_BYTES,
     hash_password,
 )
-from farebox.console.people import EMAIL_LENGTH_MAX
 from farebox.kit.errors import InvalidInputError
 from farebox.kit.ids import RANDOM_BYTES, uuid7
 from farebox.storage.tenancy_store import PostgresTenantStore, put_console_user
-
-_EMAIL: Final = re.compile(r"[^\s@]+@[^\s@]+")
+from farebox.tenancy.actors import SYSTEM, Actor
+from farebox.tenancy.names import parse_email
 
 
 async def make_console_user(
-    connection: AsyncConnection[tuple[Any, ...]], email: str, password: str
+    connection: AsyncConnection[tuple[Any, ...]],
+    email: str,
+    password: str,
+    *,
+    operator: bool = False,
+    by: Actor = SYSTEM,
 ) -> UUID:
     """Make a person who may sign in, or give them a new password and end their sessions.
 
@@ -33,6 +36,8 @@ async def make_console_user(
         connection: In autocommit mode.
         email: Found again in whatever case.
         password: Kept as an argon2id hash alone.
+        operator: Whether they administer the deployment; the first person does in any case.
+        by: Who makes them.
 
     Returns:
         The person's id.
@@ -40,10 +45,7 @@ async def make_console_user(
     Raises:
         InvalidInputError: Naming the field.
     """
-    address = email.strip()
-    plain = address.isprintable() and _EMAIL.fullmatch(address)
-    if not plain or len(address) > EMAIL_LENGTH_MAX:
-        raise InvalidInputError("email", "must be an address such as ada@example.org")
+    address = parse_email(email)
     if not PASSWORD_LENGTH_MIN <= len(password) <= PASSWORD_LENGTH_MAX:
         raise InvalidInputError(
             "password", f"must have from {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters"
@@ -54,4 +56,6 @@ async def make_console_user(
         user_id=uuid7(await PostgresTenantStore(connection).now(), os.urandom(RANDOM_BYTES)),
         email=address,
         password_hash=hashed,
+        operator=operator,
+        by=by,
     )

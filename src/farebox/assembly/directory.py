@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from farebox.assembly.database import Pool
 from farebox.kit.errors import FareboxError
-from farebox.operations.directory import Caller, Catalogue
+from farebox.operations.directory import Caller, Catalogue, CatalogueNow
 from farebox.operations.upstream import Upstream
 from farebox.providers.openai_compatible import OpenAICompatibleUpstream
 from farebox.providers.simulated.provider import SimulatedUpstream
 from farebox.storage.catalogue_store import ProviderRow, load_catalogue
 from farebox.storage.key_store import find_key
 from farebox.storage.node_store import borrowed
+from farebox.storage.plan_store import remember_planned
 from farebox.storage.rows import utc
 from farebox.storage.sql import queries
 from farebox.system.clock import unix_seconds
@@ -41,13 +42,18 @@ class DatabaseDirectory:
         async with borrowed(self._pool) as connection:
             return await find_key(connection, digest)
 
-    async def catalogue_now(self) -> tuple[int, datetime]:
-        """The catalogue's revision and the engine's time."""
+    async def catalogue_now(self) -> CatalogueNow:
+        """The revisions and the engine's time."""
         async with borrowed(self._pool) as connection:
             cursor = await connection.execute(queries("nodes")["catalogue_now"])
             row = await cursor.fetchone()
         assert row is not None
-        return row[0], utc(row[1])
+        return CatalogueNow(row[0], utc(row[1]), row[2])
+
+    async def remember_planned(self, prices: Sequence[tuple[UUID, UUID, UUID]]) -> None:
+        """Note what prices under plans stand for."""
+        async with borrowed(self._pool) as connection:
+            await remember_planned(connection, prices)
 
     async def load_catalogue(self) -> tuple[Catalogue, dict[UUID, Upstream]]:
         """The catalogue, and an upstream for each of its providers; unchanged ones are kept."""

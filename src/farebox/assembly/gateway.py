@@ -81,7 +81,8 @@ class GatewayProcess:
         refusals.start()
         stack.push_async_callback(refusals.aclose)
         directory = DatabaseDirectory(pool, self._home)
-        sales = Sales(directory, monotonic=time.monotonic)
+        callers = Callers(directory, monotonic=time.monotonic)
+        sales = Sales(directory, monotonic=time.monotonic, on_change=callers.forget)
         await sales.start()
         stack.push_async_callback(sales.aclose)
         await asyncio.to_thread(warm_up)
@@ -127,7 +128,7 @@ class GatewayProcess:
                 raise NotFoundError("There is no such call.")
             return found
 
-        gateway = Gateway(desk, Callers(directory, monotonic=time.monotonic), look_up_call)
+        gateway = Gateway(desk, callers, look_up_call)
         self.app = AsgiGateway(gateway.handle)
         return self.app
 

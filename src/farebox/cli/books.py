@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _check(session: Session, args: argparse.Namespace) -> int:
-    from farebox.cli.documents import instant
     from farebox.operations.check_books import check_books
+    from farebox.operations.documents import instant
     from farebox.storage.audit_store import PostgresAuditStore
 
     wanted = None if args.org is None else [(await session.organization(args.org)).id]

@@ -40,11 +40,11 @@ async def _advance(session: Session, args: argparse.Namespace) -> int:
     from farebox.storage.tenancy_store import advance_clock
 
     by = read_duration(args.by, field="duration")
-    return _say(args, await advance_clock(session.connection, by))
+    return _say(args, await advance_clock(session.connection, by, actor=session.by))
 
 
 def _say(args: argparse.Namespace, deployment: Deployment) -> int:
-    from farebox.cli.documents import instant
+    from farebox.operations.documents import instant
 
     seconds = int(deployment.clock_offset.total_seconds())
     document: Document = {

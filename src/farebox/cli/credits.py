@@ -95,12 +95,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _grant(session: Session, args: argparse.Namespace) -> int:
-    from farebox.cli.documents import document, instant
     from farebox.kit.ids import format_id, parse_id
     from farebox.kit.money import format_amount, parse_positive_amount
     from farebox.ledger.commands import Granted
     from farebox.ledger.grants import Source
     from farebox.operations.credits import plan_grant
+    from farebox.operations.documents import document, instant
     from farebox.storage.balance_store import find_grant, read_balance
 
     amount = parse_positive_amount(args.amount, field="amount")
@@ -154,7 +154,7 @@ async def _grant(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _balance(session: Session, args: argparse.Namespace) -> int:
-    from farebox.cli.documents import document
+    from farebox.operations.documents import document
     from farebox.storage.balance_store import read_balance
 
     organization = await session.organization(args.org)
@@ -194,7 +194,7 @@ async def _balance(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _grants(session: Session, args: argparse.Namespace) -> int:
-    from farebox.cli.documents import document
+    from farebox.operations.documents import document
     from farebox.storage.balance_store import list_grants
 
     limit = read_limit(args)
@@ -221,7 +221,7 @@ async def _grants(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _history(session: Session, args: argparse.Namespace) -> int:
-    from farebox.cli.documents import document
+    from farebox.operations.documents import document
     from farebox.storage.balance_store import list_history
 
     limit = read_limit(args)

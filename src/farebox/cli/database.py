@@ -7,6 +7,7 @@ to or starts, and stops again if nobody else uses it.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -17,13 +18,22 @@ from farebox.kit.errors import InvalidInputError, NotFoundError, RefusedError, U
 from farebox.kit.ids import RANDOM_BYTES, uuid7
 from farebox.ledger.commands import Refused
 from farebox.operations.administration import Administration
+from farebox.operations.audited_money import audited
 from farebox.operations.bookkeeper import Bookkeeper
+from farebox.operations.people import People
+from farebox.operations.price_plans import PlanDesk
+from farebox.operations.tiers import TierDesk
 from farebox.settings import DATABASE_VARIABLE, Settings, read_settings
+from farebox.storage.audit_log_store import PostgresAuditLog, append_event
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.connecting import Connector
 from farebox.storage.migrate import migrate
+from farebox.storage.people_store import PostgresPeopleStore
+from farebox.storage.plan_store import PostgresPlanStore
 from farebox.storage.tenancy_store import Deployment, PostgresTenantStore, read_deployment
+from farebox.storage.tier_store import PostgresTierStore
 from farebox.system.secrets import SecretBox, random_bytes
+from farebox.tenancy.actors import Actor, ActorKind, Door
 from farebox.tenancy.api_keys import KeyKind
 
 if TYPE_CHECKING:
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from farebox.ledger.commands import AnyCommand, Result
+    from farebox.operations.audit_log import AuditNote
     from farebox.operations.tenants import OrganizationProfile, Project
     from farebox.system.postgres.server import RunningServer
 
@@ -58,13 +69,28 @@ class Session:
         self.connection = connection
         """In autocommit mode."""
         self.sandbox = deployment.sandbox
-        self.tenants = PostgresTenantStore(connection)
+        self.by = shell_actor()
+        self.tenants = PostgresTenantStore(connection, self.by)
+        self.people_store = PostgresPeopleStore(connection, self.by)
+        self.people = People(self.people_store, chance=random_bytes)
+        self.audit = PostgresAuditLog(connection, self.by)
         self.administration = Administration(
             self.tenants,
             chance=random_bytes,
             key_kind=KeyKind.TEST if deployment.sandbox else KeyKind.LIVE,
         )
         self.secrets = SecretBox(settings.home)
+
+    @property
+    def tiers(self) -> TierDesk:
+        """Usage tiers; what follows from an assignment is noted with it, not by itself."""
+        store = PostgresTierStore(self.connection, self.by)
+        return TierDesk(store, self.decide, chance=random_bytes)
+
+    @property
+    def plans(self) -> PlanDesk:
+        """Price plans."""
+        return PlanDesk(PostgresPlanStore(self.connection, self.by), chance=random_bytes)
 
     async def now(self) -> datetime:
         """The database's time."""
@@ -73,6 +99,10 @@ class Session:
     async def new_id(self) -> UUID:
         """A new id."""
         return uuid7(await self.now(), random_bytes(RANDOM_BYTES))
+
+    async def note(self, note: AuditNote) -> None:
+        """Chain an event, as the last statement of the transaction that makes a change."""
+        await append_event(self.connection, self.by, note)
 
     async def organization(self, text: str | None) -> OrganizationProfile:
         """The organisation that ``--org`` names; the only one there is where it is left out."""
@@ -85,8 +115,17 @@ class Session:
         within = None if organization is None else (await self.organization(organization)).id
         return await self.administration.find_project(text, organization_id=within)
 
-    async def submit(self, command: AnyCommand) -> Result:
-        """Have the engine decide and commit a command.
+    async def submit(self, command: AnyCommand, *, reason: str = "") -> Result:
+        """Have the engine decide and commit a command, and note it in the audit log.
+
+        Raises:
+            RefusedError: With the engine's own reason.
+            UnavailableError: The database is away; the command may have taken effect.
+        """
+        return await audited(self.audit, self.decide, command, reason=reason)
+
+    async def decide(self, command: AnyCommand) -> Result:
+        """Have the engine decide and commit a command that follows from something noted already.
 
         Raises:
             RefusedError: With the engine's own reason.
@@ -107,6 +146,19 @@ class Session:
         if isinstance(result, Refused):
             raise RefusedError(result.code, result.message)
         return result
+
+
+def shell_actor() -> Actor:
+    """Whoever runs this command, as the system knows them."""
+    try:
+        import pwd
+
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except (ImportError, KeyError):
+        name = f"uid {os.geteuid()}" if hasattr(os, "geteuid") else "unknown"
+    behind = os.environ.get("SUDO_USER", "")
+    shown = f"{name} (sudo by {behind})" if behind and behind != name else name
+    return Actor(kind=ActorKind.SHELL, id=name, name=shown, door=Door.CLI)
 
 
 def work(

@@ -116,8 +116,9 @@ async def _prices(session: Session, notes: list[str]) -> int:
     from farebox.storage.catalogue_store import import_prices
 
     snapshot = import_catalogue()
+    now = await session.now()
     plan = await import_prices(
-        session.connection, snapshot.versions, snapshot.facts, await session.now()
+        session.connection, snapshot.versions, snapshot.facts, now, by=session.by
     )
     notes.append(
         f"Prices of {snapshot.source}: {len(plan.versions)} added."

@@ -27,21 +27,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS: Final = {
-    "init": ("make a real installation: organisation, provider, prices, key", "init"),
+    "init": ("make a real installation, ready for its first call", "init"),
     "serve": ("run everything: gateway, console and worker", "serve"),
     "gateway": ("run the gateway alone (the OpenAI-compatible API)", "serve"),
     "console": ("run the console alone (dashboard and admin API)", "serve"),
     "worker": ("run the worker alone (expiry, sweeps, alerts)", "serve"),
-    "orgs": ("organisations: create, list, show, update", "orgs"),
-    "projects": ("projects of an organisation: create, list", "projects"),
-    "keys": ("API keys of a project: create, list, revoke", "keys"),
+    "orgs": ("organisations: create, list, show, update, provision", "orgs"),
+    "projects": ("projects: create, split, list, show, update, archive", "projects"),
+    "keys": ("API keys of a project: create, list, rotate, revoke", "keys"),
+    "service-accounts": ("owners of keys for production jobs", "service_accounts"),
+    "members": ("people of an organisation: roles and invitations", "members"),
     "credits": ("credit: grant, balance, grants, history, refund", "credits"),
     "limits": ("hard spend limits: set, list", "limits"),
+    "tiers": ("usage tiers: list, set, assign, show", "tiers"),
     "providers": ("model providers: add, list, remove, test", "providers"),
     "models": ("models that can be called: list", "models"),
     "prices": ("dated prices: import, list, show, set, check", "prices"),
+    "price-plans": ("what organisations are charged: list, set, assign", "price_plans"),
     "calls": ("calls and their charges: list, show", "calls"),
+    "doctor": ("why a call, a key or an organisation has trouble", "doctor"),
     "books": ("recompute every balance from its entries: check", "books"),
+    "audit": ("who changed what: list, verify", "audit"),
     "quarantine": ("commands that the database rejected: list, rule", "quarantine"),
     "users": ("people who may sign in to the console: add", "users"),
     "replay": ("send a recorded trace through the gateway", "replay"),
@@ -154,7 +160,7 @@ def _without_command(arguments: Sequence[str]) -> int:
         usage="farebox COMMAND [ARGUMENTS]",
         description="Prepaid credit for LLM APIs: a gateway that never overspends.",
         epilog="commands:\n"
-        + "\n".join(f"  {name:<11}{text}" for name, (text, _) in COMMANDS.items())
+        + "\n".join(f"  {name:<18}{text}" for name, (text, _) in COMMANDS.items())
         + "\n\nBegin with `farebox serve --sandbox` (play money) or `farebox init` (real).\n"
         "`farebox COMMAND --help` says more about each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

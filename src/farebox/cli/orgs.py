@@ -31,6 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--on-overrun", choices=ON_OVERRUN, default="absorb", help=_OVERRUN)
     create.add_argument("--on-lapse", choices=ON_LAPSE, default="metered", help=_LAPSE)
 
+    provision = actions.add_parser(
+        "provision", help="make one with plan and projects, and invite its owner"
+    )
+    provision.add_argument("name", metavar="NAME")
+    provision.add_argument("--owner", metavar="EMAIL", required=True, help="who is invited")
+    provision.add_argument("--plan", metavar="PLAN", help="its price plan: id or name")
+    provision.add_argument("--split", action="store_true", help="with the usual projects")
+    provision.add_argument("--currency", default="USD", help="of its credit (default USD)")
+    provision.add_argument("--zone", default="UTC", help="time zone of its budget months")
+
     listed = actions.add_parser("list", help="list organisations")
     add_page_arguments(listed)
 
@@ -59,7 +69,13 @@ def run(args: argparse.Namespace) -> int:
     """Do what was asked."""
     from farebox.cli.database import work
 
-    jobs = {"create": _create, "list": _list, "show": _show, "update": _update}
+    jobs = {
+        "create": _create,
+        "provision": _provision,
+        "list": _list,
+        "show": _show,
+        "update": _update,
+    }
     return work(
         args, lambda session: jobs[args.action](session, args), create=args.action == "create"
     )
@@ -89,6 +105,45 @@ async def _create(session: Session, args: argparse.Namespace) -> int:
     return 0
 
 
+async def _provision(session: Session, args: argparse.Namespace) -> int:
+    from farebox.cli.members import describe_invitation
+    from farebox.cli.projects import describe as describe_project
+    from farebox.operations.provisioning import Order, provision
+
+    plan = None if args.plan is None else await session.plans.find_plan(args.plan)
+    order = Order(
+        name=args.name,
+        owner_email=args.owner,
+        currency=args.currency,
+        zone=args.zone,
+        plan_id=None if plan is None else plan.id,
+        split=args.split,
+    )
+    made = await provision(session.administration, session.people, order)
+    document: Document = {
+        **describe(made.organization),
+        "projects": [describe_project(each) for each in made.projects],
+        "invitation": {
+            **describe_invitation(made.invitation.invitation, "open"),
+            "token": made.invitation.token,
+        },
+    }
+
+    def text() -> None:
+        say(f"Made organisation {made.organization.name}: {document['id']}")
+        facts(
+            [
+                ("owner", made.invitation.invitation.email),
+                ("projects", ", ".join(each.name for each in made.projects)),
+                ("token", made.invitation.token),
+            ]
+        )
+        hint("Hand the token over now: it works once, and cannot be shown again.")
+
+    show(args, document, text)
+    return 0
+
+
 async def _list(session: Session, args: argparse.Namespace) -> int:
     from farebox.kit.ids import parse_id
 
@@ -114,7 +169,7 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _show(session: Session, args: argparse.Namespace) -> int:
-    from farebox.cli.documents import document
+    from farebox.operations.documents import document
     from farebox.storage.balance_store import read_balance
 
     organization = await session.organization(args.org)
@@ -166,7 +221,7 @@ async def _update(session: Session, args: argparse.Namespace) -> int:
 
 def describe(organization: OrganizationProfile) -> Document:
     """An organisation's document."""
-    from farebox.cli.documents import document
+    from farebox.operations.documents import document
 
     return {"object": "organization", **document(organization, of="org")}
 

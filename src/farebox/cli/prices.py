@@ -81,8 +81,9 @@ async def _import(session: Session, args: argparse.Namespace) -> int:
     from farebox.storage.catalogue_store import import_prices, read_revision
 
     snapshot = import_catalogue()
+    now = await session.now()
     plan = await import_prices(
-        session.connection, snapshot.versions, snapshot.facts, await session.now()
+        session.connection, snapshot.versions, snapshot.facts, now, by=session.by
     )
     described: Document = {
         "object": "price_import",
@@ -210,6 +211,7 @@ async def _show(session: Session, args: argparse.Namespace) -> int:
 async def _set(session: Session, args: argparse.Namespace) -> int:
     from farebox.kit.errors import InvalidInputError
     from farebox.operations.administration import parse_currency
+    from farebox.operations.audit_log import made
     from farebox.operations.catalogue_import import OPERATOR
     from farebox.rating.price_book import PriceVersion
     from farebox.rating.units import Lane
@@ -245,7 +247,8 @@ async def _set(session: Session, args: argparse.Namespace) -> int:
         known = _with_facts(book, version, window, output_max)
         await change.write_models([known])
         await change.check()
-    described = {**describe(version), "model_facts": describe_model(known)}
+        described = {**describe(version), "model_facts": describe_model(known)}
+        await session.note(made("price", described["id"], None, described))
 
     def text() -> None:
         say(f"Price of {provider} {version.model} ({args.lane}) from {short(effective_at)} UTC on.")
@@ -302,9 +305,9 @@ async def _check(session: Session, args: argparse.Namespace) -> int:
 
 def describe(version: PriceVersion) -> Document:
     """A price version's document; prices in the major unit per million units."""
-    from farebox.cli.documents import instant
     from farebox.kit.ids import format_id
     from farebox.kit.money import format_amount
+    from farebox.operations.documents import instant
 
     return {
         "object": "price",

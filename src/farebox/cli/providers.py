@@ -114,6 +114,7 @@ async def add_provider(
         ConflictError: There is one of that name.
     """
     from farebox.kit.errors import InvalidInputError
+    from farebox.operations.audit_log import made
     from farebox.providers.base_urls import parse_base_url
     from farebox.storage.catalogue_store import NewProvider, changing_catalogue
     from farebox.tenancy.names import parse_identifier
@@ -134,7 +135,10 @@ async def add_provider(
     )
     _upstream(new, secret)  # what cannot be spoken to is refused now, not at the first call
     async with changing_catalogue(session.connection) as change:
-        return await change.add_provider(new)
+        row = await change.add_provider(new)
+        facts = describe(row)
+        await session.note(made("provider", facts["id"], None, facts))
+    return row
 
 
 async def _add(session: Session, args: argparse.Namespace) -> int:
@@ -196,11 +200,17 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _remove(session: Session, args: argparse.Namespace) -> int:
+    from farebox.operations.audit_log import AuditNote
     from farebox.storage.catalogue_store import changing_catalogue
 
     row = await _find(session, args.provider)
+    before = describe(row)
+    note = AuditNote(
+        action="provider.removed", subject_kind="provider", subject_id=before["id"], before=before
+    )
     async with changing_catalogue(session.connection) as change:
         await change.remove_provider(row.id)
+        await session.note(note)
     document = {**describe(row), "has_key": False, "removed": True}
     show(args, document, lambda: say(f"Removed provider {row.name} and forgot its key."))
     return 0
@@ -298,8 +308,8 @@ async def _find(session: Session, text: str) -> ProviderRow:
 
 def describe(row: ProviderRow) -> Document:
     """A provider's document; of its key only whether there is one."""
-    from farebox.cli.documents import instant
     from farebox.kit.ids import format_id
+    from farebox.operations.documents import instant
 
     return {
         "object": "provider",

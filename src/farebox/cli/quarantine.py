@@ -65,10 +65,19 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _rule(session: Session, args: argparse.Namespace) -> int:
+    from farebox.operations.audit_log import AuditNote
     from farebox.storage.quarantine_store import rule_quarantined
 
     number = read_count(args.id, field="NUMBER", low=1, high=2**62)
-    await rule_quarantined(session.connection, number)
+    note = AuditNote(
+        action="quarantine.ruled",
+        subject_kind="quarantine",
+        subject_id=str(number),
+        after={"may_lapse": True},
+    )
+    async with session.connection.transaction():
+        await rule_quarantined(session.connection, number)
+        await session.note(note)
     show(
         args, {"id": number, "ruled": True}, lambda: say(f"Ruled: the hold of {number} may lapse.")
     )

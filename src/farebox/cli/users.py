@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from farebox.cli.output import facts, hint, show
+from farebox.cli.output import Document, facts, hint, show
 
 if TYPE_CHECKING:
     import argparse
@@ -18,6 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     add = actions.add_parser("add", help="let a person sign in, or give them a new password")
     add.add_argument("email", metavar="EMAIL", help="what they sign in with")
+    add.add_argument(
+        "--operator",
+        action="store_true",
+        help="they administer the deployment (the first person always does)",
+    )
     add.add_argument(
         "--password-stdin",
         action="store_true",
@@ -39,13 +44,23 @@ async def _add(session: Session, args: argparse.Namespace) -> int:
 
     given = sys.stdin.readline().rstrip("\r\n") if args.password_stdin else None
     password = make_password() if given is None else given
-    user_id = await make_console_user(session.connection, args.email, password)
-    document = {"id": format_id("user", user_id), "email": args.email.strip()}
+    user_id = await make_console_user(
+        session.connection, args.email, password, operator=args.operator, by=session.by
+    )
+    (user,) = await session.people_store.users(user_id=user_id, limit=1)
+    document: Document = {
+        "id": format_id("user", user_id),
+        "email": user.email,
+        "operator": user.operator,
+    }
     if given is None:
         document["password"] = password
 
     def text() -> None:
-        facts((name.replace("_", " "), value) for name, value in document.items())
+        shown = {**document, "operator": "yes" if user.operator else "no"}
+        facts((name.replace("_", " "), value) for name, value in shown.items())
+        if not user.operator:
+            hint("Make them a member: farebox members add EMAIL --role ROLE")
         if given is None:
             hint("The password is shown once; `farebox users add` again makes a new one.")
 

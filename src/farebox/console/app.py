@@ -9,10 +9,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
-from farebox.console.api import Api
+from farebox.console.api.openapi import describe
+from farebox.console.api.serving import PREFIX as API_PREFIX
+from farebox.console.api.serving import NativeApi
+from farebox.console.api.table import ROUTES
 from farebox.console.assets import PREFIX, Assets
 from farebox.console.errors import ErrorPages
 from farebox.console.pages import Pages
@@ -20,6 +23,7 @@ from farebox.console.people import SIGN_IN, People, SignedOutError
 from farebox.console.rendering import make_environment
 from farebox.console.security import SecurityHeaders
 from farebox.kit.errors import NotFoundError, UnavailableError
+from farebox.operations.api_ports import ApiDesk
 from farebox.operations.console_views import ConsoleStore
 
 
@@ -28,6 +32,8 @@ class ConsoleDeps:
     """Everything the console stands on."""
 
     store: ConsoleStore
+    api: ApiDesk
+    """What the native API works with."""
     chance: Callable[[int], bytes]
     """Gives so many random bytes, good enough for secrets."""
     monotonic: Callable[[], float]
@@ -70,7 +76,7 @@ def build_console(deps: ConsoleDeps) -> ASGIApp:
             Route(SIGN_IN, people.show_sign_in, methods=["GET"]),
             Route(SIGN_IN, people.sign_in, methods=["POST"]),
             Route("/sign-out", people.sign_out, methods=["POST"]),
-            Route("/api/v1/calls/{id}", Api(deps.store).call),
+            Mount(API_PREFIX, NativeApi(deps.api, ROUTES, describe(ROUTES))),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route(PREFIX + "{name:path}", assets.serve),

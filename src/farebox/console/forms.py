@@ -26,7 +26,7 @@ async def read_form(request: Request) -> dict[str, str]:
     Raises:
         HTTPException: 403 from another site, 413 too large, 415 another type, 400 unreadable.
     """
-    _refuse_foreign(request)
+    refuse_foreign(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != _FORM:
         raise HTTPException(415, f"Forms are posted as {_FORM}.")
@@ -41,7 +41,12 @@ async def read_form(request: Request) -> dict[str, str]:
         raise HTTPException(400, "The form cannot be read.") from error
 
 
-def _refuse_foreign(request: Request) -> None:
+def refuse_foreign(request: Request) -> None:
+    """Refuse what a page of another site sends.
+
+    Raises:
+        HTTPException: 403.
+    """
     told = request.headers.get("sec-fetch-site")
     if told is not None:
         if told in {"same-origin", "none"}:

@@ -203,7 +203,10 @@ class Call:
 
     def _offer(self) -> Offer:
         return self.desk.sales.offer(
-            self.body.model, service_tier=self.body.service_tier, currency=self.caller.currency
+            self.body.model,
+            service_tier=self.body.service_tier,
+            currency=self.caller.currency,
+            plan_id=self.caller.plan_id,
         )
 
     def _ceiling(self) -> Ceiling:
@@ -313,7 +316,7 @@ class Call:
             organization_id=self.caller.organization_id,
             call_id=self.id,
             metered=priced.total,
-            cost=priced.total,
+            cost=priced.cost,
             lines=priced.lines,
             usage=priced.counts,
             estimated=estimated or priced.estimated,
@@ -421,7 +424,7 @@ class Call:
             node_id=self.desk.node.id,
             epoch=self.epoch,
             metered=priced.total,
-            cost=priced.total,
+            cost=priced.cost,
             input_tokens=priced.counts.input_tokens,
             output_tokens=priced.counts.output_tokens,
         )

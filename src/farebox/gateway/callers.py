@@ -75,6 +75,10 @@ class Callers:
             raise wrong_key()
         return await self._find(name, now)
 
+    def forget(self) -> None:
+        """Ask again about every key: what is kept with one has changed somewhere."""
+        self._known.clear()
+
     async def _find(self, name: bytes, now: float) -> Caller:
         async with self._lookups:
             caller = await self._directory.find_key(name)

@@ -47,7 +47,7 @@ class Bookkeeping(Protocol):
 class Running(Protocol):
     """A call that is under way."""
 
-    def report(self) -> Coroutine[Any, Any, None]:
+    async def report(self) -> None:
         """Note its use so far, so that a lapse charges it."""
 
     async def abort(self) -> None:

@@ -18,6 +18,7 @@ from farebox.ledger.commands import Usage as Counts
 from farebox.operations.directory import Catalogue
 from farebox.rating.charge import Rated, rate, rate_dearest
 from farebox.rating.price_book import PriceVersion
+from farebox.rating.price_plans import planned_version
 from farebox.rating.units import Lane, Unit, UnpricedError, served_lane
 from farebox.rating.usage import Usage
 
@@ -29,6 +30,9 @@ class Priced(msgspec.Struct, frozen=True):
     """A usage at the book's price."""
 
     total: Nanos
+    """What the customer pays."""
+    cost: Nanos
+    """What the call costs us: the same usage at the book's own price."""
     lines: tuple[LineItem, ...]
     counts: Counts
     lane: str
@@ -50,12 +54,14 @@ def price(offer: Offer, catalogue: Catalogue, usage: Usage, service_tier: str | 
     lane = served_lane(service_tier) if service_tier else None
     if service_tier is None and len(offer.versions) == 1:
         lane = offer.versions[0].lane
-    version = None if lane is None else _version(offer, catalogue, lane)
+    found = None if lane is None else _version(offer, catalogue, lane)
     estimated, reason = False, ""
-    if version is None:
+    if found is None:
         rated, version = rate_dearest(usage, offer.versions)
+        book = offer.books[offer.versions.index(version)]
         estimated, reason = True, "unknown_service_tier"
     else:
+        version, book = found
         try:
             rated = rate(usage, version)
         except UnpricedError:
@@ -63,6 +69,7 @@ def price(offer: Offer, catalogue: Catalogue, usage: Usage, service_tier: str | 
             estimated, reason = True, "unpriced_unit"
     return Priced(
         total=rated.total,
+        cost=rated.total if book is version else _cost(usage, book),
         lines=_lines(rated),
         counts=_counts(usage),
         lane=version.lane.value,
@@ -79,14 +86,24 @@ def tier_of(reported: object) -> str | None:
     return repr(reported)
 
 
-def _version(offer: Offer, catalogue: Catalogue, lane: Lane) -> PriceVersion | None:
-    """The version of a lane: one that was held, else the one beside it in the book."""
-    for version in offer.versions:
+def _cost(usage: Usage, book: PriceVersion) -> Nanos:
+    """A usage at the book's price; at its dearest where a unit has none."""
+    try:
+        return rate(usage, book).total
+    except UnpricedError:
+        return rate_dearest(usage, [book])[0].total
+
+
+def _version(
+    offer: Offer, catalogue: Catalogue, lane: Lane
+) -> tuple[PriceVersion, PriceVersion] | None:
+    """The version of a lane and its row in the book: one that was held, else the one beside it."""
+    for version, book in zip(offer.versions, offer.books, strict=True):
         if version.lane is lane:
-            return version
+            return version, book
     held = offer.versions[0]
     try:
-        return catalogue.prices.version_at(
+        book = catalogue.prices.version_at(
             held.provider,
             held.model,
             lane,
@@ -95,6 +112,7 @@ def _version(offer: Offer, catalogue: Catalogue, lane: Lane) -> PriceVersion | N
         )
     except UnpricedError:
         return None
+    return planned_version(book, offer.plan), book
 
 
 def _lines(rated: Rated) -> tuple[LineItem, ...]:

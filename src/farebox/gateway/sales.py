@@ -17,6 +17,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
+from msgspec import structs
 
 from farebox.gateway.openai_errors import (
     GatewayError,
@@ -28,6 +29,7 @@ from farebox.kit.errors import UnavailableError
 from farebox.operations.directory import Catalogue, Directory, ProviderOnSale
 from farebox.operations.upstream import Upstream
 from farebox.rating.price_book import ModelFacts, PriceVersion
+from farebox.rating.price_plans import PlanVersion, plan_in_force, planned_version
 from farebox.rating.units import Lane, UnpricedError, allowed_lanes
 
 REFRESH_SECONDS: Final = 1.0
@@ -51,6 +53,10 @@ class Offer(msgspec.Struct, frozen=True):
     facts: ModelFacts
     versions: tuple[PriceVersion, ...]
     """Of every lane that the request allows, the one asked for first."""
+    books: tuple[PriceVersion, ...]
+    """The book's rows of those versions: what the call costs us."""
+    plan: PlanVersion | None
+    """The organisation's price plan, as it is in force at that instant."""
     names_tier: bool
     """Whether the standard tier must be asked for: the model has other lanes to be served in."""
     at: datetime
@@ -61,13 +67,30 @@ class Offer(msgspec.Struct, frozen=True):
 class Sales:
     """The catalogue, kept fresh."""
 
-    def __init__(self, directory: Directory, *, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        monotonic: Callable[[], float],
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begin with nothing.
+
+        Args:
+            directory: Reads the catalogue.
+            monotonic: Measures time between readings.
+            on_change: Called when prices, plans or what is kept with keys has changed.
+        """
         self._directory = directory
         self._monotonic = monotonic
+        self._on_change = on_change
+        self._directory_revision = 0
+        self._planned: set[UUID] = set()
+        self._planned_new: list[tuple[UUID, UUID, UUID]] = []
         self._catalogue: Catalogue | None = None
         self._changes: list[datetime] = []
         """When any price of the catalogue begins, in order."""
-        self._kept: dict[tuple[str, str | None, str], Offer] = {}
+        self._kept: dict[tuple[str, str | None, str, UUID | None], Offer] = {}
         """Offers made since a price began; the same request is offered the same."""
         self._kept_from, self._kept_until = _NEVER, _NEVER
         self._upstreams: dict[UUID, Upstream] = {}
@@ -112,12 +135,18 @@ class Sales:
             UnavailableError: The database is away.
         """
         async with self._loading:
-            revision, now = await self._directory.catalogue_now()
+            revision, now, directory_revision = await self._directory.catalogue_now()
             self._read = (now, self._monotonic())
-            if self._catalogue is None or self._catalogue.revision != revision:
+            stale = self._catalogue is None or self._catalogue.revision != revision
+            if stale or directory_revision != self._directory_revision:
+                self._directory_revision = directory_revision
+                self._on_change()
+            if stale:
                 catalogue, upstreams = await self._directory.load_catalogue()
                 self._catalogue = catalogue
-                self._changes = sorted({v.effective_at for v in catalogue.prices.versions()})
+                changes = {v.effective_at for v in catalogue.prices.versions()}
+                changes |= {v.effective_at for plan in catalogue.plans.values() for v in plan}
+                self._changes = sorted(changes)
                 self._kept_until = self._kept_from
                 # Running calls keep the upstream they began with; it closes when they end.
                 self._upstreams = upstreams
@@ -132,8 +161,10 @@ class Sales:
                     found.setdefault(model, provider.name)
         return sorted(found.items())
 
-    def offer(self, model: str, *, service_tier: str | None, currency: str) -> Offer:
-        """The offer for a request.
+    def offer(
+        self, model: str, *, service_tier: str | None, currency: str, plan_id: UUID | None = None
+    ) -> Offer:
+        """The offer for a request, at the prices of the organisation's plan.
 
         Raises:
             GatewayError: 404 for an unknown model, 400 for a tier that has no price.
@@ -141,10 +172,12 @@ class Sales:
         now = self.now
         if not self._kept_from <= now < self._kept_until:
             self._forget(now)
-        key = (model, service_tier, currency)
+        key = (model, service_tier, currency, plan_id)
         kept = self._kept.get(key)
         if kept is None:
             kept = self._made(model, service_tier, currency, now)
+            if plan_id is not None:
+                kept = self._under_plan(kept, plan_id, now)
             if len(self._kept) >= KEPT_MAX:
                 self._kept.clear()
             self._kept[key] = kept
@@ -202,16 +235,42 @@ class Sales:
             model=model,
             facts=prices.facts(provider.price_list, model),
             versions=versions,
+            books=versions,
+            plan=None,
             names_tier=bool({Lane.FLEX, Lane.PRIORITY} & set(available)),
             at=now,
             revision=self.catalogue.revision,
         )
+
+    def _under_plan(self, offer: Offer, plan_id: UUID, now: datetime) -> Offer:
+        """The offer at the prices of a plan; its ceilings and charges know nothing more of it."""
+        plan = plan_in_force(self.catalogue.plans.get(plan_id, ()), now)
+        if plan is None:
+            return offer
+        versions = tuple(planned_version(book, plan) for book in offer.books)
+        for version, book in zip(versions, offer.books, strict=True):
+            if version is not book and version.id not in self._planned:
+                self._planned.add(version.id)
+                self._planned_new.append((version.id, book.id, plan.id))
+        return structs.replace(offer, versions=versions, plan=plan)
+
+    async def remember(self) -> None:
+        """Write down what new prices under plans stand for, so that a call stays explainable.
+
+        Raises:
+            UnavailableError: The database is away; they are written the next time.
+        """
+        new = list(self._planned_new)
+        if new:
+            await self._directory.remember_planned(new)
+            del self._planned_new[: len(new)]
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await self.refresh()
+                await self.remember()
             except UnavailableError:
                 # What was read stays good; every admission checks the revision anyway.
                 continue

@@ -86,10 +86,7 @@ _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 def is_plain(event: bytes) -> bool:
     """Tell whether the event is nothing but more of the answer: no end, no usage, no error."""
     return not (
-        _FINISHED.search(event)
-        or _USAGE.search(event)
-        or b'"error"' in event
-        or b"[DONE]" in event
+        _FINISHED.search(event) or _USAGE.search(event) or b'"error"' in event or b"[DONE]" in event
     )
 
 

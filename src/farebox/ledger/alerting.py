@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from farebox.ledger.counters import UNCOUNTED
 from farebox.ledger.limits import Micros, instant
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _PERCENT: Final = 100
 def tell_thresholds(books: Books, limits: Iterable[Standing]) -> None:
     """Leave word of every threshold that use has reached and nobody was told of."""
     for each in limits:
+        if each.rule.measure in UNCOUNTED:
+            continue
         window = each.window
         for percent in sorted(each.rule.thresholds):
             if percent > window.told and window.used * _PERCENT >= percent * each.maximum:

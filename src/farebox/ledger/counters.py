@@ -238,9 +238,8 @@ class Counters:
     def set_aside(self, project_id: UUID) -> int:
         """What other projects' allocations keep from a call of this project (ENGINE.md)."""
         aside = 0
-        for number in self._loaded:
-            scope = self._scope(number)
-            if scope is None or scope.kind is not ScopeKind.PROJECT or not scope.is_everywhere:
+        for scope in {**self._loaded, **self._scopes}.values():
+            if scope.kind is not ScopeKind.PROJECT or not scope.is_everywhere:
                 continue
             if scope.is_default or scope.ref == project_id.hex:
                 continue

@@ -17,6 +17,7 @@ from farebox.ledger.commands import Done, Result, SetFloor, SetLimit
 from farebox.ledger.counters import UNCOUNTED, Amounts
 from farebox.ledger.holds import Hold, Raised
 from farebox.ledger.limits import (
+    Measure,
     Rule,
     ScopeLimits,
     Window,
@@ -75,10 +76,13 @@ def set_floor(books: Books, command: SetFloor) -> Result:
 
 
 def _count_from_now(books: Books, scope: ScopeLimits, rule: Rule) -> None:
-    """Begin a limit's counter with the window's use and the matching open holds."""
+    """Begin a limit's counter with the window's use and the matching open holds.
+
+    Wall time begins with the next call that is admitted.
+    """
     start, end = window_bounds(rule, books.now, books.organization.zone)
     window = Window(start=start, end=end, used=0, held=0)
-    scope.windows[rule.number] = [window]
+    scope.windows[rule.number] = [] if rule.measure is Measure.SECONDS else [window]
     if rule.measure not in UNCOUNTED:
         window.used = books.state.used.get((scope.number, rule.number, start), 0)
         for call, model, used in books.counted:
@@ -103,7 +107,9 @@ def _counts(
     model: str,
 ) -> bool:
     """Whether a call is counted in a window of a rule."""
-    if not rule.counts(model) or not window.start <= micros(call.admitted_at) < window.end:
+    if rule.measure is Measure.SECONDS or not rule.counts(model):
+        return False
+    if not window.start <= micros(call.admitted_at) < window.end:
         return False
     called = called_of(books, call.dimensions, call)
     return (scope.kind, scope.ref) in set(called.scopes)

@@ -233,7 +233,7 @@ def _period_bounds(period: Period, now: datetime, zone: str) -> tuple[Micros, Mi
             return micros(week_start(now, zone)), micros(next_week_start(now, zone))
         case Period.MONTH:
             return micros(month_start(now, zone)), micros(next_month_start(now, zone))
-        case Period.TOTAL:
+        case _:
             return ALWAYS_START, ALWAYS_END
 
 

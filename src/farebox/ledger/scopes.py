@@ -100,7 +100,7 @@ def scopes_of(
     if run:
         # A run within a run is written as a path; what it uses, its parents have used too.
         for place, letter in enumerate(run):
-            if letter == RUN_SEPARATOR:
+            if letter == RUN_SEPARATOR and place:
                 yield ScopeKind.RUN, run[:place]
         yield ScopeKind.RUN, run
     for name, value in tags.items():

@@ -133,7 +133,7 @@ _BY_ID: Final = frozenset({ScopeKind.ORGANIZATION, ScopeKind.PROJECT, ScopeKind.
 def _show(each: Standing, amount: int) -> str:
     if each.rule.measure is Measure.MONEY:
         return format_amount(Nanos(amount))
-    return _count(amount, each.rule.measure)
+    return _count(amount, "levels" if each.rule.measure is Measure.DEPTH else each.rule.measure)
 
 
 def _count(number: int, things: str) -> str:

@@ -7,65 +7,43 @@ exactly once, in the answer to its making.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Final, NamedTuple, TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import Final
 from uuid import UUID
 
-from farebox.kit.errors import ConflictError, InvalidInputError, NotFoundError
-from farebox.kit.ids import RANDOM_BYTES, format_id, looks_like_id, parse_id, uuid7
+from farebox.kit.errors import InvalidInputError, NotFoundError
+from farebox.kit.ids import format_id
 from farebox.kit.money import ZERO, Nanos
 from farebox.kit.periods import zone as known_zone
 from farebox.ledger.organizations import OnLapse, OnOverrun
+from farebox.operations.finding import NAMED_MAX, by_id_or_name, candidates, only
+from farebox.operations.key_administration import KeyAdministration, MadeKey
+from farebox.operations.project_settings import checked_change, checked_project
 from farebox.operations.tenants import (
-    ListedKey,
-    NewKey,
-    NewManagementKey,
     NewOrganization,
     NewProject,
     OrganizationChange,
     OrganizationProfile,
     Project,
-    TenantStore,
+    ProjectChange,
 )
-from farebox.tenancy.api_keys import SECRET_BYTES, KeyKind, digest, make_key, shown_prefix
-from farebox.tenancy.names import parse_environment, parse_name
+from farebox.tenancy.names import parse_name
+from farebox.tenancy.project_templates import SPLIT
 
-OUTPUT_TOKENS_MAX: Final = 10_000_000
-"""No model answers with more; a project's default above it is a slip."""
+NO_CHANGE: Final = ProjectChange()
+"""Nothing is set but what stands."""
 
-_NAMED_MAX: Final = 5
-"""So many of several candidates are named in an error."""
-
-_Found = TypeVar("_Found")
+__all__ = ["Administration", "MadeKey", "parse_currency"]
 
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 
-class MadeKey(NamedTuple):
-    """A new key, with its text: shown now and never again."""
-
-    id: UUID
-    text: str
-    prefix: str
-
-
-class Administration:
+class Administration(KeyAdministration):
     """The use cases over one store."""
 
-    def __init__(
-        self, store: TenantStore, *, chance: Callable[[int], bytes], key_kind: KeyKind
-    ) -> None:
-        """Put it together.
-
-        Args:
-            store: Where tenants are kept.
-            chance: Gives so many random bytes, good enough for secrets.
-            key_kind: What new keys open: ``live`` or, in a sandbox, ``test``.
-        """
-        self._store = store
-        self._chance = chance
-        self._key_kind = key_kind
+    def together(self) -> AbstractAsyncContextManager[None]:
+        """All changes inside commit together, or none does."""
+        return self._store.together()
 
     # Organisations.
 
@@ -78,8 +56,20 @@ class Administration:
         floor: Nanos = ZERO,
         on_overrun: OnOverrun = OnOverrun.ABSORB,
         on_lapse: OnLapse = OnLapse.METERED,
+        plan_id: UUID | None = None,
+        organization_id: UUID | None = None,
     ) -> OrganizationProfile:
         """Make an organisation: prepaid (DED-19), and without any credit (CRD-25).
+
+        Args:
+            name: Of no other organisation.
+            currency: Of its credit, for good.
+            zone: Of its budget months.
+            floor: How far below zero it may go.
+            on_overrun: Who bears usage beyond hold, balance and limits.
+            on_lapse: What a call whose end is unknown is charged.
+            plan_id: How its calls are rated; None passes prices through.
+            organization_id: Its id, where the caller has one; a new one else.
 
         Raises:
             InvalidInputError: Naming the field.
@@ -88,13 +78,14 @@ class Administration:
         if floor < 0:
             raise InvalidInputError("floor", "must be zero or more: it is how far below zero")
         new = NewOrganization(
-            id=await self._new_id(),
+            id=organization_id or await self._new_id(),
             name=parse_name(name),
             currency=parse_currency(currency),
             zone=known_zone(zone).key,
             floor=floor,
             on_overrun=on_overrun,
             on_lapse=on_lapse,
+            plan_id=plan_id,
         )
         return await self._store.insert_organization(new)
 
@@ -124,9 +115,9 @@ class Administration:
         Raises:
             NotFoundError: There is none.
         """
-        by = _by_id_or_name("org", text, field)
+        by = by_id_or_name("org", text, field)
         found = await self._store.organizations(organization_id=by.id, name=by.name, limit=2)
-        return _only(found, "organisation", text, field)
+        return only(found, "organisation", text, field)
 
     async def only_organization(self, *, field: str = "org") -> OrganizationProfile:
         """The one organisation there is, for commands that name none.
@@ -154,28 +145,78 @@ class Administration:
         environment: str = "production",
         default_output_tokens: int | None = None,
         slices: bool = False,
+        settings: ProjectChange = NO_CHANGE,
     ) -> Project:
         """Make a project.
+
+        Args:
+            name: Of no other project of the organisation.
+            organization_id: Whose it is.
+            environment: Such as production or testing.
+            default_output_tokens: The output limit of calls that name none.
+            slices: Whether its streams hold their output slice by slice.
+            settings: Everything else, told at :class:`farebox.operations.tenants.Project`.
 
         Raises:
             InvalidInputError: Naming the field.
             NotFoundError: There is no such organisation.
             ConflictError: The organisation has a project of that name.
         """
-        tokens = default_output_tokens
-        if tokens is not None and not 0 < tokens <= OUTPUT_TOKENS_MAX:
-            raise InvalidInputError(
-                "default_output_tokens", f"must be from 1 to {OUTPUT_TOKENS_MAX:,}"
-            )
         new = NewProject(
             id=await self._new_id(),
             organization_id=organization_id,
-            name=parse_name(name),
-            environment=parse_environment(environment),
-            default_output_tokens=tokens,
+            name=name,
+            environment=environment,
+            default_output_tokens=default_output_tokens,
             slices=slices,
         )
-        return await self._store.insert_project(new)
+        return await self._store.insert_project(checked_project(new, settings))
+
+    async def create_split(self, organization_id: UUID) -> list[Project]:
+        """Make the projects that suit most organisations (ORG-07); those of a name are left alone.
+
+        Returns:
+            The projects of the split, made now or before.
+
+        Raises:
+            NotFoundError: There is no such organisation.
+        """
+        found = []
+        async with self._store.together():
+            for template in SPLIT:
+                standing = await self._store.projects(
+                    name=template.name, organization_id=organization_id, limit=1
+                )
+                found += standing or [
+                    await self.create_project(
+                        template.name,
+                        organization_id,
+                        environment=template.environment,
+                        settings=ProjectChange(purpose=template.purpose),
+                    )
+                ]
+        return found
+
+    async def change_project(self, project_id: UUID, change: ProjectChange) -> Project:
+        """Change what is set: purpose, owner, models, output caps, slices, content.
+
+        Raises:
+            InvalidInputError: Naming the field.
+            NotFoundError: There is no such project.
+            ConflictError: The organisation has a project of that name.
+        """
+        found = await self._store.projects(project_id=project_id, limit=1)
+        if not found:
+            raise NotFoundError("There is no such project.")
+        return await self._store.change_project(project_id, checked_change(found[0], change))
+
+    async def archive_project(self, project_id: UUID) -> Project:
+        """Close a project for good: no further call of its keys is admitted; its history stays.
+
+        Raises:
+            NotFoundError: There is no such project.
+        """
+        return await self._store.archive_project(project_id)
 
     async def find_project(
         self, text: str, *, organization_id: UUID | None = None, field: str = "project"
@@ -186,93 +227,18 @@ class Administration:
             NotFoundError: There is none.
             InvalidInputError: Several organisations have one of that name.
         """
-        by = _by_id_or_name("proj", text, field)
+        by = by_id_or_name("proj", text, field)
         found = await self._store.projects(
-            project_id=by.id, name=by.name, organization_id=organization_id, limit=_NAMED_MAX + 1
+            project_id=by.id, name=by.name, organization_id=organization_id, limit=NAMED_MAX + 1
         )
         if len(found) > 1:
-            which = _candidates(
+            which = candidates(
                 [f"{format_id('proj', p.id)} of {p.organization_name}" for p in found]
             )
             raise InvalidInputError(
                 field, f"{text!r} is a project of several organisations; give the id: {which}"
             )
-        return _only(found, "project", text, field)
-
-    # Keys.
-
-    async def create_key(
-        self, name: str, project_id: UUID, *, expires_at: datetime | None = None
-    ) -> MadeKey:
-        """Make a key; its text is in the answer and nowhere else.
-
-        Raises:
-            InvalidInputError: Naming the field.
-            NotFoundError: There is no such project.
-        """
-        checked = parse_name(name)
-        now = await self._store.now()
-        if expires_at is not None and expires_at <= now:
-            raise InvalidInputError("expires_at", f"must lie after now ({now:%Y-%m-%dT%H:%M:%SZ})")
-        made = self._make_key(self._key_kind, now)
-        new = NewKey(
-            id=made.id,
-            project_id=project_id,
-            name=checked,
-            digest=digest(made.text),
-            prefix=made.prefix,
-            expires_at=expires_at,
-        )
-        await self._store.insert_key(new)
-        return made
-
-    async def create_management_key(self, name: str) -> MadeKey:
-        """Make a key of the management API; its text is in the answer and nowhere else.
-
-        Raises:
-            InvalidInputError: The name.
-        """
-        checked = parse_name(name)
-        made = self._make_key(KeyKind.ADMIN, await self._store.now())
-        new = NewManagementKey(
-            id=made.id, name=checked, digest=digest(made.text), prefix=made.prefix
-        )
-        await self._store.insert_management_key(new)
-        return made
-
-    async def find_key(
-        self, text: str, *, project_id: UUID | None = None, field: str = "key"
-    ) -> ListedKey:
-        """The key with that id or name; of several of one name, the one that is not revoked.
-
-        Raises:
-            NotFoundError: There is none.
-            InvalidInputError: Several keys that are not revoked have that name.
-        """
-        by = _by_id_or_name("key", text, field)
-        found = await self._store.keys(
-            key_id=by.id, name=by.name, project_id=project_id, limit=1_000
-        )
-        standing = [key for key in found if key.revoked_at is None]
-        if len(standing) > 1:
-            which = _candidates([f"{format_id('key', k.id)} ({k.prefix}...)" for k in standing])
-            raise InvalidInputError(field, f"{text!r} names several keys; give the id: {which}")
-        return _only(standing or found[-1:], "key", text, field)
-
-    async def revoke_key(self, key_id: UUID) -> datetime:
-        """Revoke a key: when this returns, no further call of it is admitted anywhere.
-
-        Raises:
-            NotFoundError: There is no such key.
-        """
-        return await self._store.revoke_key(key_id)
-
-    async def _new_id(self) -> UUID:
-        return uuid7(await self._store.now(), self._chance(RANDOM_BYTES))
-
-    def _make_key(self, kind: KeyKind, now: datetime) -> MadeKey:
-        text = make_key(kind, self._chance(SECRET_BYTES))
-        return MadeKey(uuid7(now, self._chance(RANDOM_BYTES)), text, shown_prefix(text))
+        return only(found, "project", text, field)
 
 
 def parse_currency(text: str, *, field: str = "currency") -> str:
@@ -285,36 +251,3 @@ def parse_currency(text: str, *, field: str = "currency") -> str:
     if not _CURRENCY.fullmatch(code):
         raise InvalidInputError(field, f"must be three letters such as USD (got {text[:40]!r})")
     return code
-
-
-class _By(NamedTuple):
-    """What to look for: exactly one of the two."""
-
-    id: UUID | None = None
-    name: str | None = None
-
-
-def _by_id_or_name(prefix: str, text: str, field: str) -> _By:
-    """An id looks like one; everything else is a name (names may not look like ids)."""
-    stripped = text.strip()
-    if looks_like_id(prefix, stripped):
-        return _By(id=parse_id(prefix, stripped, field=field))
-    if re.fullmatch(r"[0-9a-fA-F-]{32,36}", stripped):
-        return _By(id=parse_id(prefix, stripped, field=field))
-    return _By(name=parse_name(stripped, field=field))
-
-
-def _only(found: Sequence[_Found], kind: str, text: str, field: str) -> _Found:
-    if len(found) > 1:
-        raise ConflictError(f"{field}: {text!r} names several of kind {kind}; give the id.")
-    if not found:
-        listed = {"organisation": "orgs", "project": "projects", "key": "keys"}[kind]
-        raise NotFoundError(
-            f"There is no {kind} {text[:80]!r}; `farebox {listed} list` shows them."
-        )
-    return found[0]
-
-
-def _candidates(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMED_MAX])
-    return f"{shown}, ..." if len(names) > _NAMED_MAX else shown

@@ -15,7 +15,6 @@ import msgspec
 from farebox.kit.money import Nanos
 from farebox.operations.balance import Balance
 from farebox.operations.call_facts import CallSummary
-from farebox.tenancy.api_keys import KeyKind
 
 
 class SignInFacts(msgspec.Struct, frozen=True):
@@ -114,21 +113,4 @@ class ConsoleStore(Protocol):
 
         Raises:
             NotFoundError: There is no such organisation.
-        """
-
-    async def find_bearer(self, kind: KeyKind, digest: bytes) -> Bearer | None:
-        """Whoever holds the key with that digest; None if it opens nothing (any more)."""
-
-    async def explain_call(
-        self, call_id: UUID, *, organization_id: UUID | None
-    ) -> dict[str, object]:
-        """A call with its charge, explained.
-
-        Args:
-            call_id: The call.
-            organization_id: The only organisation whose calls may be seen; None for the operator,
-                who sees all, and the upstream's bill besides.
-
-        Raises:
-            NotFoundError: There is none, or none that may be seen.
         """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from farebox.operations.upstream import Upstream
 from farebox.rating.price_book import PriceBook
+from farebox.rating.price_plans import PlanVersion
 
 
 class Caller(Protocol):
@@ -39,6 +40,18 @@ class Caller(Protocol):
         """Whether the project's streams hold their output slice by slice."""
 
     @property
+    def allowed_models(self) -> Sequence[str] | None:
+        """The project's: names and beginnings with ``*``; None allows every model (ORG-17)."""
+
+    @property
+    def output_tokens_max(self) -> int | None:
+        """The most output tokens that a call of the project may ask for (SAV-12)."""
+
+    @property
+    def plan_id(self) -> UUID | None:
+        """The organisation's price plan; None passes prices through."""
+
+    @property
     def currency(self) -> str:
         """The organisation's."""
 
@@ -66,6 +79,17 @@ class ProviderOnSale(Protocol):
         """Our own account there."""
 
 
+class CatalogueNow(NamedTuple):
+    """How new what a node keeps must be."""
+
+    revision: int
+    """The catalogue's."""
+    at: datetime
+    """Engine time."""
+    directory_revision: int = 0
+    """Of what a node keeps with a key: a project's rules, an organisation's plan."""
+
+
 class Catalogue(Protocol):
     """Everything on sale at one revision."""
 
@@ -81,6 +105,10 @@ class Catalogue(Protocol):
     def providers(self) -> Sequence[ProviderOnSale]:
         """In order of preference."""
 
+    @property
+    def plans(self) -> Mapping[UUID, Sequence[PlanVersion]]:
+        """Every price plan's versions, by the plan's id."""
+
 
 class Directory(Protocol):
     """Reads what the gateway may keep for a moment."""
@@ -92,8 +120,8 @@ class Directory(Protocol):
             UnavailableError: The database is away.
         """
 
-    async def catalogue_now(self) -> tuple[int, datetime]:
-        """The catalogue's revision and the engine's time.
+    async def catalogue_now(self) -> CatalogueNow:
+        """The revisions and the engine's time.
 
         Raises:
             UnavailableError: The database is away.
@@ -101,6 +129,13 @@ class Directory(Protocol):
 
     async def load_catalogue(self) -> tuple[Catalogue, dict[UUID, Upstream]]:
         """The catalogue, and an upstream for each of its providers.
+
+        Raises:
+            UnavailableError: The database is away.
+        """
+
+    async def remember_planned(self, prices: Sequence[tuple[UUID, UUID, UUID]]) -> None:
+        """Note what prices under plans stand for: their ids, the book's, the plan versions'.
 
         Raises:
             UnavailableError: The database is away.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 from typing import ClassVar, Final
 from uuid import UUID
@@ -156,12 +157,12 @@ class Lane:
         if self.queue:
             return
         self._arrived.clear()
-        poll = WAIT_POLL_SECONDS if self.waiting.count or self._stuck else None
-        try:
-            async with asyncio.timeout(poll):
+        if not (self.waiting.count or self._stuck):
+            await self._arrived.wait()
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_POLL_SECONDS):
                 await self._arrived.wait()
-        except TimeoutError:
-            pass
 
     def _take(self) -> list[Pending]:
         """Form the next batch: those who wait come before those who are new, in order."""

@@ -6,15 +6,18 @@ change seldom and by hand.
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from farebox.kit.money import Nanos
 from farebox.ledger.organizations import OnLapse, OnOverrun
 from farebox.tenancy.api_keys import KeyState, key_state
+from farebox.tenancy.permissions import Role
 
 
 class OrganizationProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +36,9 @@ class OrganizationProfile(msgspec.Struct, frozen=True, kw_only=True):
     on_overrun: OnOverrun
     on_lapse: OnLapse
     created_at: datetime
+    plan_id: UUID | None = None
+    """How its calls are rated; None passes prices through."""
+    plan_name: str | None = None
 
 
 class NewOrganization(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +51,7 @@ class NewOrganization(msgspec.Struct, frozen=True, kw_only=True):
     floor: Nanos
     on_overrun: OnOverrun
     on_lapse: OnLapse
+    plan_id: UUID | None = None
 
 
 class OrganizationChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +78,16 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     archived_at: datetime | None = None
     slices: bool = False
     """Whether its streams hold their output slice by slice (ENGINE.md, "Ceilings")."""
+    purpose: str = ""
+    owner: str = ""
+    """Who to ask (ORG-10); without one the project is a lint finding."""
+    allowed_models: tuple[str, ...] | None = None
+    """Names and beginnings with ``*`` (ORG-17); None allows every model."""
+    output_tokens_max: int | None = None
+    """The most output tokens that a call may ask for (SAV-12); None: what the model gives."""
+    stores_content: bool = False
+    content_retention_days: int | None = None
+    """How long what is stored is kept."""
 
 
 class NewProject(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +100,49 @@ class NewProject(msgspec.Struct, frozen=True, kw_only=True):
     default_output_tokens: int | None
     slices: bool = False
     """Whether its streams hold their output slice by slice."""
+    purpose: str = ""
+    owner: str = ""
+    allowed_models: tuple[str, ...] | None = None
+    output_tokens_max: int | None = None
+    stores_content: bool = False
+    content_retention_days: int | None = None
+
+
+class ProjectChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be changed later; what is not set stays, None takes a bound away."""
+
+    name: str | UnsetType = UNSET
+    environment: str | UnsetType = UNSET
+    purpose: str | UnsetType = UNSET
+    owner: str | UnsetType = UNSET
+    slices: bool | UnsetType = UNSET
+    default_output_tokens: int | UnsetType | None = UNSET
+    output_tokens_max: int | UnsetType | None = UNSET
+    allowed_models: tuple[str, ...] | UnsetType | None = UNSET
+    stores_content: bool | UnsetType = UNSET
+    content_retention_days: int | UnsetType | None = UNSET
+
+
+class ServiceAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """A program that owns keys, so that they outlive whoever made them (ORG-18)."""
+
+    id: UUID
+    organization_id: UUID
+    project_id: UUID
+    project_name: str
+    name: str
+    purpose: str
+    created_at: datetime
+    disabled_at: datetime | None
+
+
+class NewServiceAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """A service account as it is made."""
+
+    id: UUID
+    project_id: UUID
+    name: str
+    purpose: str
 
 
 class ListedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +160,16 @@ class ListedKey(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: datetime | None
     project_archived_at: datetime | None
     organization_active: bool
+    service_account_id: UUID | None = None
+    service_account_name: str | None = None
+    user_id: UUID | None = None
+    user_email: str | None = None
+    last_used_at: datetime | None = None
+    """To the minute (ORG-15); None: never."""
+    last_project_id: UUID | None = None
+    replaces_id: UUID | None = None
+    """The key that this one was rotated from (ORG-16)."""
+    replaced_by_id: UUID | None = None
 
     def state_at(self, now: datetime) -> KeyState:
         """Whether it opens anything at that instant."""
@@ -121,6 +191,33 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     digest: bytes
     prefix: str
     expires_at: datetime | None = None
+    service_account_id: UUID | None = None
+    user_id: UUID | None = None
+
+
+class ManagementKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key of the management API; it never calls a model."""
+
+    id: UUID
+    name: str
+    prefix: str
+    created_at: datetime
+    revoked_at: datetime | None
+    expires_at: datetime | None = None
+    organization_id: UUID | None = None
+    """The one organisation it manages; None: the whole deployment."""
+    role: Role | None = None
+    """What it is there; None for the whole deployment."""
+
+    def state_at(self, now: datetime) -> KeyState:
+        """Whether it opens anything at that instant."""
+        return key_state(
+            now,
+            revoked_at=self.revoked_at,
+            expires_at=self.expires_at,
+            project_archived_at=None,
+            organization_active=True,
+        )
 
 
 class NewManagementKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,10 +227,19 @@ class NewManagementKey(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     digest: bytes
     prefix: str
+    organization_id: UUID | None = None
+    role: Role | None = None
+    expires_at: datetime | None = None
 
 
 class TenantStore(Protocol):
-    """Where tenants are kept; lists come in the order of ids, which is that of their making."""
+    """Where tenants are kept; lists come in the order of ids, which is that of their making.
+
+    A store writes in somebody's name: every change is in the audit log when it is there at all.
+    """
+
+    def together(self) -> AbstractAsyncContextManager[None]:
+        """All changes inside commit together, or none does."""
 
     async def now(self) -> datetime:
         """The database's time (``farebox_now()``), in UTC."""
@@ -174,6 +280,21 @@ class TenantStore(Protocol):
             ConflictError: The organisation has a project of that name.
         """
 
+    async def change_project(self, project_id: UUID, change: ProjectChange) -> Project:
+        """Change what is set.
+
+        Raises:
+            NotFoundError: There is no such project.
+            ConflictError: The organisation has a project of that name.
+        """
+
+    async def archive_project(self, project_id: UUID) -> Project:
+        """Close a project and its keys, for good; it keeps the instant of the first time.
+
+        Raises:
+            NotFoundError: There is no such project.
+        """
+
     async def projects(
         self,
         *,
@@ -189,7 +310,15 @@ class TenantStore(Protocol):
         """Add a key.
 
         Raises:
-            NotFoundError: There is no such project.
+            NotFoundError: There is no such project, service account or member.
+        """
+
+    async def rotate_key(self, new: NewKey, *, replaces: UUID, old_ends_at: datetime) -> None:
+        """Add a key in the place of another, which ends at an instant, or earlier if it did.
+
+        Raises:
+            NotFoundError: There is no such key.
+            ConflictError: It was replaced already, or opens nothing any more.
         """
 
     async def revoke_key(self, key_id: UUID) -> datetime:
@@ -211,5 +340,53 @@ class TenantStore(Protocol):
     ) -> list[ListedKey]:
         """Keys, narrowed by what is given."""
 
+    async def insert_service_account(self, new: NewServiceAccount) -> ServiceAccount:
+        """Add a service account.
+
+        Raises:
+            NotFoundError: There is no such project.
+            ConflictError: The project has one of that name.
+        """
+
+    async def disable_service_account(self, account_id: UUID) -> ServiceAccount:
+        """End a service account and revoke its keys.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+
+    async def service_accounts(
+        self,
+        *,
+        account_id: UUID | None = None,
+        name: str | None = None,
+        project_id: UUID | None = None,
+        organization_id: UUID | None = None,
+        after: UUID | None = None,
+        limit: int,
+    ) -> list[ServiceAccount]:
+        """Service accounts, disabled ones too, narrowed by what is given."""
+
     async def insert_management_key(self, new: NewManagementKey) -> None:
-        """Add a key of the management API."""
+        """Add a key of the management API.
+
+        Raises:
+            NotFoundError: There is no such organisation.
+        """
+
+    async def revoke_management_key(self, key_id: UUID) -> datetime:
+        """Revoke one; gives when it was revoked first.
+
+        Raises:
+            NotFoundError: There is no such key.
+        """
+
+    async def management_keys(
+        self,
+        *,
+        key_id: UUID | None = None,
+        organization_id: UUID | None = None,
+        after: UUID | None = None,
+        limit: int,
+    ) -> list[ManagementKey]:
+        """Management keys, narrowed by what is given."""

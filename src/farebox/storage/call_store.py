@@ -48,7 +48,7 @@ class PostgresCallStore:
         found = await self._all(
             "call_page", organization_id=organization_id, id=place.id, turn=place.turn, limit=limit
         )
-        return [CallSummary(**_summary(row)) for row in found]
+        return [summary_of(row) for row in found]
 
     async def find(self, call_id: UUID) -> CallFacts | None:
         """See the port.
@@ -156,6 +156,11 @@ class PostgresCallStore:
         cursor = self._connection.cursor(binary=True)
         await cursor.execute(self._sql[name], parameters)
         return await cursor.fetchall()
+
+
+def summary_of(row: _Row) -> CallSummary:
+    """A row of a list, from the columns that every query of calls begins with."""
+    return CallSummary(**_summary(row))
 
 
 def _summary(row: _Row) -> dict[str, Any]:

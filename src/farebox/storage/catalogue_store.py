@@ -7,7 +7,7 @@ found out (ENGINE.md, "A batch"). Price versions are only ever added.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -18,12 +18,17 @@ from msgspec import structs
 from psycopg import AsyncConnection
 
 from farebox.kit.errors import ConflictError, NotFoundError
+from farebox.operations.audit_log import AuditNote
 from farebox.operations.catalogue_import import ImportPlan, plan_import
 from farebox.rating.price_book import ModelFacts, PriceBook, PriceVersion
+from farebox.rating.price_plans import PlanVersion
 from farebox.rating.units import Lane, Unit
 from farebox.storage.arrays import flags, instants, numbers, texts, uuids
+from farebox.storage.audit_log_store import append_event
+from farebox.storage.plan_store import load_plans
 from farebox.storage.rows import utc
 from farebox.storage.sql import queries
+from farebox.tenancy.actors import SYSTEM, Actor
 
 _Connection = AsyncConnection[tuple[Any, ...]]
 
@@ -60,6 +65,8 @@ class Catalogue(msgspec.Struct, frozen=True):
     prices: PriceBook
     providers: tuple[ProviderRow, ...]
     """In the order they were added: the first is preferred where several have a model."""
+    plans: Mapping[UUID, tuple[PlanVersion, ...]] = {}
+    """Every price plan's versions, the oldest first."""
 
 
 async def load_catalogue(connection: _Connection) -> Catalogue:
@@ -78,8 +85,9 @@ async def load_catalogue(connection: _Connection) -> Catalogue:
         versions = await _all(connection, "read_price_versions")
         models = await _all(connection, "read_models")
         providers = await _all(connection, "read_providers")
+        plans = await load_plans(connection)
     book = PriceBook(map(_version, versions), map(_facts, models), revision=revision)
-    return Catalogue(revision, book, tuple(map(_provider, providers)))
+    return Catalogue(revision, book, tuple(map(_provider, providers)), plans)
 
 
 async def read_revision(connection: _Connection) -> int:
@@ -213,6 +221,8 @@ async def import_prices(
     versions: Sequence[PriceVersion],
     facts: Sequence[ModelFacts],
     now: datetime,
+    *,
+    by: Actor = SYSTEM,
 ) -> ImportPlan:
     """Bring a price catalogue in (:func:`plan_import`); writes nothing where nothing is new.
 
@@ -221,6 +231,7 @@ async def import_prices(
         versions: Every version of the catalogue.
         facts: What it knows of models.
         now: The database's time.
+        by: Who brings it in, for the audit log.
 
     Raises:
         InvalidInputError: With it, the rows would contradict each other; nothing was written.
@@ -236,6 +247,17 @@ async def import_prices(
         await change.insert_price_versions(plan.versions)
         await change.write_models(plan.facts)
         await change.check()
+        note = AuditNote(
+            action="prices.imported",
+            subject_kind="catalogue",
+            subject_id=f"revision {change.revision}",
+            after={
+                "sources": sorted({version.source for version in plan.versions}),
+                "versions_added": len(plan.versions),
+                "models_written": len(plan.facts),
+            },
+        )
+        await append_event(connection, by, note)
     return plan
 
 

@@ -12,7 +12,6 @@ from farebox.kit.errors import NotFoundError
 from farebox.kit.ids import looks_like_id, parse_id
 from farebox.kit.money import Nanos
 from farebox.operations.balance import view_balance
-from farebox.operations.calls import explain_call
 from farebox.operations.console_views import (
     Bearer,
     OpenHold,
@@ -23,11 +22,11 @@ from farebox.operations.console_views import (
 )
 from farebox.storage import rows
 from farebox.storage.call_store import PostgresCallStore
-from farebox.storage.key_store import find_key, find_management_key
+from farebox.storage.key_store import find_key
 from farebox.storage.node_store import Pool, borrowed
 from farebox.storage.sql import queries
 from farebox.storage.tenancy_store import PostgresTenantStore, find_console_user
-from farebox.tenancy.api_keys import KeyKind, KeyState
+from farebox.tenancy.api_keys import KeyState
 
 SESSIONS_PER_PERSON_MAX: Final = 20
 """A person has a few browsers; what signs in more often is a script, and its sessions pile up."""
@@ -72,8 +71,7 @@ class PostgresConsoleStore:
     async def find_session(self, digest: bytes) -> Session | None:
         """See the port."""
         async with borrowed(self._pool) as connection:
-            found = await _all(connection, "console", "find_session", (digest,))
-        return Session(found[0][0], found[0][1], rows.utc(found[0][2])) if found else None
+            return await find_session(connection, digest)
 
     async def end_session(self, digest: bytes) -> None:
         """See the port."""
@@ -131,31 +129,20 @@ class PostgresConsoleStore:
             clock_offset=facts[0][1],
         )
 
-    # The API.
 
-    async def find_bearer(self, kind: KeyKind, digest: bytes) -> Bearer | None:
-        """See the port."""
-        async with borrowed(self._pool) as connection:
-            if kind is KeyKind.ADMIN:
-                admin = await find_management_key(connection, digest)
-                return None if admin is None or admin.revoked_at is not None else Bearer(None)
-            key = await find_key(connection, digest)
-            now = await PostgresTenantStore(connection).now()
-        if key is None or key.state_at(now) not in _READS:
-            return None
-        return Bearer(key.organization_id)
+async def find_session(connection: _Connection, digest: bytes) -> Session | None:
+    """The session with that digest, if it has not ended."""
+    found = await _all(connection, "console", "find_session", (digest,))
+    return Session(found[0][0], found[0][1], rows.utc(found[0][2])) if found else None
 
-    async def explain_call(
-        self, call_id: UUID, *, organization_id: UUID | None
-    ) -> dict[str, object]:
-        """See the port."""
-        async with borrowed(self._pool) as connection:
-            found = await explain_call(
-                PostgresCallStore(connection), call_id, for_operator=organization_id is None
-            )
-        if organization_id is not None and found.get("organization_id") != str(organization_id):
-            raise NotFoundError("There is no such call.")
-        return found
+
+async def find_model_bearer(connection: _Connection, digest: bytes) -> Bearer | None:
+    """Whoever holds the key for models with that digest; None if it opens nothing (any more)."""
+    key = await find_key(connection, digest)
+    if key is None:
+        return None
+    now = await PostgresTenantStore(connection).now()
+    return Bearer(key.organization_id) if key.state_at(now) in _READS else None
 
 
 async def _all(connection: _Connection, file: str, name: str, values: Any) -> list[tuple[Any, ...]]:

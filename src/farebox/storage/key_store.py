@@ -6,18 +6,28 @@ organisation's rows, so it is ordered against every admission (ENGINE.md, "A bat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 from psycopg import AsyncConnection
+from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
-from farebox.kit.errors import NotFoundError
-from farebox.operations.tenants import ListedKey
+from farebox.kit.errors import ConflictError, NotFoundError
+from farebox.kit.ids import format_id
+from farebox.operations.audit_log import AuditNote, Facts, made
+from farebox.operations.documents import document, instant
+from farebox.operations.tenants import ListedKey, ManagementKey, NewKey, NewManagementKey
+from farebox.storage.arrays import instants, uuids
+from farebox.storage.audit_log_store import append_event
 from farebox.storage.rows import utc
 from farebox.storage.sql import queries
+from farebox.tenancy.actors import SYSTEM, Actor
 from farebox.tenancy.api_keys import KeyState, key_state
+from farebox.tenancy.permissions import Role
 
 _Connection = AsyncConnection[tuple[Any, ...]]
 
@@ -43,6 +53,12 @@ class KeyRow(msgspec.Struct, frozen=True, gc=False):
     revoked_at: datetime | None
     slices: bool = False
     """Whether the project's streams hold their output slice by slice."""
+    allowed_models: tuple[str, ...] | None = None
+    """The project's (ORG-17): names and beginnings with ``*``; None allows every model."""
+    output_tokens_max: int | None = None
+    """The most output tokens that a call of the project may ask for (SAV-12)."""
+    plan_id: UUID | None = None
+    """The organisation's price plan; None passes prices through."""
 
     def state_at(self, now: datetime) -> KeyState:
         """Whether it opens anything at that instant; ``admit`` decides it again, exactly."""
@@ -55,16 +71,6 @@ class KeyRow(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-class ManagementKeyRow(NamedTuple):
-    """A key of the management API."""
-
-    id: UUID
-    name: str
-    prefix: str
-    created_at: datetime
-    revoked_at: datetime | None
-
-
 async def find_key(connection: _Connection, digest: bytes) -> KeyRow | None:
     """The key with that digest, in whatever state; None where there is none."""
     cursor = connection.cursor(binary=True)
@@ -72,10 +78,12 @@ async def find_key(connection: _Connection, digest: bytes) -> KeyRow | None:
     row = await cursor.fetchone()
     if row is None:
         return None
-    return KeyRow(*row[:11], *map(_instant, row[11:14]), *row[14:])
+    models = None if row[15] is None else tuple(row[15])
+    values = (*row[:11], *map(_instant, row[11:14]), row[14], models, *row[16:])
+    return KeyRow(*values)
 
 
-async def find_management_key(connection: _Connection, digest: bytes) -> ManagementKeyRow | None:
+async def find_management_key(connection: _Connection, digest: bytes) -> ManagementKey | None:
     """The management key with that digest, revoked or not; None where there is none."""
     cursor = connection.cursor(binary=True)
     await cursor.execute(queries("keys")["find_management_key"], (digest,), prepare=True)
@@ -83,38 +91,74 @@ async def find_management_key(connection: _Connection, digest: bytes) -> Managem
     return None if row is None else _management_key(row)
 
 
-async def create_key(
-    connection: _Connection,
-    *,
-    key_id: UUID,
-    project_id: UUID,
-    name: str,
-    digest: bytes,
-    prefix: str,
-    expires_at: datetime | None = None,
-) -> None:
+async def insert_key(connection: _Connection, new: NewKey, *, by: Actor = SYSTEM) -> None:
     """Add a key to a project.
 
     Raises:
-        NotFoundError: There is no such project.
+        NotFoundError: There is no such project, or it has no such owner.
     """
-    values = {
-        "id": key_id,
-        "project_id": project_id,
-        "name": name,
-        "digest": digest,
-        "prefix": prefix,
-        "expires_at": expires_at,
-    }
     async with connection.transaction():
-        await _lock(connection, "lock_organization_of_project", project_id)
-        cursor = await connection.execute(queries("keys")["insert_key"], values)
-        if await cursor.fetchone() is None:
-            raise NotFoundError("There is no such project.")
+        await _ask(connection, "lock_organization_of_project", (new.project_id,), file="tenants")
+        await _insert(connection, new, replaces_id=None)
+        key = await _key(connection, new.id)
+        note = made("key", format_id("key", key.id), key.organization_id, _facts(key))
+        await append_event(connection, by, note)
 
 
-async def revoke_key(connection: _Connection, key_id: UUID) -> datetime:
+async def rotate_key(
+    connection: _Connection,
+    new: NewKey,
+    *,
+    replaces: UUID,
+    old_ends_at: datetime,
+    by: Actor = SYSTEM,
+) -> None:
+    """Add a key in the place of another, which ends then, or earlier if it did anyway (ORG-16).
+
+    Raises:
+        NotFoundError: There is no such project.
+        ConflictError: The old key was replaced already, or opens nothing any more.
+    """
+    try:
+        async with connection.transaction():
+            await _ask(connection, "lock_organization_of_key", (replaces,))
+            if not await _ask(connection, "end_key", {"id": replaces, "ends_at": old_ends_at}):
+                raise ConflictError(
+                    "The key has ended; make a new one instead: farebox keys create."
+                )
+            await _insert(connection, new, replaces_id=replaces)
+            old, key = await _key(connection, replaces), await _key(connection, new.id)
+            note = AuditNote(
+                action="key.rotated",
+                subject_kind="key",
+                subject_id=format_id("key", replaces),
+                organization_id=key.organization_id,
+                before={"id": format_id("key", replaces), "expires_at": instant(old.expires_at)},
+                after=_facts(key),
+            )
+            await append_event(connection, by, note)
+    except UniqueViolation as error:
+        raise ConflictError("The key was rotated already; rotate the one that replaced it.") from (
+            error
+        )
+
+
+async def _insert(connection: _Connection, new: NewKey, *, replaces_id: UUID | None) -> None:
+    values = structs.asdict(new) | {"replaces_id": replaces_id}
+    (may,) = await _ask(connection, "owner_is_here", values)
+    if not may[0]:
+        raise NotFoundError(
+            "The owner of a key is a service account of its project, or a member of its "
+            "organisation; there is none with that id."
+        )
+    if not await _ask(connection, "insert_key", values):
+        raise NotFoundError("There is no such project.")
+
+
+async def revoke_key(connection: _Connection, key_id: UUID, *, by: Actor = SYSTEM) -> datetime:
     """Revoke a key; when it returns, no further call of that key is admitted anywhere.
+
+    The row stays, so that whoever still uses the key is told that it was revoked (ORG-16).
 
     Returns:
         When it was revoked: now, or earlier if it was revoked already.
@@ -123,12 +167,23 @@ async def revoke_key(connection: _Connection, key_id: UUID) -> datetime:
         NotFoundError: There is no such key.
     """
     async with connection.transaction():
-        await _lock(connection, "lock_organization_of_key", key_id)
-        cursor = await connection.execute(queries("keys")["revoke_key"], (key_id,))
-        row = await cursor.fetchone()
-    if row is None:
-        raise NotFoundError("There is no such key.")
-    return utc(row[0])
+        await _ask(connection, "lock_organization_of_key", (key_id,))
+        found = await list_keys(connection, key_id=key_id, limit=1)
+        if not found:
+            raise NotFoundError("There is no such key.")
+        rows = await _ask(connection, "revoke_key", (key_id,))
+        revoked_at = utc(rows[0][0])
+        if found[0].revoked_at is None:
+            note = _revoked("key", key_id, found[0].organization_id, found[0].name, revoked_at)
+            await append_event(connection, by, note)
+    return revoked_at
+
+
+async def note_uses(connection: _Connection, uses: Sequence[tuple[UUID, UUID, datetime]]) -> None:
+    """Note when keys were last used: key, project and instant of each (ORG-15)."""
+    keys, projects, times = zip(*uses, strict=True)
+    values = (uuids(keys), uuids(projects), instants(times))
+    await connection.execute(queries("keys")["note_uses"], values)
 
 
 async def list_keys(
@@ -168,47 +223,125 @@ async def list_keys(
             project_archived_at=_instant(row[9]),
             organization_active=row[10],
             organization_name=row[11],
+            service_account_id=row[12],
+            service_account_name=row[13],
+            user_id=row[14],
+            user_email=row[15],
+            last_used_at=_instant(row[16]),
+            last_project_id=row[17],
+            replaces_id=row[18],
+            replaced_by_id=row[19],
         )
         for row in await cursor.fetchall()
     ]
 
 
-async def create_management_key(
-    connection: _Connection, *, key_id: UUID, name: str, digest: bytes, prefix: str
+async def insert_management_key(
+    connection: _Connection, new: NewManagementKey, *, by: Actor = SYSTEM
 ) -> None:
-    """Add a key of the management API."""
-    values = {"id": key_id, "name": name, "digest": digest, "prefix": prefix}
-    await connection.execute(queries("keys")["insert_management_key"], values)
+    """Add a key of the management API.
+
+    Raises:
+        NotFoundError: There is no such organisation.
+    """
+    values = structs.asdict(new) | {"role": None if new.role is None else new.role.value}
+    try:
+        async with connection.transaction():
+            if new.organization_id is not None:
+                await _ask(connection, "lock_organization", (new.organization_id,), file="tenants")
+            await _ask(connection, "insert_management_key", values)
+            (key,) = await list_management_keys(connection, key_id=new.id, limit=1)
+            facts = document(key, of="key")
+            note = made("management_key", facts["id"], new.organization_id, facts)
+            await append_event(connection, by, note)
+    except ForeignKeyViolation as error:
+        raise NotFoundError("There is no such organisation.") from error
 
 
-async def revoke_management_key(connection: _Connection, key_id: UUID) -> datetime:
+async def revoke_management_key(
+    connection: _Connection, key_id: UUID, *, by: Actor = SYSTEM
+) -> datetime:
     """Revoke a management key; the same instant again if it was revoked already.
 
     Raises:
         NotFoundError: There is no such key.
     """
-    cursor = await connection.execute(queries("keys")["revoke_management_key"], (key_id,))
-    row = await cursor.fetchone()
-    if row is None:
-        raise NotFoundError("There is no such management key.")
-    return utc(row[0])
+    async with connection.transaction():
+        await _ask(connection, "lock_organization_of_management_key", (key_id,))
+        found = await list_management_keys(connection, key_id=key_id, limit=1)
+        if not found:
+            raise NotFoundError("There is no such key.")
+        rows = await _ask(connection, "revoke_management_key", (key_id,))
+        revoked_at = utc(rows[0][0])
+        if found[0].revoked_at is None:
+            key = found[0]
+            note = _revoked("management_key", key_id, key.organization_id, key.name, revoked_at)
+            await append_event(connection, by, note)
+    return revoked_at
 
 
 async def list_management_keys(
-    connection: _Connection, *, after: UUID | None = None, limit: int = 100
-) -> list[ManagementKeyRow]:
-    """Management keys in the order they were made."""
+    connection: _Connection,
+    *,
+    key_id: UUID | None = None,
+    organization_id: UUID | None = None,
+    after: UUID | None = None,
+    limit: int = 100,
+) -> list[ManagementKey]:
+    """Management keys in the order they were made, narrowed by what is given."""
+    values = {
+        "id": key_id,
+        "organization_id": organization_id,
+        "after": after,
+        "limit": limit,
+    }
+    return [_management_key(row) for row in await _ask(connection, "list_management_keys", values)]
+
+
+def _management_key(row: tuple[Any, ...]) -> ManagementKey:
+    return ManagementKey(
+        id=row[0],
+        name=row[1],
+        prefix=row[2],
+        created_at=utc(row[3]),
+        revoked_at=_instant(row[4]),
+        expires_at=_instant(row[5]),
+        organization_id=row[6],
+        role=None if row[7] is None else Role(row[7]),
+    )
+
+
+async def _key(connection: _Connection, key_id: UUID) -> ListedKey:
+    (key,) = await list_keys(connection, key_id=key_id, limit=1)
+    return key
+
+
+def _facts(key: ListedKey) -> Facts:
+    """What the log keeps of a new key: never its text, which nothing here knows."""
+    facts = document(key, of="key")
+    kept = ("id", "name", "project_id", "project_name", "prefix", "expires_at", "replaces_id")
+    return {name: facts[name] for name in (*kept, "service_account_id", "user_id")}
+
+
+def _revoked(
+    kind: str, key_id: UUID, organization_id: UUID | None, name: str, at: datetime
+) -> AuditNote:
+    return AuditNote(
+        action=f"{kind}.revoked",
+        subject_kind=kind,
+        subject_id=format_id("key", key_id),
+        organization_id=organization_id,
+        before={"name": name, "revoked_at": None},
+        after={"name": name, "revoked_at": instant(at)},
+    )
+
+
+async def _ask(
+    connection: _Connection, name: str, values: Any, *, file: str = "keys"
+) -> list[tuple[Any, ...]]:
     cursor = connection.cursor(binary=True)
-    await cursor.execute(queries("keys")["list_management_keys"], {"after": after, "limit": limit})
-    return [_management_key(row) for row in await cursor.fetchall()]
-
-
-def _management_key(row: tuple[Any, ...]) -> ManagementKeyRow:
-    return ManagementKeyRow(row[0], row[1], row[2], utc(row[3]), _instant(row[4]))
-
-
-async def _lock(connection: _Connection, name: str, of: UUID) -> None:
-    await connection.execute(queries("keys")[name], (of,))
+    await cursor.execute(queries(file)[name], values)
+    return await cursor.fetchall()
 
 
 def _instant(value: datetime | None) -> datetime | None:

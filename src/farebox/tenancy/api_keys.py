@@ -20,6 +20,7 @@ KEY_LENGTH_MAX: Final = 128
 """A longer text is no key and is not looked at."""
 
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_LETTERS: Final = frozenset(_ALPHABET)
 _SECRET_LENGTH: Final = 44  # 58 ** 44 > 2 ** 256
 _SHOWN_OF_SECRET: Final = 4
 _KEY: Final = re.compile(rf"fbx_(?P<kind>live|test|admin)_[{_ALPHABET}]{{{_SECRET_LENGTH}}}")
@@ -53,13 +54,23 @@ def make_key(kind: KeyKind, secret: bytes) -> str:
         kind: What it opens.
         secret: :data:`SECRET_BYTES` random bytes.
     """
+    return f"fbx_{kind}_{secret_text(secret)}"
+
+
+def secret_text(secret: bytes) -> str:
+    """Write :data:`SECRET_BYTES` random bytes in letters and digits that are not mistaken."""
     assert len(secret) == SECRET_BYTES, len(secret)
     number = int.from_bytes(secret, "big")
     letters = []
     for _ in range(_SECRET_LENGTH):
         number, place = divmod(number, len(_ALPHABET))
         letters.append(_ALPHABET[place])
-    return f"fbx_{kind}_{''.join(reversed(letters))}"
+    return "".join(reversed(letters))
+
+
+def is_secret_text(text: str) -> bool:
+    """Tell whether a text may have been written by :func:`secret_text`."""
+    return len(text) == _SECRET_LENGTH and set(text) <= _LETTERS
 
 
 def looks_like_key(text: str) -> bool:

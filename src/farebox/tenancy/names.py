@@ -11,6 +11,13 @@ from farebox.kit.errors import InvalidInputError
 NAME_LENGTH_MAX: Final = 200
 """Longer names fit neither a table nor a document."""
 
+EMAIL_LENGTH_MAX: Final = 254
+"""The longest address that mail can be sent to (RFC 5321)."""
+
+SENTENCE_LENGTH_MAX: Final = 500
+"""A purpose or a reason; documents are kept elsewhere."""
+
+_EMAIL: Final = re.compile(r"[^\s@]+@[^\s@]+")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ID_LIKE: Final = re.compile(r"[a-z]+_[0-9a-f]{32}")
 
@@ -63,3 +70,31 @@ def parse_identifier(text: str, *, field: str = "name") -> str:
 def parse_environment(text: str, *, field: str = "environment") -> str:
     """Read the name of an environment such as ``production``; see :func:`parse_identifier`."""
     return parse_identifier(text, field=field).lower()
+
+
+def parse_email(text: str, *, field: str = "email") -> str:
+    """Read an e-mail address, as it was written: it is compared without regard to case.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
+    address = text.strip()
+    plain = address.isprintable() and _EMAIL.fullmatch(address)
+    if not plain or len(address) > EMAIL_LENGTH_MAX:
+        raise InvalidInputError(field, "must be an address such as ada@example.org")
+    return address
+
+
+def parse_sentence(text: str, *, field: str) -> str:
+    """Read a line of text that may be empty: a purpose, an owner, a reason.
+
+    Raises:
+        InvalidInputError: It is longer than :data:`SENTENCE_LENGTH_MAX` characters, or has
+            characters that cannot be seen.
+    """
+    sentence = unicodedata.normalize("NFC", text.strip())
+    if len(sentence) > SENTENCE_LENGTH_MAX or not sentence.isprintable():
+        raise InvalidInputError(
+            field, f"must have at most {SENTENCE_LENGTH_MAX} characters, on one line"
+        )
+    return sentence

@@ -118,12 +118,6 @@ async def test_a_key_of_an_organisation_that_is_off_still_reads(app: Any, dsn: s
     assert (await ask(app, call, key)).status_code == 200
 
 
-async def test_a_session_is_no_key(inside: Visitor, dsn: str) -> None:
-    """The API looks at no cookie, so nothing can be asked in a signed-in person's name."""
-    call = format_id("req", Payer(dsn).refuse("monthly_limit"))
-    assert (await inside.get(f"/api/v1/calls/{call}")).status_code == 401
-
-
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

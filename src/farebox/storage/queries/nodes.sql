@@ -51,4 +51,4 @@ SELECT clock_timestamp()
 SELECT farebox_make_partitions(clock_timestamp() - interval '1 month', 5)
 
 -- name: catalogue_now
-SELECT revision, farebox_now() FROM catalogue
+SELECT c.revision, farebox_now(), d.revision FROM catalogue c, directory d

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import msgspec
 
-from farebox.cli.documents import document, instant
 from farebox.kit.money import Nanos
+from farebox.operations.documents import document, instant
 
 
 class Colour(StrEnum):

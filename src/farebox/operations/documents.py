@@ -14,9 +14,10 @@ from uuid import UUID
 
 import msgspec
 
-from farebox.cli.output import Document
 from farebox.kit.ids import format_id
 from farebox.kit.money import Nanos, format_amount
+
+Document = dict[str, Any]
 
 _PREFIXES: Final = {
     "organization_id": "org",
@@ -25,6 +26,13 @@ _PREFIXES: Final = {
     "grant_id": "grant",
     "call_id": "req",
     "account_id": "acct",
+    "plan_id": "plan",
+    "tier_id": "tier",
+    "user_id": "user",
+    "service_account_id": "svc",
+    "last_project_id": "proj",
+    "replaces_id": "key",
+    "replaced_by_id": "key",
 }
 """Field -> what the id in it is of."""
 

@@ -1,0 +1,296 @@
+"""Limits: set, changed, raised for a while and removed, each by the engine and noted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta, Struct
+
+from farebox.console.api.fields import (
+    Cursor,
+    Instant,
+    InstantIn,
+    Page,
+    Text,
+    bad_cursor,
+    page_of,
+    read_cursor,
+    read_instant,
+)
+from farebox.console.api.fields import Limit as Rows
+from farebox.console.api.routing import Context, Route
+from farebox.kit.errors import InvalidInputError, NotFoundError, RefusedError
+from farebox.kit.ids import parse_id
+from farebox.kit.money import parse_amount
+from farebox.ledger.commands import SetLimit
+from farebox.ledger.limits import Effect, Measure, Period, rule_number
+from farebox.ledger.scopes import EVERY, ScopeKind, scope_number
+from farebox.operations.audited_money import audited
+from farebox.operations.balance import LimitView
+from farebox.operations.limit_documents import limit_document
+from farebox.operations.tiers import is_tiers
+from farebox.tenancy.permissions import Action
+
+LimitId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+Quantity = str | int
+"""Money as a decimal string, counts as whole numbers."""
+
+_ID_DIGITS: Final = 16
+
+
+class LimitDocument(Struct, frozen=True, kw_only=True):
+    """A limit with its counter in the current window."""
+
+    object: Literal["limit"] = "limit"
+    id: LimitId
+    """Made of what the limit is: the same again when it is set again."""
+    scope_kind: ScopeKind
+    scope_id: str
+    """An id with its prefix, or a name; empty for a default of each scope of the kind."""
+    is_default: bool
+    measure: Measure
+    period: Period
+    effect: Effect
+    models: str | None
+    maximum: Quantity
+    used: Quantity
+    held: Quantity
+    left: Quantity
+    thresholds_percent: list[int]
+    owner: str | None
+    raised_to: Quantity | None
+    raised_until: Instant | None
+    starts_at: Instant | None
+    resets_at: Instant | None
+
+
+class LimitOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A limit as it is to stand; scope, measure, period, effect and models say which one it is."""
+
+    scope_kind: ScopeKind = ScopeKind.ORGANIZATION
+    scope_id: Annotated[str, Meta(max_length=400)] = EVERY
+    """An id or a name; empty: the organisation itself, or each scope of the kind."""
+    measure: Measure = Measure.MONEY
+    period: Period
+    effect: Effect = Effect.HARD
+    models: Annotated[str, Meta(max_length=256)] = ""
+    """A model, or the beginning of one and ``*``; empty means every model."""
+    maximum: Quantity
+    """Money as a decimal string; tokens, calls, seconds, levels as whole numbers."""
+    thresholds_percent: Annotated[list[int], Meta(max_length=10)] = []
+    owner: Text = ""
+    raised_to: Quantity | None = None
+    raised_until: InstantIn | None = None
+
+
+class LimitQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which limits."""
+
+    scope_kind: ScopeKind | None = None
+    scope_id: Text | None = None
+    measure: Measure | None = None
+    limit: Rows = 50
+    cursor: Cursor | None = None
+
+
+async def list_limits(context: Context) -> Page[LimitDocument]:
+    """Limits by scope, those that stand by default too."""
+    query = context.query_as(LimitQuery)
+    found = await context.session.money.limits(context.organization.id)
+    rows = sorted(map(limit_row, found), key=lambda row: str(row["id"]))
+    place = read_cursor(query.cursor)
+    if place is not None and len(place) != 2 * _ID_DIGITS:
+        raise bad_cursor()
+    for name in ("scope_kind", "scope_id", "measure"):
+        wanted = getattr(query, name)
+        if wanted is not None:
+            rows = [row for row in rows if row[name] == wanted]
+    rows = [row for row in rows if place is None or str(row["id"]) > place][: query.limit + 1]
+    return page_of(LimitDocument, rows, query.limit, [row["id"] for row in rows])
+
+
+async def show_limit(context: Context) -> LimitDocument:
+    """One limit."""
+    view = await _find(context, context.texts["limit_number"])
+    return _shown(view)
+
+
+async def set_limit(context: Context) -> LimitDocument:
+    """Set a limit, or change the one that stands; from the next call on it holds."""
+    order, session = context.body_as(LimitOrder), context.session
+    command = SetLimit(
+        organization_id=context.organization.id,
+        scope_kind=order.scope_kind,
+        scope_ref=await _scope_ref(context, order),
+        measure=order.measure,
+        period=order.period,
+        effect=order.effect,
+        models=order.models,
+        maximum=_quantity(order.maximum, order.measure, "maximum"),
+        raised_to=(
+            None
+            if order.raised_to is None
+            else _quantity(order.raised_to, order.measure, "raised_to")
+        ),
+        raised_until=read_instant(order.raised_until, field="raised_until"),
+        thresholds=tuple(order.thresholds_percent),
+        owner=order.owner,
+    )
+    number = _id(command.scope.kind, command.scope.ref, _rule_number(command))
+    standing = [each for each in await _views(context) if view_id(each) == number]
+    _refuse_tiers(standing)
+    before = limit_row(standing[0]) if standing else None
+    await audited(session.audit, session.plain_submit, command, before=before)
+    return _shown(await _find(context, number))
+
+
+async def remove_limit(context: Context) -> None:
+    """Take a limit away."""
+    view = await _find(context, context.texts["limit_number"])
+    _refuse_tiers([view])
+    rule, session = view.rule, context.session
+    command = SetLimit(
+        organization_id=context.organization.id,
+        scope_kind=view.scope_kind,
+        scope_ref=view.scope_ref,
+        measure=rule.measure,
+        period=rule.period,
+        effect=rule.effect,
+        models=rule.models,
+        maximum=None,
+    )
+    await audited(session.audit, session.plain_submit, command, before=limit_row(view))
+
+
+def view_id(view: LimitView) -> str:
+    """A limit's id."""
+    return _id(view.scope_kind, view.scope_ref, view.number)
+
+
+def limit_row(view: LimitView) -> dict[str, Any]:
+    """A limit's document."""
+    return {**limit_document(view), "id": view_id(view)}
+
+
+def _id(kind: ScopeKind, ref: str, rule: int) -> str:
+    return f"{scope_number(kind, ref):016x}{rule:016x}"
+
+
+def _rule_number(command: SetLimit) -> int:
+    return rule_number(command.measure, command.period, command.effect, command.models)
+
+
+async def _views(context: Context) -> list[LimitView]:
+    return list(await context.session.money.limits(context.organization.id))
+
+
+async def _find(context: Context, number: str) -> LimitView:
+    for view in await _views(context):
+        if view_id(view) == number:
+            return view
+    raise NotFoundError("There is no such limit.")
+
+
+def _shown(view: LimitView) -> LimitDocument:
+    return msgspec.convert(limit_row(view), LimitDocument)
+
+
+def _refuse_tiers(views: list[LimitView]) -> None:
+    """A tier's limits are the tier's.
+
+    Raises:
+        RefusedError: ``limit_of_tier``.
+    """
+    if any(is_tiers(view) for view in views):
+        raise RefusedError("limit_of_tier", "A tier sets this limit: only another tier changes it.")
+
+
+async def _scope_ref(context: Context, order: LimitOrder) -> str:
+    """The scope as the engine names it; one that is no part of the organisation is not there."""
+    tenants, organization_id = context.session.tenants, context.organization.id
+    text = order.scope_id
+    match order.scope_kind:
+        case ScopeKind.ORGANIZATION:
+            if text and parse_id("org", text, field="scope_id") != organization_id:
+                raise InvalidInputError("scope_id", "must be the path's organisation, or left out")
+            return EVERY
+        case ScopeKind.PROJECT if text:
+            found_id = parse_id("proj", text, field="scope_id")
+            found: list[Any] = list(
+                await tenants.projects(
+                    project_id=found_id, organization_id=organization_id, limit=1
+                )
+            )
+        case ScopeKind.KEY if text:
+            found_id = parse_id("key", text, field="scope_id")
+            found = list(
+                await tenants.keys(key_id=found_id, organization_id=organization_id, limit=1)
+            )
+        case _:
+            return text
+    if not found:
+        raise InvalidInputError("scope_id", f"names no {order.scope_kind.value} of it")
+    ref: UUID = found_id
+    return ref.hex
+
+
+def _quantity(given: Quantity, measure: Measure, field: str) -> int:
+    if measure is Measure.MONEY:
+        if isinstance(given, int):
+            raise InvalidInputError(field, 'must be a decimal string such as "5.00"')
+        return parse_amount(given, field=field)
+    if isinstance(given, str):
+        raise InvalidInputError(field, f"must be a whole number of {measure.value}")
+    return given
+
+
+_LIMITS: Final = "/organizations/{organization_id}/limits"
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path=_LIMITS,
+        name="listLimits",
+        summary="Limits with what is used, held and left",
+        tag="limits",
+        handler=list_limits,
+        action=Action.LIMITS_VIEW,
+        query=LimitQuery,
+        answer=Page[LimitDocument],
+    ),
+    Route(
+        method="PUT",
+        path=_LIMITS,
+        name="setLimit",
+        summary="Set, change or raise a limit",
+        tag="limits",
+        handler=set_limit,
+        action=Action.LIMITS_CHANGE,
+        body=LimitOrder,
+        answer=LimitDocument,
+        atomic=False,
+    ),
+    Route(
+        method="GET",
+        path=_LIMITS + "/{limit_number}",
+        name="showLimit",
+        summary="A limit",
+        tag="limits",
+        handler=show_limit,
+        action=Action.LIMITS_VIEW,
+        answer=LimitDocument,
+    ),
+    Route(
+        method="DELETE",
+        path=_LIMITS + "/{limit_number}",
+        name="removeLimit",
+        summary="Take a limit away",
+        tag="limits",
+        handler=remove_limit,
+        action=Action.LIMITS_CHANGE,
+        status=204,
+        atomic=False,
+    ),
+)

@@ -1,0 +1,221 @@
+"""Projects: the parts of an organisation, and what is allowed in each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from farebox.console.api.fields import (
+    Instant,
+    Name,
+    OrganizationId,
+    Page,
+    PageQuery,
+    ProjectId,
+    Text,
+    page_of,
+    read_cursor,
+    shown,
+)
+from farebox.console.api.routing import Context, Route
+from farebox.kit.errors import ConflictError, NotFoundError
+from farebox.kit.ids import format_id, parse_id
+from farebox.operations import tenants
+from farebox.operations.documents import document
+from farebox.operations.tenants import ProjectChange
+from farebox.tenancy.permissions import Action
+
+Tokens = Annotated[int, Meta(ge=1, le=10_000_000)]
+Days = Annotated[int, Meta(ge=1, le=3_650)]
+Patterns = Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=500)]
+
+
+class Project(Struct, frozen=True, kw_only=True):
+    """A part of an organisation with keys of its own."""
+
+    object: Literal["project"] = "project"
+    id: ProjectId
+    organization_id: OrganizationId
+    name: str
+    environment: str
+    purpose: str
+    owner: str
+    default_output_tokens: int | None
+    output_tokens_max: int | None
+    allowed_models: list[str] | None
+    slices: bool
+    stores_content: bool
+    content_retention_days: int | None
+    created_at: Instant
+    archived_at: Instant | None
+
+
+class ProjectPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to be set; what is left out stays, null takes a bound away."""
+
+    name: Name | UnsetType = UNSET
+    environment: Text | UnsetType = UNSET
+    purpose: Text | UnsetType = UNSET
+    owner: Text | UnsetType = UNSET
+    slices: bool | UnsetType = UNSET
+    default_output_tokens: Tokens | UnsetType | None = UNSET
+    output_tokens_max: Tokens | UnsetType | None = UNSET
+    allowed_models: Patterns | UnsetType | None = UNSET
+    stores_content: bool | UnsetType = UNSET
+    content_retention_days: Days | UnsetType | None = UNSET
+
+    def change(self) -> ProjectChange:
+        """The same for the house."""
+        models = self.allowed_models
+        return ProjectChange(
+            name=self.name,
+            environment=self.environment,
+            purpose=self.purpose,
+            owner=self.owner,
+            slices=self.slices,
+            default_output_tokens=self.default_output_tokens,
+            output_tokens_max=self.output_tokens_max,
+            allowed_models=tuple(models) if isinstance(models, list) else models,
+            stores_content=self.stores_content,
+            content_retention_days=self.content_retention_days,
+        )
+
+
+class ProjectOrder(ProjectPatch, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new project."""
+
+    name: Name
+
+
+async def list_projects(context: Context) -> Page[Project]:
+    """In the order of their making, archived ones too."""
+    query = context.query_as(PageQuery)
+    place = read_cursor(query.cursor)
+    found = await context.session.tenants.projects(
+        organization_id=context.organization.id,
+        after=None if place is None else parse_id("proj", place, field="cursor"),
+        limit=query.limit + 1,
+    )
+    rows = [document(project, of="proj") for project in found]
+    return page_of(Project, rows, query.limit, [row["id"] for row in rows])
+
+
+async def create_project(context: Context) -> Project:
+    """Make a project."""
+    order = context.body_as(ProjectOrder)
+    made = await context.session.administration.create_project(
+        order.name, context.organization.id, settings=order.change()
+    )
+    return shown(Project, made, of="proj")
+
+
+async def show_project(context: Context) -> Project:
+    """One project."""
+    return shown(Project, await find_project(context), of="proj")
+
+
+async def change_project(context: Context) -> Project:
+    """Change what is set."""
+    project = await find_project(context)
+    change = context.body_as(ProjectPatch).change()
+    changed = await context.session.administration.change_project(project.id, change)
+    return shown(Project, changed, of="proj")
+
+
+async def archive_project(context: Context) -> Project:
+    """Close it for good."""
+    project = await find_project(context)
+    archived = await context.session.administration.archive_project(project.id)
+    return shown(Project, archived, of="proj")
+
+
+async def find_project(context: Context, text: str | None = None) -> tenants.Project:
+    """The path's project, or one that a body names; another organisation's is not there.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    project_id = (
+        context.ids["project_id"] if text is None else parse_id("proj", text, field="project_id")
+    )
+    found = await context.session.tenants.projects(
+        project_id=project_id, organization_id=context.organization.id, limit=1
+    )
+    if not found:
+        raise NotFoundError("There is no such project.")
+    return found[0]
+
+
+async def find_open_project(context: Context, text: str) -> tenants.Project:
+    """A project that a body names and that can still have new things.
+
+    Raises:
+        NotFoundError: There is none.
+        ConflictError: It is archived.
+    """
+    project = await find_project(context, text)
+    if project.archived_at is not None:
+        raise ConflictError(f"{format_id('proj', project.id)} is archived.")
+    return project
+
+
+_PROJECTS: Final = "/organizations/{organization_id}/projects"
+_ONE: Final = _PROJECTS + "/{project_id}"
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path=_PROJECTS,
+        name="listProjects",
+        summary="Projects",
+        tag="projects",
+        handler=list_projects,
+        action=Action.PROJECTS_VIEW,
+        query=PageQuery,
+        answer=Page[Project],
+    ),
+    Route(
+        method="POST",
+        path=_PROJECTS,
+        name="createProject",
+        summary="Make a project",
+        tag="projects",
+        handler=create_project,
+        action=Action.PROJECTS_CHANGE,
+        body=ProjectOrder,
+        answer=Project,
+        status=201,
+    ),
+    Route(
+        method="GET",
+        path=_ONE,
+        name="showProject",
+        summary="A project",
+        tag="projects",
+        handler=show_project,
+        action=Action.PROJECTS_VIEW,
+        answer=Project,
+    ),
+    Route(
+        method="PATCH",
+        path=_ONE,
+        name="changeProject",
+        summary="Change a project",
+        tag="projects",
+        handler=change_project,
+        action=Action.PROJECTS_CHANGE,
+        body=ProjectPatch,
+        answer=Project,
+    ),
+    Route(
+        method="POST",
+        path=_ONE + "/archive",
+        name="archiveProject",
+        summary="Close a project and its keys for good",
+        tag="projects",
+        handler=archive_project,
+        action=Action.PROJECTS_CHANGE,
+        answer=Project,
+    ),
+)

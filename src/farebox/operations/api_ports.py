@@ -1,0 +1,189 @@
+"""What one request of the native API works with, and the port that opens it.
+
+A request has one connection: who asks is found out on it, and everything is then done in their
+name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+
+from farebox.ledger.commands import AnyCommand, Result
+from farebox.ledger.grants import Grant
+from farebox.operations.administration import Administration
+from farebox.operations.audit_log import AuditLog
+from farebox.operations.audited_money import Submit
+from farebox.operations.balance import Balance, GrantView, LimitView
+from farebox.operations.call_facts import CallFacts
+from farebox.operations.documents import Document
+from farebox.operations.idempotency import RequestStore
+from farebox.operations.people import People, PeopleStore
+from farebox.operations.price_plans import PlanDesk, PlanStore
+from farebox.operations.tenants import TenantStore
+from farebox.operations.tiers import TierDesk, TierStore
+from farebox.operations.usage import UsageStore
+from farebox.rating.price_book import ModelFacts, PriceBook, PriceVersion
+from farebox.tenancy.actors import Actor, Via
+from farebox.tenancy.permissions import Standing
+
+
+class MoneyViews(Protocol):
+    """Reads an organisation's money."""
+
+    async def balance(self, organization_id: UUID) -> Balance:
+        """Its balance at this instant."""
+
+    async def grants(
+        self, organization_id: UUID, *, before: int | None, limit: int
+    ) -> Sequence[GrantView]:
+        """Every grant there ever was, newest first; ``before`` is the last sequence seen."""
+
+    async def grant(self, grant_id: UUID) -> Grant:
+        """A grant's row.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+
+    async def limits(self, organization_id: UUID) -> Sequence[LimitView]:
+        """The limits that stand, with their counters."""
+
+    async def history(
+        self, organization_id: UUID, *, before: int | None, limit: int
+    ) -> Sequence[msgspec.Struct]:
+        """The journal, newest first; ``before`` is the id of the last posting seen."""
+
+    async def call(self, call_id: UUID) -> CallFacts | None:
+        """Everything of one call."""
+
+
+class ProviderOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider that an operator wants to add."""
+
+    name: str
+    kind: str
+    base_url: str
+    price_list: str | None
+    api_version: str | None
+    account: str | None
+    secret: str | None
+    """Stored encrypted, never shown."""
+
+
+class CatalogueDesk(Protocol):
+    """Reads and changes what is on sale; changes are noted in the caller's name."""
+
+    async def price_book(self) -> PriceBook:
+        """Every price version there is."""
+
+    async def set_price(
+        self, version: PriceVersion, *, context_window: int | None, output_max: int | None
+    ) -> tuple[PriceVersion, ModelFacts]:
+        """Add an operator's price.
+
+        Raises:
+            InvalidInputError: Naming the field.
+        """
+
+    async def providers(self) -> list[Document]:
+        """Every provider, without its secret, in the order they were added."""
+
+    async def add_provider(self, order: ProviderOrder) -> Document:
+        """Add one.
+
+        Raises:
+            InvalidInputError: Naming the field.
+            ConflictError: There is one of that name.
+        """
+
+    async def remove_provider(self, provider_id: UUID) -> None:
+        """Take one out of service and forget its secret.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSession:
+    """Everything that a request may do, in the name of whoever asks."""
+
+    administration: Administration
+    tenants: TenantStore
+    people: People
+    people_store: PeopleStore
+    audit: AuditLog
+    money: MoneyViews
+    usage: UsageStore
+    catalogue: CatalogueDesk
+    plans: PlanDesk
+    plan_store: PlanStore
+    tiers: TierDesk
+    tier_store: TierStore
+    submit: Submit
+    """Has the engine decide a command and notes it in the audit log; refusals are raised."""
+    plain_submit: Submit
+    """The same without the note, for :func:`farebox.operations.audited_money.audited`."""
+
+    async def now(self) -> datetime:
+        """The database's time."""
+        return await self.tenants.now()
+
+
+class ApiConnection(Protocol):
+    """One connection, before it is known who asks."""
+
+    @property
+    def requests(self) -> RequestStore:
+        """Where writes are remembered by the key that their client chose."""
+
+    async def key_standing(self, digest: bytes, via: Via) -> Standing | None:
+        """What a management key may do; None if it opens nothing."""
+
+    async def person_standing(self, session_digest: bytes, via: Via) -> Standing | None:
+        """What whoever is signed in may do; None for a session that has ended."""
+
+    async def organization_of_key(self, digest: bytes) -> UUID | None:
+        """Whose calls a key for models may see; None if it opens nothing."""
+
+    def acting(self, by: Actor) -> ApiSession:
+        """Everything else, in somebody's name."""
+
+
+class ApiDesk(Protocol):
+    """Opens connections, and keeps what is not for everybody's eyes."""
+
+    def connect(self) -> AbstractAsyncContextManager[ApiConnection]:
+        """A connection for one request.
+
+        Raises:
+            UnavailableError: The database is away.
+        """
+
+    def new_id(self, at: datetime | None = None) -> UUID:
+        """A new id; by this process's clock where no instant is given."""
+
+    def seal(self, body: bytes) -> bytes:
+        """Encrypt an answer that holds a secret."""
+
+    def open(self, sealed: bytes) -> bytes:
+        """The other way round."""
+
+
+__all__ = [
+    "AnyCommand",
+    "ApiConnection",
+    "ApiDesk",
+    "ApiSession",
+    "CatalogueDesk",
+    "MoneyViews",
+    "ProviderOrder",
+    "Result",
+]

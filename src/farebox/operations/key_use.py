@@ -1,0 +1,75 @@
+"""When keys were last used (ORG-15): noted in memory, written now and then, never with money.
+
+A key that is used all the time costs one small write a minute and node; what a node did not write
+before it died is lost, which makes a key look unused for a minute longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final, Protocol
+from uuid import UUID
+
+EVERY_SECONDS: Final = 60.0
+"""How exact the time is."""
+
+KEYS_MAX: Final = 100_000
+"""So many keys are remembered as written; the others are written once more."""
+
+AT_ONCE_MAX: Final = 1_000
+"""Keys in one write."""
+
+
+class KeyUseStore(Protocol):
+    """Where it is written."""
+
+    async def note_uses(self, uses: Sequence[tuple[UUID, UUID, datetime]]) -> None:
+        """Key, project and instant of each."""
+
+
+class KeyUse:
+    """What was used since the last write."""
+
+    def __init__(self, store: KeyUseStore, *, monotonic: Callable[[], float]) -> None:
+        """Put it together.
+
+        Args:
+            store: Where it is written.
+            monotonic: Seconds of a clock that never goes back.
+        """
+        self._store = store
+        self._monotonic = monotonic
+        self._used: dict[UUID, tuple[UUID, datetime]] = {}
+        self._written: dict[UUID, float] = {}
+
+    def note(self, key_id: UUID, project_id: UUID, at: datetime) -> None:
+        """A key was used; cheap enough for every call."""
+        self._used[key_id] = (project_id, at)
+
+    async def flush(self) -> int:
+        """Write what is due; gives how many keys were written.
+
+        Raises:
+            UnavailableError: The database is away; what was due is written by the next flush.
+        """
+        now = self._monotonic()
+        if len(self._written) > KEYS_MAX:
+            self._written.clear()
+        written = self._written
+        due = [
+            key_id
+            for key_id in self._used
+            if now - written.get(key_id, float("-inf")) >= EVERY_SECONDS
+        ][:AT_ONCE_MAX]
+        if not due:
+            return 0
+        # One order everywhere: two nodes that write the same keys cannot wait for each other.
+        taken = {key_id: self._used.pop(key_id) for key_id in sorted(due)}
+        try:
+            await self._store.note_uses([(key_id, *use) for key_id, use in taken.items()])
+        except BaseException:
+            self._used = taken | self._used
+            raise
+        self._written.update(dict.fromkeys(taken, now))
+        return len(taken)

@@ -1,0 +1,365 @@
+"""Tiers at work: an organisation's tier becomes limits on the organisation, and moves by rule.
+
+A tier's limits are like any other limit, decided in the one transaction; they carry the tier's name
+as their owner and stand beside the limits that the organisation sets itself (LIM-06).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Final, Protocol
+from uuid import UUID
+
+import msgspec
+from msgspec import structs
+
+from farebox.kit.errors import InvalidInputError, NotFoundError
+from farebox.kit.ids import RANDOM_BYTES, uuid7
+from farebox.kit.money import Nanos
+from farebox.kit.patterns import is_pattern
+from farebox.ledger.commands import SetLimit
+from farebox.ledger.limits import Effect, Measure, Period
+from farebox.ledger.scopes import ScopeKind
+from farebox.operations.audited_money import Submit
+from farebox.operations.balance import LimitView
+from farebox.operations.finding import only
+from farebox.tenancy.names import parse_name
+from farebox.tenancy.tiers import (
+    NextTier,
+    Record,
+    Tier,
+    TierRate,
+    next_tier,
+    purchase_room,
+    tier_for,
+)
+
+OWNER: Final = "tier "
+"""With the tier's name: the owner of a tier's limits."""
+
+EVERY_MODEL: Final = "*"
+"""Unlike the empty pattern of an organisation's own limits, so that the two never meet."""
+
+RATES_MAX: Final = 50
+TIERS_MAX: Final = 100
+PAGE: Final = 500
+
+_COUNT_MAX: Final = 10**15
+"""More calls or tokens than anybody has in a day."""
+
+_WINDOWS: Final = (
+    ("calls_per_minute", Measure.CALLS, Period.MINUTE),
+    ("tokens_per_minute", Measure.TOKENS, Period.MINUTE),
+    ("calls_per_day", Measure.CALLS, Period.UTC_DAY),
+    ("tokens_per_day", Measure.TOKENS, Period.UTC_DAY),
+)
+"""Field of a tier's rate -> what it counts, and for how long."""
+
+
+class TierFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an organisation stands, as it is stored."""
+
+    organization_id: UUID
+    organization_name: str
+    record: Record
+    tier_id: UUID | None
+    fixed: bool
+
+
+class TierStanding(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an organisation stands, and what leads further (LIM-07)."""
+
+    organization_id: UUID
+    organization_name: str
+    currency: str
+    tier: Tier | None
+    fixed: bool
+    """Given by hand: the rule does not move it."""
+    purchased: Nanos
+    made_at: datetime
+    next: NextTier | None
+    balance: Nanos
+    purchase_room: Nanos | None
+    """The most that may be bought now; None: no bound."""
+    recharge_room: Nanos | None
+
+
+class TierStore(Protocol):
+    """Where tiers and their assignments are kept; writes in somebody's name."""
+
+    async def now(self) -> datetime:
+        """The database's time, in UTC."""
+
+    async def tiers(self, *, currency: str | None = None) -> list[Tier]:
+        """The table, by currency and position."""
+
+    async def put_tier(self, tier: Tier) -> Tier:
+        """Add a tier, or change the one of its id.
+
+        Raises:
+            ConflictError: The currency has a tier of that name or position.
+        """
+
+    async def remove_tier(self, tier_id: UUID) -> None:
+        """Take a tier out of the table.
+
+        Raises:
+            RefusedError: ``tier_in_use``: organisations stand in it.
+        """
+
+    async def facts(
+        self, *, organization_id: UUID | None = None, after: UUID | None = None, limit: int
+    ) -> list[TierFacts]:
+        """Where organisations stand, in the order of ids."""
+
+    async def assign(self, organization_id: UUID, tier_id: UUID | None, *, fixed: bool) -> None:
+        """Write where an organisation stands; None takes the assignment away.
+
+        Raises:
+            NotFoundError: There is no such organisation.
+        """
+
+    async def limits(self, organization_id: UUID) -> tuple[LimitView, ...]:
+        """Its limits as they stand."""
+
+    async def balance(self, organization_id: UUID) -> Nanos:
+        """Its balance, held money included."""
+
+
+class TierDesk:
+    """The use cases over one store and the engine."""
+
+    def __init__(self, store: TierStore, submit: Submit, *, chance: Callable[[int], bytes]) -> None:
+        """Put it together.
+
+        Args:
+            store: Where tiers are kept; it knows in whose name it writes.
+            submit: Has the engine decide and commit a command.
+            chance: Gives so many random bytes.
+        """
+        self._store = store
+        self._submit = submit
+        self._chance = chance
+
+    async def find_tier(self, name: str, currency: str) -> Tier:
+        """The tier of that name.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        every = await self._store.tiers(currency=currency)
+        found = [tier for tier in every if tier.name.lower() == name.strip().lower()]
+        return only(found, "tier", name, "tier")
+
+    async def set_tier(self, tier: Tier) -> Tier:
+        """Add a tier, or change the one of its name; organisations in it follow.
+
+        Args:
+            tier: Its id is taken from the one that is there.
+
+        Raises:
+            InvalidInputError: Naming the field.
+            ConflictError: The currency has another tier at that position.
+        """
+        checked = checked_tier(tier)
+        every = await self._store.tiers(currency=checked.currency)
+        standing = [each for each in every if each.name.lower() == checked.name.lower()]
+        if not standing and len(every) >= TIERS_MAX:
+            raise InvalidInputError("tiers", f"must be at most {TIERS_MAX}")
+        tier_id = standing[0].id if standing else await self._new_id()
+        put = await self._store.put_tier(structs.replace(checked, id=tier_id))
+        await self.step()
+        return put
+
+    async def assign(self, organization_id: UUID, tier: Tier | None) -> TierStanding:
+        """Give an organisation a tier for good, or (None) the one that the rule says.
+
+        Raises:
+            InvalidInputError: The tier is of another currency.
+            NotFoundError: There is no such organisation.
+        """
+        facts = await self._facts(organization_id)
+        if tier is not None and tier.currency != facts.record.currency:
+            raise InvalidInputError(
+                "tier", f"must be of {facts.record.currency}, the organisation's currency"
+            )
+        tiers = await self._store.tiers()
+        wanted = tier or tier_for(tiers, facts.record, await self._store.now())
+        await self._store.assign(
+            organization_id, None if wanted is None else wanted.id, fixed=tier is not None
+        )
+        await self._apply(organization_id, wanted)
+        return await self.show(organization_id)
+
+    async def show(self, organization_id: UUID) -> TierStanding:
+        """Where an organisation stands, and what leads further.
+
+        Raises:
+            NotFoundError: There is no such organisation.
+        """
+        facts = await self._facts(organization_id)
+        tiers = await self._store.tiers(currency=facts.record.currency)
+        now = await self._store.now()
+        tier = next((each for each in tiers if each.id == facts.tier_id), None)
+        tier = tier or tier_for(tiers, facts.record, now)
+        balance = await self._store.balance(organization_id)
+        return TierStanding(
+            organization_id=organization_id,
+            organization_name=facts.organization_name,
+            currency=facts.record.currency,
+            tier=tier,
+            fixed=facts.fixed,
+            purchased=facts.record.purchased,
+            made_at=facts.record.made_at,
+            next=next_tier(tiers, tier, facts.record, now),
+            balance=balance,
+            purchase_room=purchase_room(tier, balance),
+            recharge_room=purchase_room(tier, balance, recharge=True),
+        )
+
+    async def step(self) -> int:
+        """Move whoever the rule moves, and mend limits that do not fit; safe to take twice.
+
+        Returns:
+            How many organisations were changed.
+        """
+        tiers = await self._store.tiers()
+        by_id = {tier.id: tier for tier in tiers}
+        now = await self._store.now()
+        changed, after = 0, None
+        while page := await self._store.facts(after=after, limit=PAGE):
+            for facts in page:
+                ruled = tier_for(tiers, facts.record, now)
+                tier = by_id.get(facts.tier_id) if facts.fixed and facts.tier_id else ruled
+                moved = (None if tier is None else tier.id) != facts.tier_id
+                if moved:
+                    tier_id = None if tier is None else tier.id
+                    await self._store.assign(facts.organization_id, tier_id, fixed=facts.fixed)
+                if tier is not None or moved:
+                    changed += bool(await self._apply(facts.organization_id, tier)) or moved
+            after = page[-1].organization_id
+        return changed
+
+    async def _apply(self, organization_id: UUID, tier: Tier | None) -> int:
+        """Have the engine set what differs; gives how many limits did."""
+        commands = list(
+            limit_changes(organization_id, tier, await self._store.limits(organization_id))
+        )
+        for command in commands:
+            await self._submit(command)
+        return len(commands)
+
+    async def _facts(self, organization_id: UUID) -> TierFacts:
+        found = await self._store.facts(organization_id=organization_id, limit=1)
+        if not found:
+            raise NotFoundError("There is no such organisation.")
+        return found[0]
+
+    async def _new_id(self) -> UUID:
+        return uuid7(await self._store.now(), self._chance(RANDOM_BYTES))
+
+
+def tier_limits(organization_id: UUID, tier: Tier) -> Iterator[SetLimit]:
+    """The limits that a tier sets on an organisation."""
+    bounds = []
+    if tier.monthly_maximum is not None:
+        bounds.append((Measure.MONEY, Period.MONTH, EVERY_MODEL, int(tier.monthly_maximum)))
+    for rate in tier.rates:
+        for field, measure, period in _WINDOWS:
+            maximum = getattr(rate, field)
+            if maximum is not None:
+                bounds.append((measure, period, rate.models, maximum))
+    for measure, period, models, maximum in bounds:
+        yield SetLimit(
+            organization_id=organization_id,
+            measure=measure,
+            period=period,
+            models=models,
+            maximum=maximum,
+            owner=f"{OWNER}{tier.name}",
+        )
+
+
+def limit_changes(
+    organization_id: UUID, tier: Tier | None, standing: Iterable[LimitView]
+) -> Iterator[SetLimit]:
+    """What must be set and removed so that exactly the tier's limits stand, beside others.
+
+    Args:
+        organization_id: Whose limits they are.
+        tier: Where it stands; None removes every tier's limits.
+        standing: All its limits.
+    """
+    mine = {
+        _key(limit): limit
+        for limit in standing
+        if limit.scope_kind is ScopeKind.ORGANIZATION and is_tiers(limit)
+    }
+    wanted = (
+        {} if tier is None else {_command_key(c): c for c in tier_limits(organization_id, tier)}
+    )
+    for key, command in wanted.items():
+        limit = mine.get(key)
+        if limit is None or (limit.rule.maximum, limit.rule.owner) != (
+            command.maximum,
+            command.owner,
+        ):
+            yield command
+    for measure, period, effect, models in mine.keys() - wanted.keys():
+        yield SetLimit(
+            organization_id=organization_id,
+            measure=measure,
+            period=period,
+            effect=effect,
+            models=models,
+            maximum=None,
+        )
+
+
+def is_tiers(limit: LimitView) -> bool:
+    """Whether a limit was set by a tier: nobody changes it but by the tier."""
+    return limit.rule.owner.startswith(OWNER)
+
+
+def checked_tier(tier: Tier) -> Tier:
+    """A tier with its values checked.
+
+    Raises:
+        InvalidInputError: Naming the field.
+    """
+    for field in ("purchases", "monthly_maximum", "balance_maximum", "recharge_maximum"):
+        amount = getattr(tier, field)
+        if amount is not None and amount < 0:
+            raise InvalidInputError(field, "must be zero or more")
+    if tier.position < 0 or tier.age_days < 0:
+        raise InvalidInputError("position", "and age_days must be zero or more")
+    if len(tier.rates) > RATES_MAX:
+        raise InvalidInputError("rates", f"must be at most {RATES_MAX}")
+    families = [rate.models for rate in tier.rates]
+    if len(set(families)) != len(families):
+        raise InvalidInputError("rates", "must name each model family once")
+    return structs.replace(
+        tier, name=parse_name(tier.name), rates=tuple(map(_checked_rate, tier.rates))
+    )
+
+
+def _checked_rate(rate: TierRate) -> TierRate:
+    if not is_pattern(rate.models):
+        raise InvalidInputError(
+            "rates", f"must be of a model or a beginning such as gpt-5* (got {rate.models[:40]!r})"
+        )
+    for field, _, _ in _WINDOWS:
+        value = getattr(rate, field)
+        if value is not None and not 0 <= value <= _COUNT_MAX:
+            raise InvalidInputError(field, f"must be from 0 to {_COUNT_MAX:,}")
+    return rate
+
+
+def _key(limit: LimitView) -> tuple[Measure, Period, Effect, str]:
+    rule = limit.rule
+    return rule.measure, rule.period, rule.effect, rule.models
+
+
+def _command_key(command: SetLimit) -> tuple[Measure, Period, Effect, str]:
+    return command.measure, command.period, command.effect, command.models

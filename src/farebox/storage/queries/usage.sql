@@ -1,0 +1,164 @@
+-- Usage summed by any dimension, calls narrowed, and runs.
+
+-- name: by_rollup
+-- A dimension that is not asked for is NULL everywhere, so that grouping by all groups by the others.
+WITH grouped AS (
+    SELECT CASE %(bucket)s::text WHEN 'hour' THEN hour
+            WHEN 'day' THEN date_trunc('day', hour, %(zone)s::text) END AS at,
+        CASE WHEN %(by_project)s THEN project_id END AS project_id,
+        CASE WHEN %(by_key)s THEN key_id END AS key_id,
+        CASE WHEN %(by_feature)s THEN feature END AS feature,
+        CASE WHEN %(by_environment)s THEN environment END AS environment,
+        CASE WHEN %(by_model)s THEN model END AS model,
+        CASE WHEN %(by_endpoint)s THEN endpoint END AS endpoint,
+        sum(calls)::bigint AS calls, sum(charge_nanos)::bigint AS charge,
+        sum(absorbed_nanos)::bigint AS absorbed, sum(cost_nanos)::bigint AS cost,
+        sum(input_tokens)::bigint AS input, sum(cached_tokens)::bigint AS cached,
+        sum(cache_write_tokens)::bigint AS cache_write, sum(output_tokens)::bigint AS output,
+        sum(reasoning_tokens)::bigint AS reasoning
+    FROM rollup_hour
+    WHERE organization_id = %(organization_id)s AND hour >= %(since)s AND hour < %(until)s
+      AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
+      AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
+      AND (%(model)s::text IS NULL OR model = %(model)s)
+      AND (%(feature)s::text IS NULL OR feature = %(feature)s)
+      AND (%(environment)s::text IS NULL OR environment = %(environment)s)
+    GROUP BY 1, 2, 3, 4, 5, 6, 7
+    ORDER BY 1 DESC NULLS LAST, charge DESC, 2, 3, 4, 5, 6, 7
+    LIMIT %(limit)s OFFSET %(offset)s
+)
+SELECT g.at, g.project_id, p.name, g.key_id, k.name, g.feature, g.environment, g.model, g.endpoint,
+    NULL::text, NULL::text, g.calls, g.charge, g.absorbed, g.cost, g.input, g.cached, g.cache_write,
+    g.output, g.reasoning
+FROM grouped g
+LEFT JOIN project p ON p.id = g.project_id
+LEFT JOIN api_key k ON k.id = g.key_id
+ORDER BY g.at DESC NULLS LAST, g.charge DESC, g.project_id, g.key_id, g.feature, g.environment,
+    g.model, g.endpoint
+
+-- name: by_call
+-- The same over closed calls, for what rollups do not know.
+WITH grouped AS (
+    SELECT CASE %(bucket)s::text WHEN 'hour' THEN date_trunc('hour', admitted_at, 'UTC')
+            WHEN 'day' THEN date_trunc('day', admitted_at, %(zone)s::text) END AS at,
+        CASE WHEN %(by_project)s THEN project_id END AS project_id,
+        CASE WHEN %(by_key)s THEN key_id END AS key_id,
+        CASE WHEN %(by_feature)s THEN feature END AS feature,
+        CASE WHEN %(by_environment)s THEN environment END AS environment,
+        CASE WHEN %(by_model)s THEN model END AS model,
+        CASE WHEN %(by_endpoint)s THEN endpoint END AS endpoint,
+        CASE WHEN %(by_user)s THEN user_ref END AS user_ref,
+        CASE WHEN %(by_run)s THEN run_ref END AS run_ref,
+        count(*) AS calls, sum(charge_nanos)::bigint AS charge,
+        sum(absorbed_nanos)::bigint AS absorbed, sum(cost_nanos)::bigint AS cost,
+        sum(input_tokens)::bigint AS input, sum(cached_tokens)::bigint AS cached,
+        sum(cache_write_tokens)::bigint AS cache_write, sum(output_tokens)::bigint AS output,
+        sum(reasoning_tokens)::bigint AS reasoning
+    FROM call
+    WHERE organization_id = %(organization_id)s
+      AND id >= farebox_uuid_floor(%(since)s) AND id < farebox_uuid_floor(%(until)s)
+      AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
+      AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
+      AND (%(model)s::text IS NULL OR model = %(model)s)
+      AND (%(feature)s::text IS NULL OR feature = %(feature)s)
+      AND (%(environment)s::text IS NULL OR environment = %(environment)s)
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+    ORDER BY 1 DESC NULLS LAST, charge DESC, 2, 3, 4, 5, 6, 7, 8, 9
+    LIMIT %(limit)s OFFSET %(offset)s
+)
+SELECT g.at, g.project_id, p.name, g.key_id, k.name, g.feature, g.environment, g.model, g.endpoint,
+    g.user_ref, g.run_ref, g.calls, g.charge, g.absorbed, g.cost, g.input, g.cached, g.cache_write,
+    g.output, g.reasoning
+FROM grouped g
+LEFT JOIN project p ON p.id = g.project_id
+LEFT JOIN api_key k ON k.id = g.key_id
+ORDER BY g.at DESC NULLS LAST, g.charge DESC, g.project_id, g.key_id, g.feature, g.environment,
+    g.model, g.endpoint, g.user_ref, g.run_ref
+
+-- name: total
+SELECT coalesce(sum(calls), 0)::bigint, coalesce(sum(charge_nanos), 0)::bigint,
+    coalesce(sum(absorbed_nanos), 0)::bigint, coalesce(sum(cost_nanos), 0)::bigint,
+    coalesce(sum(input_tokens), 0)::bigint, coalesce(sum(cached_tokens), 0)::bigint,
+    coalesce(sum(cache_write_tokens), 0)::bigint, coalesce(sum(output_tokens), 0)::bigint,
+    coalesce(sum(reasoning_tokens), 0)::bigint,
+    coalesce(sum(calls) FILTER (WHERE feature = ''), 0)::bigint,
+    coalesce(sum(charge_nanos) FILTER (WHERE feature = ''), 0)::bigint,
+    coalesce(sum(calls) FILTER (WHERE environment = ''), 0)::bigint,
+    coalesce(sum(charge_nanos) FILTER (WHERE environment = ''), 0)::bigint
+FROM rollup_hour
+WHERE organization_id = %(organization_id)s AND hour >= %(since)s AND hour < %(until)s
+  AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
+  AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
+  AND (%(model)s::text IS NULL OR model = %(model)s)
+  AND (%(feature)s::text IS NULL OR feature = %(feature)s)
+  AND (%(environment)s::text IS NULL OR environment = %(environment)s)
+
+-- name: calls
+-- As calls.sql's page, narrowed: each of the three is read backwards from the cursor, then merged.
+WITH merged AS (
+    (SELECT id, 0 AS turn, state::text AS status, charge_nanos, absorbed_nanos, held_nanos,
+        estimated, model, lane, endpoint, project_id, key_id, user_ref, feature, environment,
+        run_ref, input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+        admitted_at AS at, ended_at, latency_ms, http_status, reason, 1::bigint AS times
+     FROM call
+     WHERE organization_id = %(organization_id)s AND id <= %(id)s
+       AND (id < %(id)s OR 0 > %(turn)s) AND id >= %(low)s AND id < %(high)s
+       AND (%(status)s::text IS NULL OR state = %(status)s)
+       AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
+       AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
+       AND (%(model)s::text IS NULL OR model = %(model)s)
+       AND (%(feature)s::text IS NULL OR feature = %(feature)s)
+       AND (%(user)s::text IS NULL OR user_ref = %(user)s)
+       AND (%(run)s::text IS NULL OR run_ref = %(run)s)
+     ORDER BY id DESC LIMIT %(limit)s)
+    UNION ALL
+    (SELECT call_id, 1, 'open', 0, 0, amount_nanos, false, model, lane, endpoint, project_id,
+        key_id, user_ref, feature, environment, run_ref, coalesce(progress[3], 0), 0, 0,
+        coalesce(progress[4], 0), 0, admitted_at, NULL, NULL, NULL, '', 1
+     FROM hold
+     WHERE organization_id = %(organization_id)s AND call_id <= %(id)s
+       AND (call_id < %(id)s OR 1 > %(turn)s) AND call_id >= %(low)s AND call_id < %(high)s
+       AND (%(status)s::text IS NULL OR %(status)s = 'open')
+       AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
+       AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
+       AND (%(model)s::text IS NULL OR model = %(model)s)
+       AND (%(feature)s::text IS NULL OR feature = %(feature)s)
+       AND (%(user)s::text IS NULL OR user_ref = %(user)s)
+       AND (%(run)s::text IS NULL OR run_ref = %(run)s)
+     ORDER BY call_id DESC LIMIT %(limit)s)
+    UNION ALL
+    (SELECT id, 2, 'refused', 0, 0, needed_nanos, false, model, '', endpoint, project_id, key_id,
+        user_ref, feature, '', '', 0, 0, 0, 0, 0, refused_at, NULL, NULL, NULL, code, times
+     FROM refusal
+     WHERE organization_id = %(organization_id)s AND id <= %(id)s
+       AND (id < %(id)s OR 2 > %(turn)s) AND id >= %(low)s AND id < %(high)s
+       AND (%(status)s::text IS NULL OR %(status)s = 'refused')
+       AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
+       AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
+       AND (%(model)s::text IS NULL OR model = %(model)s)
+       AND (%(feature)s::text IS NULL OR feature = %(feature)s)
+       AND (%(user)s::text IS NULL OR user_ref = %(user)s)
+       AND %(run)s::text IS NULL
+     ORDER BY id DESC LIMIT %(limit)s)
+    ORDER BY id DESC, turn LIMIT %(limit)s
+)
+SELECT m.id, m.turn, m.status, m.charge_nanos, m.absorbed_nanos, m.held_nanos, m.estimated,
+    m.model, m.lane, m.endpoint, m.project_id, p.name, m.key_id, k.name, m.user_ref, m.feature,
+    m.environment, m.run_ref, m.input_tokens, m.cached_tokens, m.cache_write_tokens,
+    m.output_tokens, m.reasoning_tokens, m.at, m.ended_at, m.latency_ms, m.http_status, m.reason,
+    m.times
+FROM merged m
+LEFT JOIN project p ON p.id = m.project_id
+LEFT JOIN api_key k ON k.id = m.key_id
+ORDER BY m.id DESC, m.turn
+
+-- name: runs
+SELECT run_ref, count(*), sum(charge_nanos)::bigint, sum(input_tokens)::bigint,
+    sum(output_tokens)::bigint, min(admitted_at), max(ended_at),
+    (array_agg(id ORDER BY id DESC))[1] AS last_id
+FROM call
+WHERE organization_id = %(organization_id)s AND id >= farebox_uuid_floor(%(since)s)
+  AND run_ref <> '' AND (%(run)s::text IS NULL OR run_ref = %(run)s)
+GROUP BY run_ref
+HAVING %(before)s::uuid IS NULL OR (array_agg(id ORDER BY id DESC))[1] < %(before)s
+ORDER BY last_id DESC LIMIT %(limit)s

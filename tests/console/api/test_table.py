@@ -1,0 +1,139 @@
+"""The whole table of routes, walked along as everybody."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from farebox.console.api.routing import Route
+from farebox.console.api.table import ROUTES
+from farebox.kit.ids import format_id
+from farebox.tenancy.actors import SYSTEM
+from farebox.tenancy.permissions import PERMITTED, Action, Role, Standing
+from tests.support.api_clients import Caller, House
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+ABSENT = {
+    "project_id": "proj_" + "0" * 32,
+    "key_id": "key_" + "0" * 32,
+    "user_id": "user_" + "0" * 32,
+    "invitation_id": "inv_" + "0" * 32,
+    "service_account_id": "svc_" + "0" * 32,
+    "plan_id": "plan_" + "0" * 32,
+    "provider_id": "prov_" + "0" * 32,
+    "grant_id": "grant_" + "0" * 32,
+    "call_id": "req_" + "0" * 32,
+    "limit_number": "0" * 32,
+    "currency": "USD",
+    "tier_name": "none",
+}
+"""Things that are not there: a write that is let through finds nothing to change."""
+
+
+async def furnished(house: House, operator: Caller) -> dict[str, str]:
+    """One of everything that can be looked at."""
+    await house.payer.grant("5")
+    call_id = await house.payer.admit("1")
+    await house.payer.settle(call_id, 10, 10)
+    limit = await operator.done(
+        "PUT", f"{house.path}/limits", {"period": "month", "maximum": "100.00"}
+    )
+    plan = await operator.done("POST", "/price-plans", {"name": "Retail"})
+    grants = await operator.done("GET", f"{house.path}/grants")
+    return ABSENT | {
+        "organization_id": format_id("org", house.payer.id),
+        "project_id": format_id("proj", house.payer.project_id),
+        "key_id": format_id("key", house.payer.key_id),
+        "call_id": format_id("req", call_id),
+        "limit_number": limit["id"],
+        "plan_id": plan["id"],
+        "grant_id": grants["data"][0]["id"],
+    }
+
+
+def filled(route: Route, there: Mapping[str, str]) -> str:
+    """A path of the route: to what is there, or for a write, to what is not."""
+    ids = there if route.method == "GET" else there | ABSENT
+    return _PARAMETER.sub(lambda found: ids[found[1]], route.path)
+
+
+def expected(route: Route, caller: str, standing: Standing | None, house: House) -> int:
+    """The status that the permissions table says."""
+    if standing is None:
+        if caller == "nobody":
+            return 401
+        return 200 if route.model_keys else 403
+    organization_id = house.payer.id if route.of_organization else None
+    action = Action.CALLS_VIEW if route.name == "showCall" else route.action
+    if route.name == "showCall":
+        organization_id = house.payer.id
+    if action is not None and not standing.may(action, organization_id):
+        stranger = organization_id is not None and standing.role_in(organization_id) is None
+        return 404 if stranger else 403
+    if route.method == "GET":
+        return 200
+    return 404 if route.body is None else 415
+
+
+async def test_every_route_asks_for_its_permission_from_everybody(app: Any, dsn: str) -> None:
+    """Issue 4: every route as every role, as another organisation's owner, as nobody, with a model
+    key: the status that the permissions table says, without an exception.
+    """
+    house, other = House(app, dsn), House(app, dsn, "Zoo")
+    everybody: dict[str, tuple[Caller, Standing | None]] = {
+        "nobody": (house.nobody(), None),
+        "model key": (house.model_key(), None),
+        "operator": (house.operator(), Standing(actor=SYSTEM, operator=True)),
+        "stranger": (
+            other.member(Role.OWNER),
+            Standing(actor=SYSTEM, roles={other.payer.id: Role.OWNER}),
+        ),
+    }
+    for role in Role:
+        standing = Standing(actor=SYSTEM, roles={house.payer.id: role})
+        everybody[role.value] = (house.member(role), standing)
+    there = await furnished(house, everybody["operator"][0])
+    wrong = []
+    for route in ROUTES:
+        for name, (caller, standing) in everybody.items():
+            answer = await caller.ask(route.method, filled(route, there))
+            wanted = expected(route, name, standing, house)
+            if answer.status_code != wanted:
+                wrong.append((route.method, route.path, name, answer.status_code, wanted))
+            if answer.status_code == 200:
+                # Exactly the documented fields: nothing missing, nothing undocumented.
+                msgspec.convert(answer.json(), route.answer)
+    for caller, _ in everybody.values():
+        await caller.aclose()
+    assert wrong == []
+
+
+def test_a_route_of_an_organisation_has_a_permission() -> None:
+    """Decision 18: no route can be added that forgets to ask; what asks for none is named here."""
+    free = {route.name for route in ROUTES if route.action is None}
+    assert free == {"listOrganizations", "showCaller", "showCall"}
+    assert all(route.action in PERMITTED for route in ROUTES if route.action is not None)
+    assert len({route.name for route in ROUTES}) == len(ROUTES)
+
+
+def test_a_route_that_nobody_but_an_operator_may_ask_names_no_role() -> None:
+    """Prices, providers, tiers and plans are the deployment's: no role of one organisation opens
+    them.
+    """
+    deployment = [route for route in ROUTES if not route.of_organization and route.action]
+    assert deployment
+    for route in deployment:
+        assert route.action is not None
+        assert PERMITTED[route.action] == frozenset(), route.path
+
+
+def test_every_path_parameter_is_walked() -> None:
+    """A new kind of path cannot be left out of the walk."""
+    assert {name for route in ROUTES for name in _PARAMETER.findall(route.path)} == {
+        *ABSENT,
+        "organization_id",
+    }

@@ -1,0 +1,86 @@
+"""When keys were last used: written seldom, lost never while the node lives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from farebox.kit.errors import UnavailableError
+from farebox.operations import key_use
+from farebox.operations.key_use import KeyUse
+
+START = datetime(2026, 11, 20, tzinfo=UTC)
+KEY, OTHER, PROJECT = UUID(int=2), UUID(int=1), UUID(int=3)
+
+
+class Store:
+    """Notes what is written; may be away."""
+
+    def __init__(self) -> None:
+        self.written: list[list[tuple[UUID, UUID, datetime]]] = []
+        self.is_away = False
+
+    async def note_uses(self, uses: Sequence[tuple[UUID, UUID, datetime]]) -> None:
+        """See the port."""
+        if self.is_away:
+            raise UnavailableError
+        self.written.append(list(uses))
+
+
+async def test_a_busy_key_is_written_once_a_minute() -> None:
+    """ORG-15: a thousand calls make one write; the latest use is written by the minute's end."""
+    store, now = Store(), [0.0]
+    use = KeyUse(store, monotonic=lambda: now[0])
+    for second in range(60):
+        now[0] = float(second)
+        use.note(KEY, PROJECT, START + timedelta(seconds=second))
+        await use.flush()
+    assert store.written == [[(KEY, PROJECT, START)]]
+    now[0] = 60.0
+    assert await use.flush() == 1
+    assert store.written[1:] == [[(KEY, PROJECT, START + timedelta(seconds=59))]]
+    now[0] = 600.0
+    assert await use.flush() == 0
+
+
+async def test_keys_are_written_in_one_order() -> None:
+    """Two nodes that write the same keys cannot wait for each other in a circle."""
+    store = Store()
+    use = KeyUse(store, monotonic=lambda: 0.0)
+    use.note(KEY, PROJECT, START)
+    use.note(OTHER, PROJECT, START)
+    await use.flush()
+    assert [key for key, _, _ in store.written[0]] == [OTHER, KEY]
+
+
+async def test_what_could_not_be_written_is_written_later() -> None:
+    """While the database is away, uses wait; a later use is not put behind an older one."""
+    store = Store()
+    store.is_away = True
+    use = KeyUse(store, monotonic=lambda: 0.0)
+    use.note(KEY, PROJECT, START)
+    use.note(OTHER, PROJECT, START)
+    with pytest.raises(UnavailableError):
+        await use.flush()
+    use.note(KEY, PROJECT, START + timedelta(seconds=5))
+    store.is_away = False
+    assert await use.flush() == 2
+    assert store.written == [
+        [(OTHER, PROJECT, START), (KEY, PROJECT, START + timedelta(seconds=5))]
+    ]
+
+
+async def test_nothing_grows_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write has so many keys at most, and so many are remembered as written."""
+    monkeypatch.setattr(key_use, "AT_ONCE_MAX", 2)
+    monkeypatch.setattr(key_use, "KEYS_MAX", 3)
+    store = Store()
+    use = KeyUse(store, monotonic=lambda: 0.0)
+    for number in range(5):
+        use.note(UUID(int=number), PROJECT, START)
+    assert [await use.flush() for _ in range(4)] == [2, 2, 1, 0]
+    use.note(UUID(int=0), PROJECT, START)
+    assert await use.flush() == 1

@@ -1,0 +1,175 @@
+"""Tiers at work: limits of the engine that follow an organisation's tier."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from farebox.kit.errors import InvalidInputError, NotFoundError
+from farebox.kit.money import Nanos
+from farebox.ledger.commands import Admitted, Refused, SetLimit
+from farebox.ledger.grants import Source
+from farebox.ledger.limits import Measure, Period
+from farebox.operations.tiers import TIERS_MAX, limit_changes, tier_limits
+from farebox.tenancy.tiers import Tier, TierRate
+from tests.support.office import Office
+from tests.support.till import Till
+
+
+def tier(name: str, position: int, **facts: object) -> Tier:
+    """A tier of dollars."""
+    values: dict[str, object] = {"id": UUID(int=0), "currency": "USD"}
+    return Tier(**(values | {"name": name, "position": position} | facts))  # type: ignore[arg-type]
+
+
+FREE = tier("Free", 0, monthly_maximum=Nanos(20))
+BUILD = tier(
+    *("Build", 1),
+    purchases=Nanos(500),
+    monthly_maximum=Nanos(100),
+    rates=(
+        TierRate(models="gpt-5*", calls_per_minute=3),
+        TierRate(models="*", tokens_per_day=1_000, calls_per_day=100, tokens_per_minute=500),
+    ),
+)
+
+
+@pytest.fixture
+async def till(office: Office) -> Till:
+    """An organisation with credit that nobody paid for, and two tiers."""
+    till = Till()
+    till.put_into_database(office.dsn)
+    await office.submit(till.grant(10_000, Source.FREE))
+    for each in (FREE, BUILD):
+        await office.tiers.set_tier(each)
+    return till
+
+
+async def test_a_tiers_month_is_never_passed(office: Office, till: Till) -> None:
+    """LIM-05: the tier's maximum is a hard limit of the engine, named as the tier's own."""
+    assert isinstance(await office.submit(till.admit(15)), Admitted)
+    refused = await office.submit(till.admit(15))
+    assert isinstance(refused, Refused)
+    assert refused.limit is not None
+    assert (refused.limit.maximum, refused.limit.owner) == (20, "tier Free")
+    await office.submit(till.grant(500))
+    assert await office.tiers.step() == 1
+    assert isinstance(await office.submit(till.admit(15)), Admitted)
+    show = await office.tiers.show(till.organization_id)
+    assert show.tier is not None
+    assert (show.tier.name, show.purchased, show.next) == ("Build", 500, None)
+
+
+async def test_a_tiers_rates_are_limits_on_the_organisation(office: Office, till: Till) -> None:
+    """LIM-05: so many calls a minute of a model family, whichever key they come with."""
+    built = await office.tiers.find_tier("build", "USD")
+    await office.tiers.assign(till.organization_id, built)
+    # At the end of a minute the fourth call would be of the next one.
+    await office.connection.execute(
+        "UPDATE deployment SET clock_offset = date_trunc('minute', now()) + interval '1 hour'"
+        " - now()"
+    )
+    outcomes = [await office.submit(till.admit(1)) for _ in range(4)]
+    assert [type(outcome) for outcome in outcomes] == [Admitted] * 3 + [Refused]
+    refused = outcomes[-1]
+    assert isinstance(refused, Refused)
+    assert refused.code == "rate_limit_exceeded"
+
+
+async def test_a_tier_leaves_other_limits_alone(office: Office, till: Till) -> None:
+    """LIM-06, BUD-11: a budget of the same month stands beside the tier's; both are kept."""
+    own = SetLimit(organization_id=till.organization_id, period=Period.MONTH, maximum=10)
+    await office.submit(own)
+    built = await office.tiers.find_tier("Build", "USD")
+    await office.tiers.assign(till.organization_id, built)
+    limits = await office.tier_store.limits(till.organization_id)
+    assert len(limits) == 6
+    assert [limit.maximum for limit in limits if not limit.rule.owner] == [10]
+    assert list(limit_changes(till.organization_id, built, limits)) == []
+    refused = await office.submit(till.admit(15))
+    assert isinstance(refused, Refused)
+    assert refused.limit is not None
+    assert refused.limit.owner == ""
+    await office.tiers.assign(till.organization_id, None)
+    limits = await office.tier_store.limits(till.organization_id)
+    assert sorted(limit.rule.owner for limit in limits) == ["", "tier Free"]
+
+
+async def test_the_rule_is_taken_twice_without_harm(office: Office, till: Till) -> None:
+    """Limits that somebody removed are set again; nothing else is done, however often."""
+    assert await office.tiers.step() == 0
+    command = next(iter(tier_limits(till.organization_id, FREE)))
+    removed = SetLimit(
+        organization_id=till.organization_id,
+        measure=command.measure,
+        period=command.period,
+        models=command.models,
+        maximum=None,
+    )
+    await office.submit(removed)
+    assert await office.tier_store.limits(till.organization_id) == ()
+    assert await office.tiers.step() == 1
+    assert await office.tiers.step() == 0
+    (limit,) = await office.tier_store.limits(till.organization_id)
+    assert (limit.rule.measure, limit.maximum) == (Measure.MONEY, 20)
+
+
+async def test_age_leads_up_by_itself(office: Office, till: Till) -> None:
+    """LIM-05: what is old enough moves at the next step, on the sandbox's clock too."""
+    await office.tiers.set_tier(tier("Old", 2, age_days=30))
+    before = await office.tiers.show(till.organization_id)
+    assert before.next is not None
+    assert before.next.name == "Build"
+    await office.connection.execute("UPDATE deployment SET clock_offset = '31 days'")
+    assert await office.tiers.step() == 1
+    after = await office.tiers.show(till.organization_id)
+    assert after.tier is not None
+    assert after.tier.name == "Old"
+    assert await office.tier_store.limits(till.organization_id) == ()
+
+
+async def test_a_tier_given_by_hand_is_not_moved(office: Office, till: Till) -> None:
+    """The rule moves nobody whose tier is fixed; a tier of another currency is refused."""
+    built = await office.tiers.find_tier("Build", "USD")
+    given = await office.tiers.assign(till.organization_id, built)
+    assert given.fixed
+    assert await office.tiers.step() == 0
+    assert (await office.tiers.show(till.organization_id)).tier == built
+    await office.tiers.set_tier(Tier(id=UUID(int=0), currency="EUR", position=0, name="Euro"))
+    euro = await office.tiers.find_tier("Euro", "EUR")
+    with pytest.raises(InvalidInputError, match="USD"):
+        await office.tiers.assign(till.organization_id, euro)
+    for missing in (
+        office.tiers.show(UUID(int=99)),
+        office.tiers.assign(UUID(int=99), built),
+        office.tiers.find_tier("Euro", "USD"),
+    ):
+        with pytest.raises(NotFoundError):
+            await missing
+
+
+async def test_room_is_shown_for_purchases(office: Office, till: Till) -> None:
+    """LIM-07, DOC-13: how much may be bought under the tier's greatest balance."""
+    bounded = tier("Free", 0, balance_maximum=Nanos(12_000), recharge_maximum=Nanos(500))
+    await office.tiers.set_tier(bounded)
+    show = await office.tiers.show(till.organization_id)
+    assert (show.balance, show.purchase_room, show.recharge_room) == (10_000, 2_000, 500)
+    assert show.made_at < await office.tenants.now() + timedelta(seconds=1)
+
+
+async def test_a_wrong_tier_is_named(office: Office) -> None:
+    """Every bound has an error that names its field."""
+    for facts, field in (
+        ({"purchases": Nanos(-1)}, "purchases"),
+        ({"age_days": -1}, "position"),
+        ({"rates": (TierRate(models="a"),) * 2}, "rates"),
+        ({"rates": tuple(TierRate(models=f"m{n}") for n in range(51))}, "rates"),
+        ({"rates": (TierRate(models="*a"),)}, "rates"),
+        ({"rates": (TierRate(models="a", calls_per_day=-1),)}, "calls_per_day"),
+    ):
+        with pytest.raises(InvalidInputError) as caught:
+            await office.tiers.set_tier(tier("T", 0, **facts))
+        assert caught.value.field == field
+    assert TIERS_MAX > 3

@@ -1,0 +1,107 @@
+"""Clients of the native API: one for every kind of caller, on a console that runs in the test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import UUID
+
+import httpx2
+import psycopg
+
+from farebox.console.api.table import ROUTES
+from farebox.kit.ids import format_id
+from farebox.tenancy.api_keys import KeyKind, digest, make_key, shown_prefix
+from farebox.tenancy.permissions import Role
+from tests.support.console_people import Payer, Visitor
+
+API: Final = "/api/v1"
+
+
+class Caller(Visitor):
+    """Somebody with a key, or nobody."""
+
+    def __init__(self, app: Any, key: str | None = None) -> None:
+        super().__init__(app)
+        if key is not None:
+            self.headers["authorization"] = f"Bearer {key}"
+
+    async def ask(
+        self, method: str, path: str, body: object = None, *, key: str | None = None
+    ) -> httpx2.Response:
+        """Send a request below the API's prefix, with an Idempotency-Key if there is one."""
+        headers = {} if key is None else {"idempotency-key": key}
+        if body is None:
+            return await self.request(method, API + path, headers=headers)
+        return await self.request(method, API + path, json=body, headers=headers)
+
+    async def done(
+        self, method: str, path: str, body: object = None, *, key: str | None = None
+    ) -> Any:
+        """The same, which must succeed; gives the document."""
+        answer = await self.ask(method, path, body, key=key)
+        assert answer.is_success, (method, path, answer.status_code, answer.text)
+        return answer.json() if answer.content else None
+
+
+class House:
+    """An organisation with credit, and callers of every kind."""
+
+    def __init__(self, app: Any, dsn: str, name: str = "Acme") -> None:
+        self._app = app
+        self.dsn = dsn
+        self.payer = Payer(dsn, name)
+        self.number = 0
+        self.path = f"/organizations/{format_id('org', self.payer.id)}"
+
+    def operator(self) -> Caller:
+        """A key of the whole deployment."""
+        return Caller(self._app, self._management_key(None, None))
+
+    def member(self, role: Role) -> Caller:
+        """A key that has a role in the organisation."""
+        return Caller(self._app, self._management_key(self.payer.id, role))
+
+    def nobody(self) -> Caller:
+        """No key at all."""
+        return Caller(self._app)
+
+    def model_key(self) -> Caller:
+        """The organisation's key for models."""
+        self.number += 1
+        key = make_key(KeyKind.TEST, self._secret())
+        with psycopg.connect(self.dsn, autocommit=True) as sql:
+            sql.execute(
+                "UPDATE api_key SET digest = %s WHERE id = %s", (digest(key), self.payer.key_id)
+            )
+        return Caller(self._app, key)
+
+    def _management_key(self, organization_id: UUID | None, role: Role | None) -> str:
+        self.number += 1
+        key = make_key(KeyKind.ADMIN, self._secret())
+        with psycopg.connect(self.dsn, autocommit=True) as sql:
+            sql.execute(
+                "INSERT INTO management_key (id, name, digest, prefix, organization_id, role)"
+                " VALUES (gen_random_uuid(), %s, %s, %s, %s, %s)",
+                ("test", digest(key), shown_prefix(key), organization_id, role),
+            )
+        return key
+
+    def _secret(self) -> bytes:
+        return self.number.to_bytes(4) + self.payer.id.bytes + bytes(12)
+
+
+def problem_of(answer: httpx2.Response, status: int) -> Mapping[str, Any]:
+    """The problem document of an answer, which must have that status and be whole."""
+    assert answer.status_code == status, (answer.status_code, answer.text)
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = answer.json()
+    assert document["status"] == status
+    assert {"type", "title", "code"} <= set(document)
+    return document
+
+
+def route_named(name: str) -> Any:
+    """A row of the table."""
+    (found,) = [route for route in ROUTES if route.name == name]
+    return found
