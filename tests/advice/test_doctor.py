@@ -252,7 +252,7 @@ def cases(draw: st.DrawFn) -> Case:
         project=draw(st.sampled_from([None, PROJECT, structs.replace(PROJECT, archived_at=NOW)])),
         usable_keys=draw(st.sampled_from([(), (key(),)])),
         limits=draw(st.sampled_from([(), (limit("organization"), limit("user", "bob"))])),
-        refusals=draw(st.sampled_from([(), (group("key_revoked"), group(code))])),
+        refusals=draw(st.sampled_from([(), (group("key_revoked", id=KEY_ID), group(code))])),
         spending=draw(st.sampled_from([spending(), spending(9, 1, 1, 1)])),
         installation=structs.replace(INSTALLATION, providers=draw(st.sampled_from([(), ("p",)]))),
     )

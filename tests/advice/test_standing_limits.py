@@ -75,6 +75,27 @@ def test_a_rate_is_no_budget() -> None:
     assert throttled.code is Code.D17
 
 
+def test_a_rate_of_nothing_is_not_waited_for() -> None:
+    """D17: where the maximum is zero, no pause helps: it must be raised."""
+    found = refused("user", "rate_limit_exceeded", measure="parallel", maximum=0, used=0)
+    assert found.fixes[0].text == "Raise the rate"
+    assert "--user bob --parallel N" in found.fixes[0].command
+
+
+@pytest.mark.parametrize(("maximum", "mended"), [(2, False), (3, False), (4, True)])
+def test_what_a_run_has_seen_does_not_come_back(maximum: int, mended: bool) -> None:
+    """D21, BUD-12: depth and time of a run: a new run, or a higher limit; waiting does not help."""
+    now = limit("run", "bob", measure="depth", period="total", maximum=maximum, used=0)
+    found = refused(
+        "run", "run_depth_limit_exceeded", now, measure="depth", period="total", maximum=2, used=3,
+        resets_at=None,
+    )  # fmt: skip
+    assert (found.code, found.mended) == (Code.D21, mended)
+    assert "the call was at 3" in found.cause
+    if not mended:
+        assert found.fixes[0].text == "Start a new run"
+
+
 def test_an_allocation_is_no_limit_of_the_project() -> None:
     """D22, CRD-21: the project's own part of the balance: move more to it."""
     same = {"effect": "allocation", "period": "total"}

@@ -457,13 +457,10 @@ def test_d20_the_limit_of_a_tier(tenant: Tenant, farebox: Farebox, doctor: Docto
                                  "code": "organization_usage_limit_exceeded"}})  # fmt: skip
     assert doctor(body, "--org", org(tenant)).document["status"] == "mended"
     assert spend(tenant).status == 200
-    second = spend(tenant)
     tenant.calls()
-    tenant.house.execute(
-        "UPDATE usage_tier SET monthly_maximum_nanos = 100000000 WHERE name = 'Build'"
-    )
+    farebox("tiers", "set", "Build", "--position", "0", "--monthly-maximum", "0.10")
     found = doctor(body, "--org", org(tenant))
-    assert (found.exit, found.codes) == (1, ["D20"]), second.status
+    assert (found.exit, found.codes) == (1, ["D20"])
     assert "Launch" in found.first["fixes"][0]["text"]
     assert not any(fix["adds_credit"] for fix in found.first["fixes"])
     assert "D20" in doctor(org(tenant)).codes

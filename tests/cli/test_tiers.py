@@ -64,6 +64,15 @@ def test_a_tier_stands_beside_the_organisations_own_limit(farebox: Farebox, ladd
     assert ("money", "month", "*", "500.00", "tier Build") in limits(farebox)
 
 
+def test_a_tiers_limit_is_not_changed_by_hand(farebox: Farebox, ladder: None) -> None:
+    """It changes with the tier alone; the refusal says what to do."""
+    farebox("tiers", "assign", "Build")
+    refused = farebox(
+        *("limits", "set", "--per-minute", "9", "--calls", "--models", "gpt-5*"), status=1
+    )
+    assert "usage tier" in refused.err
+
+
 def test_a_tier_given_by_hand_stays(farebox: Farebox, ladder: None) -> None:
     """The rule moves nobody who was given a tier, until it is asked to again."""
     given = farebox("tiers", "assign", "Grow", "--json").document

@@ -131,6 +131,20 @@ async def test_memory_is_bounded(
     assert len(known._unknown) == 5
 
 
+async def test_what_is_too_old_to_be_trusted_is_let_go(
+    known: Callers, directory: MemoryDirectory, clock: Clock
+) -> None:
+    """A key that is looked up no more takes no room; one that still may be trusted stays."""
+    keys = [make_key(KeyKind.LIVE, number.to_bytes(32, "big")) for number in range(12)]
+    for key in keys:
+        directory.keys[digest(key)] = key_row()
+        await known.caller(f"Bearer {key}", fresh=False)
+        clock.now += callers.KEPT_SECONDS / 4
+        assert len(known._known) <= 5
+    await known.caller(f"Bearer {keys[-1]}", fresh=False)
+    assert directory.lookups == 12
+
+
 async def test_the_database_away(known: Callers, directory: MemoryDirectory) -> None:
     """Field bug 60: a known key goes on; an unknown one is 503, never 401, and not remembered."""
     await known.caller(BEARER, fresh=False)

@@ -114,6 +114,8 @@ def test_what_is_the_operators_is_not_the_tenants(
     assert reply.headers["x-should-retry"] == "false"
     call = ended(tenant, reply)
     assert (call.state, call.charge) == ("released", 0)
+    # The doctor tells it by the call's id alone.
+    assert (call.reason == code) == (code == "upstream_quota_exhausted")
 
 
 @STREAMED

@@ -91,7 +91,7 @@ def test_what_to_do_about_it() -> None:
         help_url="http://127.0.0.1:8081",
     )
     assert error.message.startswith("M. Raise the limit")
-    assert error.message.endswith("See http://127.0.0.1:8081.")
+    assert error.message.endswith("See http://127.0.0.1:8081/doctor/D19")
     assert refused(Refused(code="credit_balance_exhausted", message="M.")).message == "M."
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 
 from farebox.kit.errors import InvalidInputError, RefusedError, UnavailableError
 from farebox.kit.money import Nanos
@@ -25,7 +26,7 @@ from farebox.ledger.commands import (
 from farebox.ledger.grants import Source
 from farebox.ledger.limits import Measure, Period
 from farebox.ledger.scopes import ScopeKind
-from farebox.operations.audited_money import audited, money_note
+from farebox.operations.audited_money import audited, limit_before, money_note
 from tests.support.office import Office
 from tests.support.till import Till
 
@@ -181,3 +182,23 @@ def test_what_no_person_asks_for_is_a_mistake() -> None:
     till = Till()
     with pytest.raises(AssertionError):
         money_note(till.admit())
+
+
+async def test_what_a_limit_was_is_found_by_scope_and_kind(office: Office) -> None:
+    """The one that is changed and no other: of that scope, measure, window and models."""
+    till = Till()
+    till.put_into_database(office.dsn)
+    month = SetLimit(organization_id=till.organization_id, period=Period.MONTH, maximum=5)
+    each = structs.replace(month, scope_kind=ScopeKind.USER, maximum=7, owner="Ada")
+    user = structs.replace(each, scope_ref="eve")
+    for command in (month, each):
+        await office.submit(command)
+    standing = await office.tier_store.limits(till.organization_id)
+    assert limit_before(month, standing) == {"maximum": "0.000000005"}
+    assert limit_before(each, standing) == {"maximum": "0.000000007", "owner": "Ada"}
+    for other in (
+        user,
+        structs.replace(month, models="gpt-5*"),
+        structs.replace(month, period=Period.DAY),
+    ):
+        assert limit_before(other, standing) is None

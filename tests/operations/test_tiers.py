@@ -12,7 +12,8 @@ from farebox.kit.money import Nanos
 from farebox.ledger.commands import Admitted, Refused, SetLimit
 from farebox.ledger.grants import Source
 from farebox.ledger.limits import Measure, Period
-from farebox.operations.tiers import TIERS_MAX, limit_changes, tier_limits
+from farebox.operations import tiers
+from farebox.operations.tier_limits import limit_changes, tier_limits
 from farebox.tenancy.tiers import Tier, TierRate
 from tests.support.office import Office
 from tests.support.till import Till
@@ -110,6 +111,7 @@ async def test_the_rule_is_taken_twice_without_harm(office: Office, till: Till) 
     )
     await office.submit(removed)
     assert await office.tier_store.limits(till.organization_id) == ()
+    assert await office.tiers.step(mend=False) == 0
     assert await office.tiers.step() == 1
     assert await office.tiers.step() == 0
     (limit,) = await office.tier_store.limits(till.organization_id)
@@ -172,4 +174,14 @@ async def test_a_wrong_tier_is_named(office: Office) -> None:
         with pytest.raises(InvalidInputError) as caught:
             await office.tiers.set_tier(tier("T", 0, **facts))
         assert caught.value.field == field
-    assert TIERS_MAX > 3
+
+
+async def test_there_are_only_so_many_tiers(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One too many is refused; a change of one that is there is not."""
+    monkeypatch.setattr(tiers, "TIERS_MAX", 1)
+    await office.tiers.set_tier(FREE)
+    with pytest.raises(InvalidInputError, match="at most 1"):
+        await office.tiers.set_tier(BUILD)
+    await office.tiers.set_tier(FREE)

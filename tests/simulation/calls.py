@@ -36,7 +36,6 @@ from tests.simulation.prices import INPUT_PRICE
 if TYPE_CHECKING:
     from tests.simulation.gateways import Gateway
 
-PATIENCE_SECONDS: Final = 2.0
 SETTLE_SECONDS_MAX: Final = 30.0
 ADMIT_TRIES_MAX: Final = 4
 """All as the gateway has them."""
@@ -146,7 +145,8 @@ class SimulatedCall:
         for _ in range(ADMIT_TRIES_MAX):
             command = self._command()
             self.gateway.world.books.asked(command)
-            result = await self.gateway.submit(command, patience_seconds=PATIENCE_SECONDS)
+            patience = self.gateway.world.plan.patience_seconds
+            result = await self.gateway.submit(command, patience_seconds=patience)
             assert isinstance(result, Admitted | Refused), result
             if isinstance(result, Admitted) or result.code != "stale_catalogue":
                 return result

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from msgspec import structs
+
 from farebox.kit.money import price_up
 from farebox.ledger.commands import (
     Admit,
@@ -86,8 +88,8 @@ class _Seen:
     def fresh(self, command: type, result: type) -> Iterator[tuple[AnyCommand, Result]]:
         """What took effect in this batch, of one kind."""
         for asked, answer in self.said:
-            again = getattr(answer, "exists", False)
-            if isinstance(asked, command) and isinstance(answer, result) and not again:
+            took = isinstance(asked, command) and isinstance(answer, result)
+            if took and not getattr(answer, "exists", False):
                 yield asked, answer
 
 
@@ -111,8 +113,15 @@ class Checks:
         """
         self._count_calls(batch)
         self._count_journal()
+        assert batch.decision is not None
+        written = {org.id for org in batch.decision.changes.organizations}
         for org_id, before in batch.state.organizations.items():
             seen = self._see(batch, org_id, before)
+            if org_id not in written:
+                # No row has changed: what it was checked for at its last commit still holds.
+                seen.org = structs.replace(seen.org, last_time=max(batch.now, seen.org.last_time))
+                self._check_refusals(seen)
+                continue
             self._count_money(seen)
             seen.tally.limits.follow(seen.org, seen.said)
             self._check_promise(seen)

@@ -198,7 +198,7 @@ class People:
             (8, self.grant),
             (2, self._refund),
             (3, self._dispute),
-            (1, self._correct),
+            (4 if self.world.plan.hostile else 1, self._correct),
             (4 * self.world.plan.limited, self._limit),
             (2, self._floor),
         )
@@ -208,7 +208,8 @@ class People:
     def grant(self, amount: int | None = None) -> GrantCredit:
         """Some credit: for good, for a while, or for later."""
         chance, now = self.chance, self.world.database.now()
-        lasting = amount is not None and chance.random() < 0.7
+        hostile = self.world.plan.hostile
+        lasting = amount is not None and chance.random() < (0.2 if hostile else 0.7)
         starts = None
         if amount is None and chance.random() < 0.2:
             starts = now + timedelta(seconds=chance.uniform(-5, 30))
@@ -216,12 +217,19 @@ class People:
         return GrantCredit(
             organization_id=self.tenant.organization_id,
             grant_id=self.world.new_id(),
-            source=chance.choice(list(Source)) if not lasting else Source.PURCHASED,
+            source=self._source(is_first=amount is not None),
             amount=Nanos(amount or max(1, int(self.world.plan.credit * chance.random() * 0.4))),
             effective_at=starts,
             expires_at=None if lasting else ends,
             reference="order 1",
         )
+
+    def _source(self, *, is_first: bool) -> Source:
+        if is_first:
+            return Source.PURCHASED
+        if self.world.plan.hostile and self.chance.random() < 0.5:
+            return Source.FREE  # it repays no debt, and burns before what was purchased
+        return self.chance.choice(list(Source))
 
     def _known_grant(self) -> tuple[UUID, int]:
         grants = self.tenant.grants[0 if self.world.plan.hostile else 1 :]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -287,20 +288,37 @@ def holds_of(hold: Hold, measure: Measure) -> int:
     return {Measure.MONEY: int(hold.amount), Measure.TOKENS: hold.tokens}.get(measure, 1)
 
 
-def places(call: Counted) -> set[Place]:
+def places(call: Counted) -> frozenset[Place]:
     """The scopes that a call is counted under."""
     about = call.dimensions
+    return _places(
+        call.organization_id, about.project_id, about.key_id, about.environment, about.feature,
+        call.user, call.run, tuple(call.tags.items()),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1 << 12)
+def _places(
+    organization_id: UUID,
+    project_id: UUID,
+    key_id: UUID,
+    environment: str,
+    feature: str,
+    user: str,
+    run: str,
+    tags: tuple[tuple[str, str], ...],
+) -> frozenset[Place]:
     found = {
-        ("organization", call.organization_id.hex),
-        ("project", about.project_id.hex),
-        ("key", about.key_id.hex),
-        ("environment", about.environment),
-        ("feature", about.feature),
-        ("user", call.user),
-        *(("run", run) for run in runs(call.run)),
-        *(("tag", f"{name}={value}") for name, value in call.tags.items()),
+        ("organization", organization_id.hex),
+        ("project", project_id.hex),
+        ("key", key_id.hex),
+        ("environment", environment),
+        ("feature", feature),
+        ("user", user),
+        *(("run", each) for each in runs(run)),
+        *(("tag", f"{name}={value}") for name, value in tags),
     }
-    return {place for place in found if place[1]}
+    return frozenset(place for place in found if place[1])
 
 
 def runs(path: str) -> Iterator[str]:

@@ -43,6 +43,8 @@ class Plan:
     """Nanos that each organisation begins with."""
     ceiling_share: float
     """A usual ceiling as a share of the credit."""
+    patience_seconds: float
+    """How long an admission may wait in order for money that open calls hold."""
     latest_end_seconds: float
     call_seconds_max: float
     upstream_seconds: float
@@ -108,6 +110,7 @@ def draw_plan(seed: int) -> Plan:
         begins=month_ends - timedelta(seconds=chance.choice((0.5, 50)) * seconds * chance.random()),
         credit=chance.choice((1_000, 1_000_000, 10_000_000_000)),
         ceiling_share=chance.choice((0.01, 0.05, 0.2)),
+        patience_seconds=chance.choice((0.3, 0.3, 2.0)),
         latest_end_seconds=latest_end,
         call_seconds_max=latest_end * 0.8,
         upstream_seconds=chance.choice((0.05, 1.0, 10.0, 25.0)),

@@ -207,6 +207,9 @@ class Process:
         self.stopped = False
         self.times_stopped = 0
         self._clock_offset = clock_offset
+        # One context for all: only one callback runs at a time, and nobody else sets anything.
+        self._context = contextvars.copy_context()
+        self._context.run(_PROCESS.set, self)
         self._parked: list[_Handle] = []
         self.on_death: list[Callable[[], None]] = []
         """What the rest of the world notices at once: sockets that close."""
@@ -217,9 +220,7 @@ class Process:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Begin a task that belongs to this process, and everything it begins."""
-        context = contextvars.copy_context()
-        context.run(_PROCESS.set, self)
-        return self.loop.create_task(work, context=context)
+        return self.loop.create_task(work, context=self._context)
 
     def kill(self) -> None:
         """SIGKILL: nothing of it runs again."""

@@ -11,6 +11,7 @@ import pytest
 from psycopg_pool import AsyncConnectionPool
 
 from farebox.kit.errors import NotFoundError, UnavailableError
+from farebox.kit.ids import format_id
 from farebox.storage import console_store
 from farebox.storage.connecting import Connector
 from farebox.storage.console_store import PostgresConsoleStore
@@ -43,12 +44,13 @@ def store(pool: Pool) -> PostgresConsoleStore:
     return PostgresConsoleStore(pool)
 
 
-def person(dsn: str) -> UUID:
+def person(dsn: str, email: str = "ada@example.org", *, operator: bool = True) -> UUID:
     """Somebody."""
     with psycopg.connect(dsn, autocommit=True) as sql:
         row = sql.execute(
-            "INSERT INTO console_user (id, email, password_hash)"
-            " VALUES (gen_random_uuid(), 'ada@example.org', 'x') RETURNING id"
+            "INSERT INTO console_user (id, email, password_hash, operator)"
+            " VALUES (gen_random_uuid(), %s, 'x', %s) RETURNING id",
+            (email, operator),
         ).fetchone()
     assert row is not None
     found: UUID = row[0]
@@ -87,7 +89,7 @@ async def test_holds_add_up_to_what_is_held(store: PostgresConsoleStore, dsn: st
     await payer.grant("5")
     for amount in ("0.1", "0.25", "0.000000001"):
         await payer.admit(amount)
-    view = await store.view_organization(payer.id, holds=10, calls=10)
+    view = await store.view_organization(person(dsn), payer.id, holds=10, calls=10)
     assert view.balance.held == sum(hold.amount for hold in view.holds) == 350_000_001
     assert view.holds_count == 3
     assert view.calls == ()
@@ -103,15 +105,55 @@ async def test_open_calls_do_not_push_closed_ones_out(
     await payer.settle(ended, 10, 10)
     for _ in range(5):
         await payer.admit("0.1")
-    view = await store.view_organization(payer.id, holds=2, calls=1)
+    view = await store.view_organization(person(dsn), payer.id, holds=2, calls=1)
     assert [call.id for call in view.calls] == [ended]
     assert (len(view.holds), view.holds_count) == (2, 5)
 
 
-async def test_an_organisation_that_is_not_there(store: PostgresConsoleStore) -> None:
+async def test_an_organisation_that_is_not_there(store: PostgresConsoleStore, dsn: str) -> None:
     """NotFoundError, not an empty balance."""
     with pytest.raises(NotFoundError):
-        await store.view_organization(UUID(int=1), holds=1, calls=1)
+        await store.view_organization(person(dsn), UUID(int=1), holds=1, calls=1)
+
+
+async def test_a_member_sees_their_own_organisations_alone(
+    store: PostgresConsoleStore, dsn: str
+) -> None:
+    """DESIGN.md, decision 18: another tenant's page is not there, by no path; nobody's is empty."""
+    mine, other = Payer(dsn, "Mine"), Payer(dsn, "Other")
+    boss, ada = person(dsn, "boss@example.org"), person(dsn, operator=False)
+    add = "INSERT INTO member (organization_id, user_id, role) VALUES (%s, %s, 'owner')"
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        sql.execute(add, (mine.id, ada))
+    for whose, seen in ((ada, ["Mine"]), (boss, ["Mine", "Other"]), (UUID(int=9), [])):
+        names = [each.name for each in await store.organizations(whose, limit=9)]
+        assert sorted(names) == seen
+        for payer in (mine, other):
+            for text in (format_id("org", payer.id), "mine" if payer is mine else "OTHER"):
+                found = await store.find_organization(whose, text)
+                assert (found is not None) == ((payer is mine and whose == ada) or whose == boss)
+    assert (await store.view_organization(ada, mine.id, holds=1, calls=1)).name == "Mine"
+    with pytest.raises(NotFoundError):
+        await store.view_organization(ada, other.id, holds=1, calls=1)
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        sql.execute("UPDATE console_user SET disabled_at = now() WHERE id = %s", (boss,))
+    assert await store.organizations(boss, limit=9) == []
+
+
+async def test_a_viewer_sees_no_single_calls(store: PostgresConsoleStore, dsn: str) -> None:
+    """Their role has usage in sums alone: the page shows the balance and how many are running."""
+    payer, eve = Payer(dsn), person(dsn, operator=False)
+    await payer.grant("5")
+    await payer.settle(await payer.admit("0.1"), 10, 10)
+    await payer.admit("0.1")
+    add = "INSERT INTO member (organization_id, user_id, role) VALUES (%s, %s, %s)"
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        sql.execute(add, (payer.id, eve, "viewer"))
+        view = await store.view_organization(eve, payer.id, holds=9, calls=9)
+        assert (view.holds, view.calls, view.holds_count) == ((), (), 1)
+        sql.execute("UPDATE member SET role = 'developer'")
+    view = await store.view_organization(eve, payer.id, holds=9, calls=9)
+    assert (len(view.holds), len(view.calls)) == (1, 1)
 
 
 async def test_a_server_that_is_gone_is_unavailable(store: PostgresConsoleStore, dsn: str) -> None:

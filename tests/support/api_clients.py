@@ -9,7 +9,6 @@ from uuid import UUID
 import httpx2
 import psycopg
 
-from farebox.console.api.table import ROUTES
 from farebox.kit.ids import format_id
 from farebox.tenancy.api_keys import KeyKind, digest, make_key, shown_prefix
 from farebox.tenancy.permissions import Role
@@ -42,6 +41,23 @@ class Caller(Visitor):
         answer = await self.ask(method, path, body, key=key)
         assert answer.is_success, (method, path, answer.status_code, answer.text)
         return answer.json() if answer.content else None
+
+    async def every(self, path: str, *, limit: int = 2) -> list[Any]:
+        """All rows of a list, page by page; no page may have more rows than asked for."""
+        rows: list[Any] = []
+        page = await self.done("GET", _with(path, f"limit={limit}"))
+        while True:
+            assert len(page["data"]) <= limit, path
+            rows += page["data"]
+            if page["next_cursor"] is None:
+                return rows
+            page = await self.done(
+                "GET", _with(path, f"limit={limit}&cursor={page['next_cursor']}")
+            )
+
+
+def _with(path: str, query: str) -> str:
+    return f"{path}{'&' if '?' in path else '?'}{query}"
 
 
 class House:
@@ -99,9 +115,3 @@ def problem_of(answer: httpx2.Response, status: int) -> Mapping[str, Any]:
     assert document["status"] == status
     assert {"type", "title", "code"} <= set(document)
     return document
-
-
-def route_named(name: str) -> Any:
-    """A row of the table."""
-    (found,) = [route for route in ROUTES if route.name == name]
-    return found

@@ -66,17 +66,13 @@ ZONES = (
     "Asia/Kolkata",
     "Pacific/Apia",
     "UTC",
-    "Atlantic/Azores",  # the clocks go back over midnight a day after the start,
-    "America/Havana",  # here a week after it
+    "Atlantic/Azores",  # the clocks go back over midnight on the first day,
+    "America/Havana",  # here a week later
 )
 DEBTS = {"dispute", "correct", "floor"}
-
-
 ZONE_PAIRS = st.tuples(st.sampled_from(ZONES), st.sampled_from(ZONES))
 OVERRUNS = st.tuples(st.sampled_from(OnOverrun), st.just(OnOverrun.ABSORB))
 LAPSES = st.tuples(st.sampled_from(OnLapse), st.sampled_from(OnLapse))
-
-
 TRAFFIC = st.tuples(st.sampled_from(("admit", "admit", "end", "end", "turn")), MODES, SMALL)
 
 

@@ -41,7 +41,7 @@ class Cap:
     """Calls admitted earlier are not counted."""
 
     @property
-    def is_hard(self) -> bool:
+    def refuses(self) -> bool:
         return self.asked.effect in KEEPS_OUT
 
     def maximum(self, now: datetime) -> int:
@@ -174,7 +174,7 @@ class Caps:
         lefts = [
             self.left(span, now)
             for span in spans
-            if span.cap.is_hard and span.cap.asked.measure is measure
+            if span.cap.refuses and span.cap.asked.measure is measure
         ]
         return min(lefts, default=None)
 

@@ -140,7 +140,7 @@ class ModelMoney:
             passed = [
                 self.passed(c, span, asks, own)
                 for span in spans
-                if span.place in those and span.cap.is_hard and self.is_over(c, span, asks, own)
+                if span.place in those and span.cap.refuses and self.is_over(c, span, asks, own)
             ]
             final = [refusal for refusal in passed if not refusal["blocked_by_holds"]]
             if final:

@@ -247,7 +247,7 @@ class Maker:
         small = wish.n if wish.n % 3 else wish.n % (1 + max(0, org.spendable()) // 3)
         fixed = near(wish.mode, small, org.spendable(), money, org.posted())
         if org.spendable() > RICH:
-            hard = [s.cap for s in spans if s.cap.is_hard and s.cap.asked.measure is Measure.MONEY]
+            hard = [s.cap for s in spans if s.cap.refuses and s.cap.asked.measure is Measure.MONEY]
             most = min((cap.maximum(now) for cap in hard), default=0)
             fixed = near(wish.mode, wish.n, money, most)
         reserved = (0, wish.n % 7, near(1, wish.n, room - low))[tokens]

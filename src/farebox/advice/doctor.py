@@ -113,11 +113,14 @@ def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
         once.setdefault((each.code, each.subject), each)
     ordered = sorted(once.values(), key=_rank)
     if any(_is_configuration(each) for each in ordered):
-        ordered = [
-            structs.replace(each, fixes=tuple(fix for fix in each.fixes if not fix.buys))
-            for each in ordered
-        ]
+        ordered = [structs.replace(each, fixes=_without_buying(each.fixes)) for each in ordered]
     return tuple(ordered)
+
+
+def _without_buying(fixes: tuple[Fix, ...]) -> tuple[Fix, ...]:
+    """What is left to do while the configuration is wrong: never nothing."""
+    kept = tuple(fix for fix in fixes if not fix.buys)
+    return kept if kept or not fixes else (Fix(text="First mend what is told above"),)
 
 
 def _rank(each: Finding) -> tuple[int, bool, int, str, str]:

@@ -96,7 +96,7 @@ def explain(case: Case, call: CallRecord, told: Code | None) -> list[Finding]:
 def _open(case: Case, call: CallRecord) -> Finding:
     evidence = [
         money("holds", call.needed, case.currency, at=case.at, source="holds"),
-        fact("admitted", when(call.at), at=call.at, source="holds"),
+        fact("admitted", when(call.at), at=case.at, source="holds"),
     ]
     if call.latest_end is not None:
         evidence.append(fact("ends by itself", when(call.latest_end), at=case.at, source="holds"))

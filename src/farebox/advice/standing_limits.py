@@ -221,6 +221,8 @@ def _has_room(now: LimitRecord | None, call: CallRecord, figures: LimitFigures) 
         return False
     if now is None:
         return True
+    if figures.measure in OBSERVED:
+        return now.maximum > figures.used  # what a run has seen does not come back
     need = call.needed if figures.measure == Measure.MONEY else 1
     return now.left >= need
 
@@ -236,6 +238,8 @@ def _name(case: Case, figures: LimitFigures) -> str:
     words = [period(figures.period)]
     if figures.measure == Measure.PARALLEL:
         words = ["parallel-call"]
+    elif figures.measure in OBSERVED:
+        words = [_WORDS.get(figures.measure, figures.measure)]
     elif figures.measure != Measure.MONEY:
         words.append(_WORDS.get(figures.measure, figures.measure))
     models = f" for {figures.models}" if figures.models else ""
@@ -256,6 +260,11 @@ def _cause(case: Case, figures: LimitFigures, now: LimitRecord | None, *, mended
     name = _name(case, figures)
     if figures.measure == Measure.PARALLEL:
         return f"{sentence(name)} is {maximum} at a time, and {held} were running."
+    if figures.measure in OBSERVED:
+        rest = (
+            " There is room for it now." if mended else " What a run has seen does not come back."
+        )
+        return f"{sentence(name)} is {maximum} {unit}, and the call was at {used}.{rest}"
     then = f"{sentence(name)} is {maximum} {unit}; {used} was used and {held} held by open calls"
     if mended:
         rest = "the limit has been removed" if now is None else "there is room again"
@@ -269,12 +278,23 @@ def _cause(case: Case, figures: LimitFigures, now: LimitRecord | None, *, mended
 
 def _then(case: Case, call: CallRecord, figures: LimitFigures) -> tuple[Evidence, ...]:
     source = request(call.id)
-    shown = [("limit", figures.maximum), ("used", figures.used),
-             ("held by open calls", figures.held)]  # fmt: skip
+    shown = _labelled(figures.measure, figures.effect, figures.maximum, figures.used, figures.held)
     evidence = [_figure(label, value, figures, case, call, source) for label, value in shown]
     if figures.measure == Measure.MONEY and call.needed:
         evidence.append(_figure("the call needs up to", call.needed, figures, case, call, source))
     return tuple(evidence)
+
+
+def _labelled(
+    measure: str, effect: str, maximum: int, used: int, held: int
+) -> list[tuple[str, int]]:
+    """A limit's figures under the words that fit what it counts."""
+    first = ("allocation" if effect == Effect.ALLOCATION else "limit", maximum)
+    if measure == Measure.PARALLEL:
+        return [first, ("running", held)]
+    if measure in OBSERVED:
+        return [first, *([("the call was at", used)] if used else [])]
+    return [first, ("used", used), ("held by open calls", held)]
 
 
 def _figure(
@@ -287,12 +307,9 @@ def _figure(
 def _now(case: Case, now: LimitRecord | None, figures: LimitFigures) -> tuple[Evidence, ...]:
     if now is None:
         return ()
-    shown = [
-        ("limit", now.maximum),
-        ("used", now.used),
-        ("held by open calls", now.held),
-        ("left", now.left),
-    ]
+    shown = _labelled(now.measure, now.effect, now.maximum, now.used, now.held)
+    if now.measure not in _PASSING:
+        shown.append(("left", now.left))
     evidence = []
     for label, value in shown:
         text, unit = measured(figures.measure, value, case.currency)
@@ -312,18 +329,23 @@ def _fixes(
     owner = figures.owner or (now.owner if now is not None else "")
     where = f" --org {quoted(case.organization.name)}" if case.organization is not None else ""
     see = Fix(text="See the limit and what is left", command=f"farebox limits list{where}")
+    change = set_command(case, figures, now, owner=owner)
     if code is Code.D17:
-        return (
+        waiting = (
             Fix(text="Wait for retry-after and try again with growing, random pauses"),
             Fix(text="Queue calls, send fewer at once, or name smaller output limits"),
-            see,
         )
+        what = "Or raise the rate" if figures.maximum else "Raise the rate"
+        raising = Fix(text=f"Ask {owner} for a higher rate" if owner else what, command=change)
+        return (*(waiting if figures.maximum else ()), raising, see)
     what = "Move more of the balance to the project" if code is Code.D22 else "Raise the limit"
     raised = Fix(
         text=f"Ask {owner} to raise it" if owner else what,
-        command=set_command(case, figures, now, owner=owner),
+        command=change,
     )
     resets = figures.resets_at if now is None else now.resets_at
+    if figures.measure in OBSERVED:
+        return (Fix(text="Start a new run"), raised, see)
     wait = () if resets is None else (Fix(text=f"Or wait until {when(resets)}"),)
     return (raised, *wait, see)
 

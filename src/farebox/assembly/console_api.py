@@ -15,12 +15,12 @@ from psycopg import AsyncConnection
 
 from farebox.kit.errors import InvalidInputError, NotFoundError, RefusedError, UnavailableError
 from farebox.kit.ids import RANDOM_BYTES, format_id, uuid7, uuid7_from_millis
-from farebox.ledger.commands import AnyCommand, Refused, Result
+from farebox.ledger.commands import AnyCommand, Refused, Result, SetLimit
 from farebox.ledger.grants import Grant
 from farebox.operations.administration import Administration
 from farebox.operations.api_ports import ApiConnection, ApiSession, ProviderOrder
-from farebox.operations.audit_log import AuditNote, made
-from farebox.operations.audited_money import audited
+from farebox.operations.audit_log import AuditNote, Facts, made
+from farebox.operations.audited_money import audited, limit_before
 from farebox.operations.balance import Balance, GrantView, LimitView
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.call_facts import CallFacts
@@ -29,6 +29,7 @@ from farebox.operations.idempotency import RequestStore
 from farebox.operations.own_prices import own_name, with_facts
 from farebox.operations.people import People
 from farebox.operations.price_plans import PlanDesk
+from farebox.operations.tier_limits import refuse_reserved
 from farebox.operations.tiers import TierDesk
 from farebox.providers.base_urls import parse_base_url
 from farebox.providers.openai_compatible import OpenAICompatibleUpstream
@@ -127,7 +128,12 @@ class DatabaseApiDesk:
         tier_store = PostgresTierStore(connection, by)
 
         async def submit(command: AnyCommand) -> Result:
-            return await audited(audit, self.submit, command)
+            before: Facts | None = None
+            if isinstance(command, SetLimit):
+                standing = await balance_store.list_limits(connection, command.organization_id)
+                refuse_reserved(command, standing)
+                before = limit_before(command, standing)
+            return await audited(audit, self.submit, command, before=before)
 
         return ApiSession(
             administration=Administration(tenants, chance=random_bytes, key_kind=self._key_kind),
@@ -140,7 +146,7 @@ class DatabaseApiDesk:
             catalogue=_CatalogueDesk(self, connection, by, self._secrets),
             plans=PlanDesk(plan_store, chance=random_bytes),
             plan_store=plan_store,
-            tiers=TierDesk(tier_store, submit, chance=random_bytes),
+            tiers=TierDesk(tier_store, self.submit, chance=random_bytes),
             tier_store=tier_store,
             submit=submit,
             plain_submit=self.submit,

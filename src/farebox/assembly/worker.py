@@ -7,11 +7,12 @@ import time
 from contextlib import AsyncExitStack
 
 from farebox.assembly.database import OpenDatabase, open_pool
+from farebox.assembly.upkeep import UPKEEP_SECONDS, Upkeep
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.sweep import Sweep
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.node_store import PostgresNodeStore
-from farebox.worker.clockwork import housekeeping, sweeping
+from farebox.worker.clockwork import housekeeping, repeating, sweeping
 
 
 class WorkerProcess:
@@ -24,7 +25,7 @@ class WorkerProcess:
     async def start(self) -> None:
         """Connect and begin the jobs."""
         stack = self._stack
-        pool = await open_pool(self._database.connector("worker"), size=2)
+        pool = await open_pool(self._database.connector("worker"), size=3)
         stack.push_async_callback(pool.close)
         bookkeeper = Bookkeeper(
             [PostgresBatchStore(self._database.connector("worker lane"))],
@@ -34,7 +35,12 @@ class WorkerProcess:
         stack.push_async_callback(bookkeeper.aclose)
         store = PostgresNodeStore(pool)
         sweep = Sweep(store, bookkeeper, monotonic=time.monotonic)
-        for job in (sweeping(sweep), housekeeping(store)):
+        upkeep = Upkeep(pool, bookkeeper.submit)
+        for job in (
+            sweeping(sweep),
+            housekeeping(store),
+            repeating(upkeep.step, name="upkeep", every=UPKEEP_SECONDS),
+        ):
             task = asyncio.create_task(job)
             stack.push_async_callback(_stopped, task)
 

@@ -16,15 +16,17 @@ import psycopg
 
 from farebox.kit.errors import InvalidInputError, NotFoundError, RefusedError, UnavailableError
 from farebox.kit.ids import RANDOM_BYTES, uuid7
-from farebox.ledger.commands import Refused
+from farebox.ledger.commands import Refused, SetLimit
 from farebox.operations.administration import Administration
-from farebox.operations.audited_money import audited
+from farebox.operations.audited_money import audited, limit_before
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.people import People
 from farebox.operations.price_plans import PlanDesk
+from farebox.operations.tier_limits import refuse_reserved
 from farebox.operations.tiers import TierDesk
 from farebox.settings import DATABASE_VARIABLE, Settings, read_settings
 from farebox.storage.audit_log_store import PostgresAuditLog, append_event
+from farebox.storage.balance_store import list_limits
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.connecting import Connector
 from farebox.storage.migrate import migrate
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from farebox.ledger.commands import AnyCommand, Result
-    from farebox.operations.audit_log import AuditNote
+    from farebox.operations.audit_log import AuditNote, Facts
     from farebox.operations.tenants import OrganizationProfile, Project
     from farebox.system.postgres.server import RunningServer
 
@@ -122,7 +124,12 @@ class Session:
             RefusedError: With the engine's own reason.
             UnavailableError: The database is away; the command may have taken effect.
         """
-        return await audited(self.audit, self.decide, command, reason=reason)
+        before: Facts | None = None
+        if isinstance(command, SetLimit):
+            standing = await list_limits(self.connection, command.organization_id)
+            refuse_reserved(command, standing)
+            before = limit_before(command, standing)
+        return await audited(self.audit, self.decide, command, before=before, reason=reason)
 
     async def decide(self, command: AnyCommand) -> Result:
         """Have the engine decide and commit a command that follows from something noted already.

@@ -18,6 +18,7 @@ from farebox.console.api.serving import NativeApi
 from farebox.console.api.table import ROUTES
 from farebox.console.assets import PREFIX, Assets
 from farebox.console.errors import ErrorPages
+from farebox.console.finding_pages import FindingPages
 from farebox.console.pages import Pages
 from farebox.console.people import SIGN_IN, People, SignedOutError
 from farebox.console.rendering import make_environment
@@ -75,6 +76,7 @@ def build_console(deps: ConsoleDeps) -> ASGIApp:
             Route("/organizations/{id}/live", pages.live),
             Route(SIGN_IN, people.show_sign_in, methods=["GET"]),
             Route(SIGN_IN, people.sign_in, methods=["POST"]),
+            Route("/doctor/{code}", FindingPages(environment).show),
             Route("/sign-out", people.sign_out, methods=["POST"]),
             Mount(API_PREFIX, NativeApi(deps.api, ROUTES, describe(ROUTES))),
             Route("/healthz", healthz),

@@ -43,12 +43,15 @@ class Pages:
         """``GET /``: the one organisation there is, the one that was chosen, or the choice."""
         session = await self._people.session(request)
         wanted = request.query_params.get("organization", "").strip()[:NAME_LENGTH_MAX]
+        person = session.person_id
         found = (
-            await self._store.find_organization(wanted) if wanted and wanted.isprintable() else None
+            await self._store.find_organization(person, wanted)
+            if wanted and wanted.isprintable()
+            else None
         )
         if found is not None:
             return _to(found)
-        known = await self._store.organizations(limit=ORGANIZATIONS_SHOWN + 1)
+        known = await self._store.organizations(person, limit=ORGANIZATIONS_SHOWN + 1)
         if len(known) == 1 and not wanted:
             return _to(known[0])
         page = self._render(
@@ -64,8 +67,8 @@ class Pages:
     async def organization(self, request: Request) -> Response:
         """``GET /organizations/{id}``: everything, whole."""
         session = await self._people.session(request)
-        view = await self._view(request)
-        known = await self._store.organizations(limit=ORGANIZATIONS_SHOWN + 1)
+        view = await self._view(request, session)
+        known = await self._store.organizations(session.person_id, limit=ORGANIZATIONS_SHOWN + 1)
         page = self._render(
             request,
             session,
@@ -79,15 +82,17 @@ class Pages:
 
     async def live(self, request: Request) -> Response:
         """``GET /organizations/{id}/live``: the part of the page that changes."""
-        await self._people.session(request)
-        view = await self._view(request)
+        session = await self._people.session(request)
+        view = await self._view(request, session)
         page = self._environment.get_template("live.html").render(**_facts(view))
         return Response(page, media_type="text/html")
 
-    async def _view(self, request: Request) -> OrganizationView:
+    async def _view(self, request: Request, session: Session) -> OrganizationView:
         try:
             wanted = parse_id("org", request.path_params["id"], field="organization")
-            return await self._store.view_organization(wanted, holds=HOLDS_SHOWN, calls=CALLS_SHOWN)
+            return await self._store.view_organization(
+                session.person_id, wanted, holds=HOLDS_SHOWN, calls=CALLS_SHOWN
+            )
         except (InvalidInputError, NotFoundError) as error:
             raise HTTPException(404, "There is no organisation with that id.") from error
 

@@ -26,8 +26,13 @@ KEPT_SECONDS: Final = 60.0
 LOOKUPS_MAX: Final = 4
 """Keys looked up at once: strangers with made-up keys must not take every connection."""
 
-KEYS_MAX: Final = 100_000
+KEYS_MAX: Final = 16_000
+"""Keys kept at once, at 1.2 kB each; one more than that costs its calls a database read."""
+
 UNKNOWN_MAX: Final = 10_000
+
+FORGOTTEN_AT_ONCE: Final = 2
+"""Keys too old to be trusted that leave with each new one: more than come."""
 
 _T = TypeVar("_T")
 
@@ -87,7 +92,16 @@ class Callers:
             _remember(self._unknown, name, now, UNKNOWN_MAX)
             raise wrong_key()
         _remember(self._known, name, (caller, now), KEYS_MAX)
+        self._forget_old(now)
         return caller
+
+    def _forget_old(self, now: float) -> None:
+        """Let go of keys that were looked up too long ago to be of use; the oldest come first."""
+        for _ in range(FORGOTTEN_AT_ONCE):
+            name, (_, read) = next(iter(self._known.items()))
+            if now - read < KEPT_SECONDS:
+                return
+            del self._known[name]
 
 
 def refuse_inactive(state: str) -> None:

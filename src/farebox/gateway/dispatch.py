@@ -16,7 +16,12 @@ from farebox.gateway.call import Call
 from farebox.gateway.desk import logger
 from farebox.gateway.http import Answer, Headers
 from farebox.gateway.openai_errors import GatewayError
-from farebox.gateway.upstream_errors import broken, translated, without_identity
+from farebox.gateway.upstream_errors import (
+    UPSTREAM_QUOTA_EXHAUSTED,
+    broken,
+    translated,
+    without_identity,
+)
 from farebox.operations.upstream import (
     UpstreamBrokenError,
     UpstreamNotReachedError,
@@ -96,12 +101,14 @@ async def _let_go(sending: asyncio.Future[UpstreamResponse]) -> None:
 
 async def _refused_upstream(call: Call, response: UpstreamResponse) -> Answer:
     """Give the hold back and pass on, or translate, the provider's error."""
-    call.release(f"upstream_status_{response.status}", http_status=response.status)
     try:
         body = await response.read(ERROR_BYTES_MAX)
     except UpstreamBrokenError:
         body = b""
     error = translated(response.status, body, provider=call.offer.provider.name)
+    ours = error is not None and error.code == UPSTREAM_QUOTA_EXHAUSTED
+    reason = UPSTREAM_QUOTA_EXHAUSTED if ours else f"upstream_status_{response.status}"
+    call.release(reason, http_status=response.status)
     if error is not None:
         return error.answer(call.request_id)
     headers = answer_headers(call, response)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
+from farebox.advice.error_codes import finding_url
 from farebox.gateway.http import Answer, Headers, json_answer
 from farebox.gateway.rate_headers import rate_headers
 from farebox.ledger.commands import Refused
@@ -182,11 +183,12 @@ def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
     """
     if refusal.code in _KEY_MESSAGES:
         return wrong_key(refusal.code)
+    explained = finding_url(refusal.code, help_url)
     if refusal.blocked_by_holds or refusal.retry_after_seconds is not None:
         seconds = refusal.retry_after_seconds or RETRY_AFTER_HELD_SECONDS
         return GatewayError(
             429,
-            refusal.message,
+            _linked(refusal.message, explained),
             kind="rate_limit_error",
             code=refusal.code,
             headers=[("retry-after", str(seconds)), *rate_headers(refusal.rates, None)],
@@ -194,7 +196,7 @@ def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
     if refusal.code == "organization_suspended":
         return GatewayError(
             429,
-            refusal.message,
+            _linked(refusal.message, explained),
             kind="billing_not_active",
             code="billing_not_active",
             headers=[_NO_RETRY],
@@ -204,8 +206,15 @@ def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
     message = refusal.message
     if refusal.limit is not None:
         message += " Raise the limit, or wait until it resets."
-    if help_url:
-        message += f" See {help_url}."
     return GatewayError(
-        429, message, kind="insufficient_quota", code=refusal.code, headers=[_NO_RETRY]
+        429,
+        _linked(message, explained or help_url),
+        kind="insufficient_quota",
+        code=refusal.code,
+        headers=[_NO_RETRY],
     )
+
+
+def _linked(message: str, url: str) -> str:
+    """A refusal with the page that explains it and says what helps (ERR-03)."""
+    return f"{message} See {url}" if url else message

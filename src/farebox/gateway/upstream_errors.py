@@ -32,6 +32,9 @@ _OWN_QUOTA: Final = frozenset(
     }
 )
 
+UPSTREAM_QUOTA_EXHAUSTED: Final = "upstream_quota_exhausted"
+"""The operator's own account at the provider is empty (ERR-08)."""
+
 
 def broken(status: int, what: str) -> GatewayError:
     """The upstream failed after it had the request."""
@@ -76,7 +79,7 @@ def translated(status: int, body: bytes, *, provider: str) -> GatewayError | Non
             "The gateway's own credit at the model provider is used up; tell its operator. "
             "Your balance is not the cause.",
             kind="server_error",
-            code="upstream_quota_exhausted",
+            code=UPSTREAM_QUOTA_EXHAUSTED,
             headers=[("x-should-retry", "false")],
         )
     if status in {401, 403, 407}:

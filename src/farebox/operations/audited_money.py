@@ -7,7 +7,7 @@ as unknown later: no money action is ever without its trace.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from uuid import UUID
 
 from msgspec import structs
@@ -27,9 +27,13 @@ from farebox.ledger.commands import (
     SetFloor,
     SetLimit,
 )
+from farebox.ledger.limits import Rule
+from farebox.ledger.scopes import EVERY
 from farebox.operations.audit_log import AuditLog, AuditNote, Facts
+from farebox.operations.balance import LimitView
 from farebox.operations.documents import instant
 from farebox.operations.limit_documents import shown_amount, shown_scope
+from farebox.operations.tier_limits import refuse_reserved
 from farebox.tenancy.audit_chain import Outcome
 
 Submit = Callable[[AnyCommand], Awaitable[Result]]
@@ -56,6 +60,8 @@ async def audited(
     Raises:
         FareboxError: As ``submit``.
     """
+    if isinstance(command, SetLimit):
+        refuse_reserved(command)
     note = money_note(command, before=before, reason=reason)
     pending = await log.begin(note)
     try:
@@ -114,6 +120,25 @@ def money_note(command: AnyCommand, *, before: Facts | None = None, reason: str 
     )
 
 
+def limit_before(command: SetLimit, standing: Iterable[LimitView]) -> Facts | None:
+    """What stood in the place of a limit, for the log; None where there was none of its own.
+
+    Args:
+        command: What is asked for.
+        standing: The organisation's limits.
+    """
+    scope = command.scope
+    wanted = (command.measure, command.period, command.effect, command.models)
+    for limit in standing:
+        rule = limit.rule
+        is_meant = (rule.measure, rule.period, rule.effect, rule.models) == wanted
+        is_there = (limit.scope_kind, limit.scope_ref) == (scope.kind, scope.ref)
+        is_own = not limit.is_default or limit.scope_ref == EVERY
+        if is_meant and is_there and is_own:
+            return _limit_facts(rule)
+    return None
+
+
 def _grant(grant_id: UUID) -> str:
     return format_id("grant", grant_id)
 
@@ -126,7 +151,7 @@ def _limit(command: SetLimit) -> str:
     return " ".join([*parts, command.models or "all models"])
 
 
-def _limit_facts(command: SetLimit) -> dict[str, object]:
+def _limit_facts(command: SetLimit | Rule) -> dict[str, object]:
     def shown(amount: int | None) -> object:
         return None if amount is None else shown_amount(command.measure, amount)
 

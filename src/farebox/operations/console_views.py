@@ -100,17 +100,22 @@ class ConsoleStore(Protocol):
     async def end_session(self, digest: bytes) -> None:
         """End a session, if there is one."""
 
-    async def organizations(self, *, limit: int) -> list[OrganizationName]:
-        """The first ones that were made, in the order of their making."""
+    async def organizations(self, person_id: UUID, *, limit: int) -> list[OrganizationName]:
+        """The first ones that a person may see, in the order of their making.
 
-    async def find_organization(self, text: str) -> OrganizationName | None:
-        """The one with that id or name."""
+        An operator sees all, a member their own (ORG-01, DESIGN.md decision 18).
+        """
+
+    async def find_organization(self, person_id: UUID, text: str) -> OrganizationName | None:
+        """The one with that id or name, if the person may see it."""
 
     async def view_organization(
-        self, organization_id: UUID, *, holds: int, calls: int
+        self, person_id: UUID, organization_id: UUID, *, holds: int, calls: int
     ) -> OrganizationView:
         """An organisation's page, with at most so many holds and calls.
 
+        Whoever may not see single calls there (``calls.view``) gets none of either.
+
         Raises:
-            NotFoundError: There is no such organisation.
+            NotFoundError: There is no such organisation, or none that the person may see.
         """

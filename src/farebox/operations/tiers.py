@@ -6,7 +6,7 @@ as their owner and stand beside the limits that the organisation sets itself (LI
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 from uuid import UUID
@@ -18,12 +18,10 @@ from farebox.kit.errors import InvalidInputError, NotFoundError
 from farebox.kit.ids import RANDOM_BYTES, uuid7
 from farebox.kit.money import Nanos
 from farebox.kit.patterns import is_pattern
-from farebox.ledger.commands import SetLimit
-from farebox.ledger.limits import Effect, Measure, Period
-from farebox.ledger.scopes import ScopeKind
 from farebox.operations.audited_money import Submit
 from farebox.operations.balance import LimitView
 from farebox.operations.finding import only
+from farebox.operations.tier_limits import RATE_FIELDS, limit_changes
 from farebox.tenancy.names import parse_name
 from farebox.tenancy.tiers import (
     NextTier,
@@ -35,26 +33,12 @@ from farebox.tenancy.tiers import (
     tier_for,
 )
 
-OWNER: Final = "tier "
-"""With the tier's name: the owner of a tier's limits."""
-
-EVERY_MODEL: Final = "*"
-"""Unlike the empty pattern of an organisation's own limits, so that the two never meet."""
-
 RATES_MAX: Final = 50
 TIERS_MAX: Final = 100
 PAGE: Final = 500
 
 _COUNT_MAX: Final = 10**15
 """More calls or tokens than anybody has in a day."""
-
-_WINDOWS: Final = (
-    ("calls_per_minute", Measure.CALLS, Period.MINUTE),
-    ("tokens_per_minute", Measure.TOKENS, Period.MINUTE),
-    ("calls_per_day", Measure.CALLS, Period.UTC_DAY),
-    ("tokens_per_day", Measure.TOKENS, Period.UTC_DAY),
-)
-"""Field of a tier's rate -> what it counts, and for how long."""
 
 
 class TierFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,28 +202,41 @@ class TierDesk:
             recharge_room=purchase_room(tier, balance, recharge=True),
         )
 
-    async def step(self) -> int:
-        """Move whoever the rule moves, and mend limits that do not fit; safe to take twice.
+    async def step(self, *, mend: bool = True) -> int:
+        """Move whoever the rule moves; safe to take twice, and in two workers at once.
+
+        Args:
+            mend: Whether the limits of those who stay are looked at, too.
 
         Returns:
             How many organisations were changed.
         """
         tiers = await self._store.tiers()
-        by_id = {tier.id: tier for tier in tiers}
+        if not tiers:
+            return 0  # nobody stands in one: a tier with organisations in it stays
         now = await self._store.now()
         changed, after = 0, None
         while page := await self._store.facts(after=after, limit=PAGE):
             for facts in page:
-                ruled = tier_for(tiers, facts.record, now)
-                tier = by_id.get(facts.tier_id) if facts.fixed and facts.tier_id else ruled
-                moved = (None if tier is None else tier.id) != facts.tier_id
-                if moved:
-                    tier_id = None if tier is None else tier.id
-                    await self._store.assign(facts.organization_id, tier_id, fixed=facts.fixed)
-                if tier is not None or moved:
-                    changed += bool(await self._apply(facts.organization_id, tier)) or moved
+                changed += await self._move(facts, tiers, now, mend=mend)
             after = page[-1].organization_id
         return changed
+
+    async def _move(
+        self, facts: TierFacts, tiers: Sequence[Tier], now: datetime, *, mend: bool
+    ) -> bool:
+        """Put one organisation where it belongs; tells whether anything was changed."""
+        if facts.fixed:
+            tier = next((each for each in tiers if each.id == facts.tier_id), None)
+        else:
+            tier = tier_for(tiers, facts.record, now)
+        tier_id = None if tier is None else tier.id
+        moved = tier_id != facts.tier_id
+        if moved:
+            await self._store.assign(facts.organization_id, tier_id, fixed=facts.fixed)
+        if not moved and (tier is None or not mend):
+            return False
+        return await self._apply(facts.organization_id, tier) > 0 or moved
 
     async def _apply(self, organization_id: UUID, tier: Tier | None) -> int:
         """Have the engine set what differs; gives how many limits did."""
@@ -258,68 +255,6 @@ class TierDesk:
 
     async def _new_id(self) -> UUID:
         return uuid7(await self._store.now(), self._chance(RANDOM_BYTES))
-
-
-def tier_limits(organization_id: UUID, tier: Tier) -> Iterator[SetLimit]:
-    """The limits that a tier sets on an organisation."""
-    bounds = []
-    if tier.monthly_maximum is not None:
-        bounds.append((Measure.MONEY, Period.MONTH, EVERY_MODEL, int(tier.monthly_maximum)))
-    for rate in tier.rates:
-        for field, measure, period in _WINDOWS:
-            maximum = getattr(rate, field)
-            if maximum is not None:
-                bounds.append((measure, period, rate.models, maximum))
-    for measure, period, models, maximum in bounds:
-        yield SetLimit(
-            organization_id=organization_id,
-            measure=measure,
-            period=period,
-            models=models,
-            maximum=maximum,
-            owner=f"{OWNER}{tier.name}",
-        )
-
-
-def limit_changes(
-    organization_id: UUID, tier: Tier | None, standing: Iterable[LimitView]
-) -> Iterator[SetLimit]:
-    """What must be set and removed so that exactly the tier's limits stand, beside others.
-
-    Args:
-        organization_id: Whose limits they are.
-        tier: Where it stands; None removes every tier's limits.
-        standing: All its limits.
-    """
-    mine = {
-        _key(limit): limit
-        for limit in standing
-        if limit.scope_kind is ScopeKind.ORGANIZATION and is_tiers(limit)
-    }
-    wanted = (
-        {} if tier is None else {_command_key(c): c for c in tier_limits(organization_id, tier)}
-    )
-    for key, command in wanted.items():
-        limit = mine.get(key)
-        if limit is None or (limit.rule.maximum, limit.rule.owner) != (
-            command.maximum,
-            command.owner,
-        ):
-            yield command
-    for measure, period, effect, models in mine.keys() - wanted.keys():
-        yield SetLimit(
-            organization_id=organization_id,
-            measure=measure,
-            period=period,
-            effect=effect,
-            models=models,
-            maximum=None,
-        )
-
-
-def is_tiers(limit: LimitView) -> bool:
-    """Whether a limit was set by a tier: nobody changes it but by the tier."""
-    return limit.rule.owner.startswith(OWNER)
 
 
 def checked_tier(tier: Tier) -> Tier:
@@ -349,17 +284,8 @@ def _checked_rate(rate: TierRate) -> TierRate:
         raise InvalidInputError(
             "rates", f"must be of a model or a beginning such as gpt-5* (got {rate.models[:40]!r})"
         )
-    for field, _, _ in _WINDOWS:
+    for field in RATE_FIELDS:
         value = getattr(rate, field)
         if value is not None and not 0 <= value <= _COUNT_MAX:
             raise InvalidInputError(field, f"must be from 0 to {_COUNT_MAX:,}")
     return rate
-
-
-def _key(limit: LimitView) -> tuple[Measure, Period, Effect, str]:
-    rule = limit.rule
-    return rule.measure, rule.period, rule.effect, rule.models
-
-
-def _command_key(command: SetLimit) -> tuple[Measure, Period, Effect, str]:
-    return command.measure, command.period, command.effect, command.models

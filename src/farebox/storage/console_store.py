@@ -27,6 +27,7 @@ from farebox.storage.node_store import Pool, borrowed
 from farebox.storage.sql import queries
 from farebox.storage.tenancy_store import PostgresTenantStore, find_console_user
 from farebox.tenancy.api_keys import KeyState
+from farebox.tenancy.permissions import Action, Role, may
 
 SESSIONS_PER_PERSON_MAX: Final = 20
 """A person has a few browsers; what signs in more often is a script, and its sessions pile up."""
@@ -80,36 +81,41 @@ class PostgresConsoleStore:
 
     # Pages.
 
-    async def organizations(self, *, limit: int) -> list[OrganizationName]:
+    async def organizations(self, person_id: UUID, *, limit: int) -> list[OrganizationName]:
         """See the port."""
         async with borrowed(self._pool) as connection:
-            found = await PostgresTenantStore(connection).organizations(limit=limit)
-        return [OrganizationName(profile.id, profile.name) for profile in found]
+            found = await _seen(connection, person_id, limit=limit)
+        return [OrganizationName(row[0], row[1]) for row in found]
 
-    async def find_organization(self, text: str) -> OrganizationName | None:
+    async def find_organization(self, person_id: UUID, text: str) -> OrganizationName | None:
         """See the port."""
+        by_id = looks_like_id("org", text)
+        wanted = parse_id("org", text, field="organization") if by_id else None
         async with borrowed(self._pool) as connection:
-            store = PostgresTenantStore(connection)
-            if looks_like_id("org", text):
-                wanted = parse_id("org", text, field="organization")
-                found = await store.organizations(organization_id=wanted, limit=1)
-            else:
-                found = await store.organizations(name=text, limit=1)
-        return OrganizationName(found[0].id, found[0].name) if found else None
+            found = await _seen(
+                connection, person_id, wanted=wanted, name=None if by_id else text, limit=1
+            )
+        return OrganizationName(found[0][0], found[0][1]) if found else None
 
     async def view_organization(
-        self, organization_id: UUID, *, holds: int, calls: int
+        self, person_id: UUID, organization_id: UUID, *, holds: int, calls: int
     ) -> OrganizationView:
         """See the port."""
         one = (organization_id,)
         async with borrowed(self._pool) as connection, connection.transaction():
             await connection.execute(queries("catalogue")["read_only_snapshot"])
-            organizations = await _all(connection, "balance", "read_organization", one)
-            if not organizations:
+            seen = await _seen(connection, person_id, wanted=organization_id, limit=1)
+            if not seen:
                 raise NotFoundError("There is no such organisation.")
+            _, _, operator, role = seen[0]
+            known = None if role is None else Role(role)
+            if not may(Action.CALLS_VIEW, operator=operator, role=known):
+                holds = calls = 0
+            organizations = await _all(connection, "balance", "read_organization", one)
             grants = await _all(connection, "balance", "read_grants_with_money", one)
             facts = await _all(connection, "console", "read_page_facts", one)
-            page = {"organization_id": organization_id, "limit": holds}
+            # At least one, for how many there are.
+            page = {"organization_id": organization_id, "limit": max(holds, 1)}
             held = await _all(connection, "console", "read_open_holds", page)
             open_count = held[0][-1] if held else 0
             # Open ones stand in the same list, mostly at its head.
@@ -123,7 +129,7 @@ class PostgresConsoleStore:
             name=facts[0][0],
             active=organization.active,
             balance=view_balance(organization, [rows.grant(row) for row in grants], now),
-            holds=tuple(map(_hold, held)),
+            holds=tuple(map(_hold, held))[:holds],
             holds_count=open_count,
             calls=tuple(call for call in recent if call.status != "open")[:calls],
             clock_offset=facts[0][1],
@@ -143,6 +149,19 @@ async def find_model_bearer(connection: _Connection, digest: bytes) -> Bearer | 
         return None
     now = await PostgresTenantStore(connection).now()
     return Bearer(key.organization_id) if key.state_at(now) in _READS else None
+
+
+async def _seen(
+    connection: _Connection,
+    person_id: UUID,
+    *,
+    wanted: UUID | None = None,
+    name: str | None = None,
+    limit: int,
+) -> list[tuple[Any, ...]]:
+    """Organisations that a person may see: id, name, whether as an operator, and their role."""
+    values = {"person_id": person_id, "id": wanted, "name": name, "limit": limit}
+    return await _all(connection, "console", "list_seen_organizations", values)
 
 
 async def _all(connection: _Connection, file: str, name: str, values: Any) -> list[tuple[Any, ...]]:

@@ -6,6 +6,7 @@ Any number of workers may run at once: every step is safe to take twice, and saf
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import structlog
@@ -52,3 +53,19 @@ async def housekeeping(store: KeepsHouse) -> None:
         except Exception as error:  # noqa: BLE001 - a failed round must not end it for good
             logger.warning("housekeeping_failed", error=repr(error))
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+
+async def repeating(step: Callable[[], Awaitable[object]], *, name: str, every: float) -> None:
+    """Take a step for ever, at its pace.
+
+    Args:
+        step: Safe to take twice, and late.
+        name: What the log calls it.
+        every: Seconds between two steps.
+    """
+    while True:
+        try:
+            await step()
+        except Exception as error:  # noqa: BLE001 - a failed round must not end it for good
+            logger.warning("job_failed", job=name, error=repr(error))
+        await asyncio.sleep(every)

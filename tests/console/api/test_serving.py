@@ -176,7 +176,7 @@ async def test_a_cursor_that_is_none_of_ours_is_refused(
 
 
 async def test_what_is_no_json_is_refused(house: House) -> None:
-    """Malformed is 400, another type 415, an unwanted answer 406, too much 413."""
+    """Malformed is 400, another type 415, an unwanted answer 406, too much 413, however deep."""
     path = f"{API}/organizations"
     json = {"content-type": "application/json"}
     async with house.operator() as operator:
@@ -189,7 +189,7 @@ async def test_what_is_no_json_is_refused(house: House) -> None:
             await operator.get(path, headers={"accept": "text/html"}),
             await operator.post(path, content=b" " * (reading.BODY_BYTES_MAX + 1), headers=json),
         ]
-    assert [answer.status_code for answer in answers] == [400, 400, 400, 415, 415, 406, 413]
+    assert [answer.status_code for answer in answers] == [400, 400, 422, 415, 415, 406, 413]
     for answer in answers:
         problem_of(answer, answer.status_code)
 

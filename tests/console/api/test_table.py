@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -55,7 +54,7 @@ async def furnished(house: House, operator: Caller) -> dict[str, str]:
     }
 
 
-def filled(route: Route, there: Mapping[str, str]) -> str:
+def filled(route: Route, there: dict[str, str]) -> str:
     """A path of the route: to what is there, or for a write, to what is not."""
     ids = there if route.method == "GET" else there | ABSENT
     return _PARAMETER.sub(lambda found: ids[found[1]], route.path)
@@ -94,8 +93,8 @@ async def test_every_route_asks_for_its_permission_from_everybody(app: Any, dsn:
         ),
     }
     for role in Role:
-        standing = Standing(actor=SYSTEM, roles={house.payer.id: role})
-        everybody[role.value] = (house.member(role), standing)
+        mine = Standing(actor=SYSTEM, roles={house.payer.id: role})
+        everybody[role.value] = (house.member(role), mine)
     there = await furnished(house, everybody["operator"][0])
     wrong = []
     for route in ROUTES:

@@ -32,13 +32,14 @@ from farebox.console.api.fields import (
 )
 from farebox.console.api.projects import find_open_project, find_project
 from farebox.console.api.routing import Context, Route
-from farebox.kit.errors import NotFoundError
+from farebox.kit.errors import ConflictError, NotFoundError
 from farebox.kit.ids import parse_id
 from farebox.operations import tenants
 from farebox.operations.documents import document
 from farebox.operations.key_administration import MadeKey
 from farebox.operations.key_rotation import limit_copier
 from farebox.operations.tenants import ListedKey, ManagementKey
+from farebox.tenancy.api_keys import KeyState
 from farebox.tenancy.permissions import Action, Role
 
 
@@ -191,6 +192,9 @@ async def show_key(context: Context) -> Key:
 async def rotate_key(context: Context) -> NewKey:
     """Make its successor, with the same limits; both work while they overlap."""
     key, session = await _find_key(context), context.session
+    # Known before its successor's limits are set: they would be left behind.
+    if key.replaced_by_id is not None or key.state_at(await session.now()) is not KeyState.ACTIVE:
+        raise ConflictError("The key was rotated already, or opens nothing any more.")
     overlap = timedelta(hours=context.body_as(Rotation).overlap_hours)
     organization_id = context.organization.id
     limits = await session.money.limits(organization_id)

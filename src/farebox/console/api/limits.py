@@ -21,16 +21,14 @@ from farebox.console.api.fields import (
 )
 from farebox.console.api.fields import Limit as Rows
 from farebox.console.api.routing import Context, Route
-from farebox.kit.errors import InvalidInputError, NotFoundError, RefusedError
+from farebox.kit.errors import InvalidInputError, NotFoundError
 from farebox.kit.ids import parse_id
 from farebox.kit.money import parse_amount
 from farebox.ledger.commands import SetLimit
 from farebox.ledger.limits import Effect, Measure, Period, rule_number
 from farebox.ledger.scopes import EVERY, ScopeKind, scope_number
-from farebox.operations.audited_money import audited
 from farebox.operations.balance import LimitView
 from farebox.operations.limit_documents import limit_document
-from farebox.operations.tiers import is_tiers
 from farebox.tenancy.permissions import Action
 
 LimitId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
@@ -38,6 +36,9 @@ Quantity = str | int
 """Money as a decimal string, counts as whole numbers."""
 
 _ID_DIGITS: Final = 16
+
+_FIELDS: Final = {"scope_ref": "scope_id", "thresholds": "thresholds_percent"}
+"""Field of the engine's command -> of the body."""
 
 
 class LimitDocument(Struct, frozen=True, kw_only=True):
@@ -138,19 +139,18 @@ async def set_limit(context: Context) -> LimitDocument:
         thresholds=tuple(order.thresholds_percent),
         owner=order.owner,
     )
+    try:
+        await session.submit(command)
+    except InvalidInputError as error:
+        raise InvalidInputError(_FIELDS.get(error.field, error.field), error.reason) from error
     number = _id(command.scope.kind, command.scope.ref, _rule_number(command))
-    standing = [each for each in await _views(context) if view_id(each) == number]
-    _refuse_tiers(standing)
-    before = limit_row(standing[0]) if standing else None
-    await audited(session.audit, session.plain_submit, command, before=before)
     return _shown(await _find(context, number))
 
 
 async def remove_limit(context: Context) -> None:
     """Take a limit away."""
     view = await _find(context, context.texts["limit_number"])
-    _refuse_tiers([view])
-    rule, session = view.rule, context.session
+    rule = view.rule
     command = SetLimit(
         organization_id=context.organization.id,
         scope_kind=view.scope_kind,
@@ -161,7 +161,7 @@ async def remove_limit(context: Context) -> None:
         models=rule.models,
         maximum=None,
     )
-    await audited(session.audit, session.plain_submit, command, before=limit_row(view))
+    await context.session.submit(command)
 
 
 def view_id(view: LimitView) -> str:
@@ -195,16 +195,6 @@ async def _find(context: Context, number: str) -> LimitView:
 
 def _shown(view: LimitView) -> LimitDocument:
     return msgspec.convert(limit_row(view), LimitDocument)
-
-
-def _refuse_tiers(views: list[LimitView]) -> None:
-    """A tier's limits are the tier's.
-
-    Raises:
-        RefusedError: ``limit_of_tier``.
-    """
-    if any(is_tiers(view) for view in views):
-        raise RefusedError("limit_of_tier", "A tier sets this limit: only another tier changes it.")
 
 
 async def _scope_ref(context: Context, order: LimitOrder) -> str:

@@ -56,7 +56,16 @@ def describe(routes: Iterable[Route]) -> bytes:
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": _SECURITY},
     }
+    _prune(document, components)
     return msgspec.json.encode(document)
+
+
+def _prune(document: Document, components: Document) -> None:
+    """Take out what nothing refers to: kinds that are keys of an object alone."""
+    text = msgspec.json.encode(document).decode()
+    for name in list(components):
+        if f'"#/components/schemas/{name}"' not in text:
+            del components[name]
 
 
 _SECURITY: Final[Document] = {

@@ -22,6 +22,17 @@ WHERE s.digest = %s AND s.expires_at > clock_timestamp()
 -- name: end_session
 DELETE FROM console_session WHERE digest = %s
 
+-- name: list_seen_organizations
+-- All of an operator, a member's own; none of somebody whose login is closed.
+SELECT o.id, o.name, u.operator, m.role
+FROM console_user u
+CROSS JOIN organization o
+LEFT JOIN member m ON m.user_id = u.id AND m.organization_id = o.id
+WHERE u.id = %(person_id)s AND u.disabled_at IS NULL AND (u.operator OR m.role IS NOT NULL)
+  AND (%(id)s::uuid IS NULL OR o.id = %(id)s)
+  AND (%(name)s::text IS NULL OR lower(o.name) = lower(%(name)s))
+ORDER BY o.id LIMIT %(limit)s
+
 -- name: read_page_facts
 SELECT o.name, d.clock_offset FROM organization o, deployment d WHERE o.id = %s
 

@@ -28,7 +28,10 @@ RETURNING id
 UPDATE directory SET revision = revision + 1 RETURNING revision
 
 -- name: count_limits
-SELECT count(*) FROM scope_limit WHERE organization_id = %s AND json_array_length(rules) > 0
+-- Those whose windows begin by the organisation's zone; rates and totals do not.
+SELECT count(*) FROM scope_limit s, json_array_elements(s.rules) AS r
+WHERE s.organization_id = %s
+  AND coalesce(r ->> 'period', 'month') IN ('day', 'week', 'month')
 
 -- name: list_organizations
 SELECT o.id, o.name, o.currency, o.zone, o.active, o.billing_mode, o.floor_nanos, o.on_overrun,

@@ -1,0 +1,52 @@
+"""What the worker does for the management plane."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from psycopg_pool import AsyncConnectionPool
+
+from farebox.assembly.upkeep import Upkeep
+from farebox.kit.money import Nanos
+from farebox.operations.audit_log import AuditNote
+from farebox.operations.idempotency import Answer
+from farebox.storage.request_store import PostgresRequestStore
+from farebox.tenancy.tiers import Tier
+from tests.support.office import open_office
+from tests.support.till import Till
+
+
+async def test_what_is_due_is_done_and_nothing_twice(dsn: str) -> None:
+    """LIM-05: a purchase moves the tier; an abandoned note is chained; an old request forgotten."""
+    till = Till()
+    till.put_into_database(dsn)
+    async with (
+        open_office(dsn) as office,
+        AsyncConnectionPool(dsn, min_size=1, open=False, kwargs={"autocommit": True}) as pool,
+    ):
+        for position, purchases in enumerate((0, 500)):
+            tier = Tier(
+                id=UUID(int=0),
+                currency="USD",
+                position=position,
+                name=f"T{position}",
+                purchases=Nanos(purchases),
+                monthly_maximum=Nanos(100 + position),
+            )
+            await office.tiers.set_tier(tier)
+        await office.submit(till.grant(500))
+        note = AuditNote(action="credit.granted", subject_kind="grant", subject_id="grant_1")
+        await office.log.begin(note)
+        requests = PostgresRequestStore(office.connection)
+        await requests.begin("ada", "k", bytes(32), UUID(int=1))
+        await requests.finish("ada", "k", Answer(200, "text/plain", b""))
+        for table, column in (("audit_pending", "at"), ("api_request", "created_at")):
+            aged = f"UPDATE {table} SET {column} = {column} - interval '40 days'"
+            await office.connection.execute(aged.encode())
+        upkeep = Upkeep(pool, office.submit)
+        for _ in range(2):
+            await upkeep.step()
+        (limit,) = await office.tier_store.limits(till.organization_id)
+        assert (limit.maximum, limit.rule.owner) == (101, "tier T1")
+        assert (await office.actions()).count("credit.granted") == 1
+        assert await office.one("SELECT count(*) FROM api_request") == 0

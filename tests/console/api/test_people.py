@@ -1,0 +1,60 @@
+"""Members and invitations by the native API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from farebox.kit.ids import format_id
+from farebox.tenancy.permissions import Role
+from tests.support.api_clients import House, problem_of
+
+
+def join(house: House, role: Role) -> str:
+    """Make the console's person a member; gives their id."""
+    with psycopg.connect(house.dsn, autocommit=True) as sql:
+        row = sql.execute("SELECT id FROM console_user").fetchone()
+        assert row is not None
+        sql.execute(
+            "INSERT INTO member (organization_id, user_id, role) VALUES (%s, %s, %s)",
+            (house.payer.id, row[0], role.value),
+        )
+    return format_id("user", row[0])
+
+
+async def test_somebody_is_invited_and_the_token_is_shown_once(house: House) -> None:
+    """ORG-01, ORG-08: an invitation has a role, an address and an end."""
+    path = f"{house.path}/invitations"
+    async with house.member(Role.OWNER) as owner:
+        made = await owner.done("POST", path, {"email": "bob@example.org", "role": "viewer"})
+        listed = await owner.every(path)
+        revoked = await owner.done("DELETE", f"{path}/{made['id']}")
+        wrong = await owner.ask("POST", path, {"email": "nobody", "role": "viewer"})
+    token = made.pop("token")
+    assert listed == [made]
+    assert token not in str(listed)
+    assert (made["state"], revoked["state"]) == ("open", "revoked")
+    assert problem_of(wrong, 422)["errors"][0]["field"] == "email"
+
+
+async def test_members_change_and_leave_but_not_the_last_owner(house: House, app: Any) -> None:
+    """ORG-01: an organisation always has an owner."""
+    user = join(house, Role.OWNER)
+    path = f"{house.path}/members/{user}"
+    other = House(app, house.dsn, "Zoo")
+    async with house.operator() as operator, other.member(Role.OWNER) as zoe:
+        (listed,) = await operator.every(f"{house.path}/members")
+        last = await operator.ask("PATCH", path, {"role": "viewer"})
+        leaving = await operator.ask("DELETE", path)
+        foreign = await zoe.ask("DELETE", f"{other.path}/members/{user}")
+        with psycopg.connect(house.dsn, autocommit=True) as sql:
+            sql.execute("UPDATE member SET role = 'developer'")
+        changed = await operator.done("PATCH", path, {"role": "viewer"})
+        removed = await operator.done("DELETE", path)
+        gone = await operator.ask("DELETE", path)
+    assert (listed["user_id"], listed["role"]) == (user, "owner")
+    assert problem_of(last, 409)["code"] == problem_of(leaving, 409)["code"] == "last_owner"
+    problem_of(foreign, 404)
+    assert (changed["role"], removed["keys_revoked"]) == ("viewer", 0)
+    problem_of(gone, 404)

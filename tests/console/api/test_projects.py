@@ -1,0 +1,32 @@
+"""Projects by the native API."""
+
+from __future__ import annotations
+
+from farebox.tenancy.permissions import Role
+from tests.support.api_clients import House, problem_of
+
+
+async def test_a_project_is_set_and_bounds_are_taken_away(house: House) -> None:
+    """ORG-10, ORG-17, SAV-12: what is left out stays; null takes a bound away."""
+    path = f"{house.path}/projects"
+    order = {
+        "name": "Search",
+        "owner": "ada@example.org",
+        "purpose": "answers",
+        "allowed_models": ["gpt-5*"],
+        "output_tokens_max": 4_000,
+    }
+    async with house.member(Role.OWNER) as owner:
+        taken = await owner.ask("POST", path, order)
+        made = await owner.done("POST", path, order | {"name": "Answers"})
+        changed = await owner.done(
+            "PATCH", f"{path}/{made['id']}", {"allowed_models": None, "purpose": "more"}
+        )
+        wrong = await owner.ask("PATCH", f"{path}/{made['id']}", {"default_output_tokens": 9_999})
+        every = await owner.every(path, limit=1)
+    assert problem_of(taken, 409)["code"] == "conflict"
+    assert (made["allowed_models"], made["output_tokens_max"]) == (["gpt-5*"], 4_000)
+    assert (changed["allowed_models"], changed["output_tokens_max"]) == (None, 4_000)
+    assert changed["purpose"] == "more"
+    assert problem_of(wrong, 422)["errors"][0]["field"] == "default_output_tokens"
+    assert [each["name"] for each in every] == ["search", "Answers"]
