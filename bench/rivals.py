@@ -20,7 +20,7 @@ from typing import Final
 from bench.processes import free_port, start
 from bench.targets import TARGET_CORE, Target
 
-LITELLM: Final = "litellm[proxy]==1.109.1"
+LITELLM: Final = "litellm[proxy]==1.106.2"
 PORTKEY: Final = {
     "@portkey-ai/gateway": "1.15.2",
     # With the newest that npm resolves, every stream is answered 500 ("TypeError: immutable").

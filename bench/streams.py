@@ -39,6 +39,7 @@ from bench.upstream import STAMP_DIGITS
 TARGETS: Final = ("direct", "nginx", "pass-through", "farebox", *rivals.NAMES)
 SLACK_SECONDS: Final = 60.0
 SAMPLE_SECONDS: Final = 0.5
+WARM_UP_EVENTS: Final = 10
 
 _STAMP: Final = re.compile(rb'"content":\s?"(\d{%d})' % STAMP_DIGITS)
 
@@ -174,14 +175,14 @@ class Watch:
             self.proportional = max(self.proportional, found.proportional)
 
 
-def one_round(target: Target, args: argparse.Namespace) -> dict[str, Any]:
-    """All streams on one target, once."""
+def one_round(target: Target, args: argparse.Namespace, events: int) -> dict[str, Any]:
+    """All streams on one target, once, of so many events each."""
     assert target.process is not None
     command = [
         *python("bench.streams", "drive", target.url, target.key),
         f"--streams={args.streams}",
         f"--pace-ms={args.pace_ms}",
-        f"--events={args.events}",
+        f"--events={events}",
         *(f"--header={header}" for header in target.headers),
     ]
     before, at = target.process.cpu_seconds(), time.monotonic()
@@ -191,7 +192,7 @@ def one_round(target: Target, args: argparse.Namespace) -> dict[str, Any]:
             check=True,
             stdout=subprocess.PIPE,
             preexec_fn=lambda: pin(LOAD_CORE),
-            timeout=args.events * args.pace_ms / 1000 * 10 + SLACK_SECONDS,
+            timeout=events * args.pace_ms / 1000 * 10 + SLACK_SECONDS,
         )
     report: dict[str, Any] = json.loads(done.stdout)
     busy = target.process.cpu_seconds() - before
@@ -232,14 +233,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         idle = {t.name: t.process.memory().resident for t in targets if t.process}
         reports: dict[str, list[dict[str, Any]]] = {}
         ledger = Ledger()
-        for _ in range(args.rounds):
+        for number in range(args.rounds + 1):
             for target in targets:
-                report = one_round(target, args)
+                report = one_round(target, args, args.events if number else WARM_UP_EVENTS)
                 charges = folder / "charges"
                 charges.write_text("".join(line + "\n" for line in report.pop("charges")))
                 if target.name == "farebox":
                     ledger.add(report, charges)
-                reports.setdefault(target.name, []).append(report)
+                if number:  # the first round warms everything up
+                    reports.setdefault(target.name, []).append(report)
         return {
             "conditions": conditions,
             "rows": [_row(name, reports, idle) for name in reports],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -21,12 +23,39 @@ class Away:
         return away
 
 
+class AwayConnection:
+    """Cannot be opened."""
+
+    async def __aenter__(self) -> None:
+        raise UnavailableError("The database is away: secret host")
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing was opened."""
+
+
+class AwayDesk:
+    """The same for the native API."""
+
+    def connect(self) -> Any:
+        return AwayConnection()
+
+    def new_id(self, at: datetime | None = None) -> UUID:
+        return UUID(int=0)
+
+    def seal(self, body: bytes) -> bytes:
+        return body
+
+    def open(self, sealed: bytes) -> bytes:
+        return sealed
+
+
 @pytest.fixture
 def alone() -> Any:
     """A real installation's console without its database."""
     return build_console(
         ConsoleDeps(
             store=Away(),
+            api=AwayDesk(),
             chance=lambda count: bytes(range(count)),
             monotonic=lambda: 0.0,
             sandbox=False,
@@ -78,6 +107,7 @@ async def test_the_api_says_503_never_401(alone: Any) -> None:
         headers = {"authorization": f"Bearer {key}"}
         answer = await visitor.get("/api/v1/calls/req_" + "0" * 32, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (503, "billing_unavailable")
+    assert "secret host" not in answer.text
 
 
 async def test_a_real_installation_is_not_marked_and_tells_no_login(alone: Any) -> None:

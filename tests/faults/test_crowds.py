@@ -89,6 +89,7 @@ class Scene:
                 Director(self.installed, customer, random.Random(calls), ACTS) as director,
             ):
                 crowd = self.crowd(clients, calls)
+                crowd.insists = False
                 directing = asyncio.create_task(director.direct(over))
                 losing = asyncio.create_task(self._lose_nodes(director, over))
                 try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.kit.errors import InvalidInputError
@@ -12,6 +12,7 @@ from farebox.operations.idempotency import KEY_LENGTH_MAX, parse_key, request_fi
 parts = st.tuples(st.sampled_from(["POST", "PATCH"]), st.text(max_size=5), st.binary(max_size=5))
 
 
+@settings(deadline=None)
 @given(parts, parts)
 def test_two_requests_have_one_fingerprint_only_if_they_are_equal(
     one: tuple[str, str, bytes], other: tuple[str, str, bytes]

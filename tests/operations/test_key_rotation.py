@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from farebox.ledger.limits import Measure, Period
 from farebox.ledger.scopes import ScopeKind
 from farebox.operations.key_rotation import copied_limits, limit_copier
 from farebox.storage.balance_store import list_limits
-from tests.support.office import Office
+from tests.support.office import Office, open_office
 from tests.support.till import Till
 
 
@@ -107,6 +108,7 @@ async def test_a_new_key_is_never_without_its_limits(office: Office, till: Till)
         limit(ScopeKind.KEY, till.key_id.hex, 2),
         limit(ScopeKind.KEY, till.key_id.hex, 9, Measure.CALLS),
         limit(ScopeKind.KEY, "", 500),
+        limit(ScopeKind.KEY, "", 600, Measure.TOKENS),  # stands on the new key by itself
         limit(ScopeKind.PROJECT, till.project_id.hex, 700),
     ):
         await office.submit(command)
@@ -128,3 +130,31 @@ async def test_a_new_key_is_never_without_its_limits(office: Office, till: Till)
     outcomes = [await outcome(office, till, made.id) for _ in range(3)]
     assert outcomes == ["Admitted", "Admitted", "balance_held"]  # two nanos are held
     assert (await office.actions()).count("limit.set") == 2
+
+
+async def test_a_refused_rotation_leaves_nothing_behind(office: Office, till: Till) -> None:
+    """No limit is set for a key that is never made; many who rotate at once make one key."""
+    prepared: list[UUID] = []
+
+    async def prepare(new: UUID) -> None:
+        prepared.append(new)
+
+    made = await office.administration.rotate_key(till.key_id, prepare=prepare)
+    await office.administration.revoke_key(made.id)
+    for key_id in (till.key_id, made.id):
+        with pytest.raises(ConflictError):
+            await office.administration.rotate_key(key_id, prepare=prepare)
+    assert prepared == [made.id]
+    fresh = await office.administration.create_key("k", till.project_id)
+
+    async def rotate(_: int) -> str:
+        async with open_office(office.dsn) as other:
+            try:
+                await other.administration.rotate_key(fresh.id)
+            except ConflictError as error:
+                return error.message
+            return "rotated"
+
+    outcomes = await asyncio.gather(*map(rotate, range(6)))
+    assert outcomes.count("rotated") == 1
+    assert all("rotated already" in each for each in outcomes if each != "rotated")

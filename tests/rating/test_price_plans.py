@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -131,6 +131,7 @@ def test_a_discount_may_go_below_cost_unless_a_margin_is_asked_for() -> None:
         assert dict(made.base)[Unit.INPUT] == price
 
 
+@settings(deadline=None)
 @given(prices, markups, st.none() | prices, shares)
 def test_the_minimum_margin_is_kept_exactly(
     cost: int, markup: int, own: int | None, margin: int
@@ -146,6 +147,7 @@ def test_the_minimum_margin_is_kept_exactly(
     assert price == max(wished, price_with_margin(cost, margin))
 
 
+@settings(deadline=None)
 @given(prices, markups)
 def test_a_markup_rounds_up_by_less_than_a_nano(price: int, markup: int) -> None:
     """Exact arithmetic, one rounding, upwards."""
@@ -153,6 +155,7 @@ def test_a_markup_rounds_up_by_less_than_a_nano(price: int, markup: int) -> None
     assert 0 <= marked_up(price, markup) - exact < 1
 
 
+@settings(deadline=None)
 @given(prices, shares)
 def test_a_margin_price_is_the_lowest_that_keeps_it(cost: int, margin: int) -> None:
     """One nano less would not do."""
@@ -173,6 +176,7 @@ def test_a_unit_that_is_billed_as_another_keeps_the_margin() -> None:
     assert dict(made.base)[Unit.AUDIO_INPUT] == 7
 
 
+@settings(deadline=None)
 @given(st.uuids(), st.uuids())
 def test_a_planned_rows_id_is_the_same_everywhere(price_id: UUID, version_id: UUID) -> None:
     """Stable, of version 8, and another for another price or plan version."""

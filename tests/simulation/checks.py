@@ -88,8 +88,8 @@ class _Seen:
     def fresh(self, command: type, result: type) -> Iterator[tuple[AnyCommand, Result]]:
         """What took effect in this batch, of one kind."""
         for asked, answer in self.said:
-            took = isinstance(asked, command) and isinstance(answer, result)
-            if took and not getattr(answer, "exists", False):
+            meant = isinstance(asked, command) and isinstance(answer, result)
+            if meant and not getattr(answer, "exists", False):
                 yield asked, answer
 
 

@@ -98,6 +98,8 @@ class People:
         self.world.maybe_poison(call.id)
         task, reply = gateway.serve(call.handle)
         leaves = self.chance.random() < self.world.plan.disconnect_chance
+        if self.chance.random() < self.world.plan.disconnect_chance:
+            self.world.leavers[call.id] = task.cancel
         mean = 1 / max(0.001, script.seconds)
         patience = self.chance.expovariate(mean) if leaves else CLIENT_SECONDS_MAX
         await asyncio.wait({reply}, timeout=patience)

@@ -10,7 +10,8 @@ SEEDS_ENOUGH: Final = 500
 
 _FAULTS: Final = """
 crash; pause; go on; partition; stop gently; exit; clock jump; database crash; session ended idle
-committed by recovery; lock wait; slow commit; disconnect; charge pending; call aborted
+committed by recovery; lock wait; slow commit; disconnect
+client left at the answer; charge pending; call aborted
 wire lost request; wire lost answer; wire lost request in silence; wire lost answer in silence
 sqlstate 55P03; sqlstate 25P03; sqlstate 40P01; sqlstate 40001; sqlstate 57014; sqlstate 57P01
 sqlstate 53300; sqlstate 22003; BatchStoreLostError; BatchUnsettledError; BatchRejectedError

@@ -219,7 +219,7 @@ BUGS: Final[dict[str, Bug]] = {
         "a settle draws live credit in place of its own earmarks on an ended grant",
         ((books, "plan_draws", _loose_draws),),
         found_by=("promise", "oracle"),
-        seeds=4_000,
+        seeds=1_500,
         is_rare=True,
     ),
     "late-expiry": Bug(

@@ -82,6 +82,7 @@ class SimulatedBatchStore:
             message = f"the engine cannot decide it: {error!r}"
             raise BatchRejectedError(message) from error
         await wire.ask(lambda session: session.finish(batch))
+        self._network.on_answer(commands)
         return batch.results
 
     async def quarantine(self, command: AnyCommand, error: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import psycopg
 import psycopg.errors
 
+from farebox.ledger.commands import AnyCommand
 from tests.simulation.database import Database, Session
 from tests.simulation.trace import Trace
 from tests.simulation.virtual_loop import Process
@@ -53,6 +54,8 @@ class Network:
         self.weather = weather
         self.chance = chance
         self.trace = trace
+        self.on_answer: Callable[[Sequence[AnyCommand]], None] = lambda _: None
+        """Told in the turn in which a batch's answers reach this process."""
         self.is_cut = False
         """A partition: nothing gets through, and nobody is told."""
         self._wires: dict[Wire, None] = {}

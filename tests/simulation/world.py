@@ -7,8 +7,9 @@ to: clients get their answers, holds end within their bound, the books are right
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -17,6 +18,7 @@ import psycopg
 
 from farebox.kit.errors import FareboxError
 from farebox.kit.ids import uuid7_from_millis
+from farebox.ledger.commands import AnyCommand
 from farebox.ledger.organizations import OnLapse, OnOverrun
 from farebox.ledger.state import KeyFacts
 from farebox.operations.check_books import check_books
@@ -30,6 +32,7 @@ from tests.simulation.events import EventCounts
 from tests.simulation.faults import Faults
 from tests.simulation.gateways import Gateway, GoneError
 from tests.simulation.oracle import Oracle
+from tests.simulation.owners import watch_owners
 from tests.simulation.plans import ZONES, Plan
 from tests.simulation.trace import SimulationError, Trace
 from tests.simulation.virtual_loop import Process, VirtualLoop
@@ -42,8 +45,8 @@ T = TypeVar("T")
 MONTH_MILLIS: Final = 1_806_500_000_000
 """Unix milliseconds in March 2027: where call ids count from."""
 
-ORPHAN_SECONDS_MAX: Final = 60.0
-"""After this long without a fault, whoever has a hold to end has begun to."""
+TURNS_MAX: Final = 6
+"""An answer takes some turns of the loop from the database's socket to the handler."""
 
 HEAL_SECONDS_MAX: Final = 900.0
 """How long the world may take to come to rest once nothing goes wrong any more."""
@@ -79,6 +82,7 @@ class World:
         if plan.modelled:
             self.database.on_commit.append(self.oracle.committed)
         self.price_id = self.new_id()
+        self._nobody = contextvars.Context()
         self._revisions: dict[Process, int] = {}
         self._starts = 0
         self._quarantined: set[UUID | None] = set()
@@ -86,6 +90,8 @@ class World:
         self.tenants: list[Tenant] = []
         self.gateways: list[Gateway] = []
         self.every_gateway: list[Gateway] = []
+        self.leavers: dict[UUID, Callable[[], object]] = {}
+        """Clients that go in the very moment in which their admission is answered."""
         self.workers: list[Worker] = []
 
     # Making things.
@@ -99,8 +105,23 @@ class World:
         """A process's way to the database."""
         weather = self.weather if like is None else like.weather
         link = Network(process, self.database, weather, self.chance, self.trace)
+        link.on_answer = self._answered
         self.networks.setdefault(process, []).append(link)
         return link
+
+    def _answered(self, commands: Sequence[AnyCommand]) -> None:
+        """Let clients go some turns later: before, while or after their answer is handed on."""
+        for command in commands:
+            leave = self.leavers.pop(getattr(command, "call_id", self.price_id), None)
+            if leave is not None:
+                self._in_turns(self.chance.randrange(TURNS_MAX), leave)
+
+    def _in_turns(self, turns: int, work: Callable[[], object]) -> None:
+        if turns:
+            self.loop.call_soon(self._in_turns, turns - 1, work, context=self._nobody)
+        else:
+            self.trace.count("client left at the answer")
+            work()
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Begin something that belongs to no process."""
@@ -196,6 +217,7 @@ class World:
             self.start_gateway(slot)
         for slot in range(self.plan.workers):
             self.start_worker(slot)
+        self.begin(watch_owners(self))
         people = [People(self, tenant, i) for i, tenant in enumerate(self.tenants)]
         stories = [self.begin(story) for story in Faults(self).stories()]
         stories += [self.begin(self._be(each)) for each in people]
@@ -230,8 +252,6 @@ class World:
         while ledger.holds or self._busy():
             await asyncio.sleep(1.0)
             rested = self.loop.time() - healed
-            if rested > ORPHAN_SECONDS_MAX:
-                self._check_owners()
             if rested > self._bound_seconds() and not has_waited:
                 has_waited = True
                 self._check_bounds()
@@ -241,15 +261,6 @@ class World:
                 left = list(ledger.holds.values())
                 message = f"{left or self._busy()} after {HEAL_SECONDS_MAX} s"
                 raise SimulationError("bound", message)
-
-    def _check_owners(self) -> None:
-        """Every open hold has a call that runs, or a node that is gone, or waits for a ruling."""
-        living = {(g.node.id, g.node.epoch): g for g in self.every_gateway if g.process.alive}
-        for call_id, hold in self.database.ledger.holds.items():
-            gateway = living.get((hold.node_id, hold.epoch))
-            known = self._quarantined if gateway is None else {*self._quarantined, *gateway.running}
-            if gateway in self.gateways and call_id not in known:
-                raise SimulationError("orphan", f"nobody will end {hold}")
 
     def _check_bounds(self) -> None:
         for call_id, hold in self.database.ledger.holds.items():

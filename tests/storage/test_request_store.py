@@ -69,6 +69,8 @@ async def test_an_abandoned_request_is_done_again_with_the_same_effect(
     await office.connection.execute(
         "UPDATE api_request SET taken_at = taken_at - interval '2 minutes'"
     )
+    with pytest.raises(RefusedError):
+        await store.begin("ada", "k", OTHER, SECOND)
     assert await store.begin("ada", "k", PRINT, SECOND) == Begun(FIRST)
     with pytest.raises(ConflictError):
         await store.begin("ada", "k", PRINT, SECOND)

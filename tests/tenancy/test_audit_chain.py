@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -77,6 +77,7 @@ def head_of(events: list[AuditEvent]) -> ChainHead:
     return ChainHead(len(events), events[-1].hash if events else GENESIS)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 8))
 def test_a_chain_as_it_was_written_is_whole(length: int) -> None:
     """No false alarm, at any length."""
@@ -84,6 +85,7 @@ def test_a_chain_as_it_was_written_is_whole(length: int) -> None:
     assert check(events, head_of(events)) is None
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(1, 6), st.sampled_from(FIELDS))
 def test_any_change_of_any_field_is_found(data: st.DataObject, length: int, field: str) -> None:
     """Whatever a stored field is made to say, the check stops there or at the link after it."""
@@ -100,6 +102,7 @@ def test_any_change_of_any_field_is_found(data: st.DataObject, length: int, fiel
         assert broken.sequence == place + 1
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(1, 6))
 def test_a_change_with_its_hash_is_found_at_the_next_link(data: st.DataObject, length: int) -> None:
     """Who also mends the hash breaks the link after it, or no longer fits the head."""
@@ -113,6 +116,7 @@ def test_a_change_with_its_hash_is_found_at_the_next_link(data: st.DataObject, l
     assert broken.sequence == min(place + 2, length)
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(2, 6))
 def test_no_event_goes_comes_or_moves(data: st.DataObject, length: int) -> None:
     """Dropped, doubled and swapped events are found, the last one too."""

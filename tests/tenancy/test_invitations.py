@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.tenancy.api_keys import SECRET_BYTES, kind_of, looks_like_key
@@ -20,6 +20,7 @@ NOW = datetime(2026, 11, 20, tzinfo=UTC)
 SOON, BEFORE = NOW + timedelta(days=1), NOW - timedelta(days=1)
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=SECRET_BYTES, max_size=SECRET_BYTES))
 def test_a_token_is_known_by_its_form_and_opens_nothing_else(secret: bytes) -> None:
     """A token is no key, and no other text is a token."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.kit.money import Nanos
@@ -39,6 +39,7 @@ tiers = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=5).ma
 records = st.builds(record, st.integers(0, 6), st.integers(0, 6))
 
 
+@settings(deadline=None)
 @given(tiers, records)
 def test_the_highest_tier_that_is_met_holds(table: list[Tier], behind: Record) -> None:
     """LIM-05: by purchases and age; whoever meets none stands in the lowest."""
@@ -51,6 +52,7 @@ def test_the_highest_tier_that_is_met_holds(table: list[Tier], behind: Record) -
         assert found == (min(table, key=lambda t: t.position) if table else None)
 
 
+@settings(deadline=None)
 @given(tiers, records, st.integers(0, 3), st.integers(0, 3))
 def test_more_never_leads_down(table: list[Tier], behind: Record, more: int, days: int) -> None:
     """Buying and waiting never make a tier lower."""
@@ -65,6 +67,7 @@ def test_more_never_leads_down(table: list[Tier], behind: Record, more: int, day
         assert after.position >= before.position
 
 
+@settings(deadline=None)
 @given(tiers, records)
 def test_what_is_needed_leads_to_the_next_tier(table: list[Tier], behind: Record) -> None:
     """LIM-07: whoever does what is said stands there, or higher."""

@@ -43,6 +43,7 @@ from farebox.storage.catalogue_store import (
     changing_catalogue,
     load_catalogue,
     read_providers,
+    read_revision,
 )
 from farebox.storage.console_store import find_model_bearer, find_session
 from farebox.storage.node_store import Pool, borrowed
@@ -84,6 +85,7 @@ class DatabaseApiDesk:
         self._bookkeeper = bookkeeper
         self._secrets = SecretBox(home)
         self._key_kind = key_kind
+        self._book: PriceBook | None = None
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[ApiConnection]:
@@ -105,6 +107,13 @@ class DatabaseApiDesk:
     def open(self, sealed: bytes) -> bytes:
         """See the port."""
         return self._secrets.open(sealed).encode()
+
+    async def price_book(self, connection: _Connection) -> PriceBook:
+        """The book of now; it is built once for each revision of the catalogue."""
+        revision = await read_revision(connection)
+        if self._book is None or self._book.revision != revision:
+            self._book = (await load_catalogue(connection)).prices
+        return self._book
 
     async def submit(self, command: AnyCommand) -> Result:
         """Have the engine decide; refusals are raised."""
@@ -224,7 +233,7 @@ class _CatalogueDesk:
         self._secrets = secrets
 
     async def price_book(self) -> PriceBook:
-        return (await load_catalogue(self._connection)).prices
+        return await self._desk.price_book(self._connection)
 
     async def set_price(
         self, version: PriceVersion, *, context_window: int | None, output_max: int | None

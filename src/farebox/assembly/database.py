@@ -6,8 +6,7 @@ stops it.
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from typing import Any, Final
 
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
@@ -19,6 +18,11 @@ from farebox.system.postgres.launcher import launch
 from farebox.system.postgres.server import RunningServer
 
 Pool = AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]
+
+RECONNECT_SECONDS: Final = 5.0
+"""How long a pool tries by itself to replace a connection that was lost. Its pauses double: one
+that tried for ever would come back an hour after an outage of an hour. One that has given up tries
+again at once when somebody asks it for a connection."""
 
 
 class OpenDatabase:
@@ -82,7 +86,7 @@ async def open_pool(connector: Connector, *, size: int) -> Pool:
         min_size=1,
         max_size=size,
         timeout=5.0,
-        reconnect_timeout=sys.float_info.max,
+        reconnect_timeout=RECONNECT_SECONDS,
         max_waiting=1_000,
         open=False,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from farebox.cli.output import Document, facts, hint, page, say, show
+from farebox.cli.output import WIDTH, Document, facts, hint, page, say, show
 from farebox.cli.reading import add_page_arguments, read_count, read_limit
 
 if TYPE_CHECKING:
@@ -131,19 +131,24 @@ def _say(row: Document) -> None:
     """One event in a few lines: who and what first, then what was changed."""
     outcome = "" if row["outcome"] == "done" else f" [{row['outcome']}]"
     at = row["at"][:19].replace("T", " ")
-    say(
-        f"{row['sequence']}  {at}  {row['actor']['name']} ({row['door']}): {row['action']}{outcome}"
-    )
-    say(f"    {row['subject']['id']}")
+    who = f"{row['actor']['name']} ({row['door']})"
+    say(f"{row['sequence']}  {at}  {who}: {row['action']}{outcome}")
+    _indented(row["subject"]["id"])
     before, after = row["before"] or {}, row["after"] or {}
     for name, value in after.items():
         old = f"{_plain(before[name])} -> " if name in before else ""
-        if old or value not in (None, ""):
-            say(f"    {name}: {old}{_plain(value)}")
+        if name != "id" and (old or value not in (None, "")):
+            _indented(f"{name}: {old}{_plain(value)}")
     for name in before.keys() - after.keys():
-        say(f"    {name}: {_plain(before[name])}")
+        _indented(f"{name}: {_plain(before[name])}")
     if row["reason"]:
-        say(f"    because: {row['reason']}")
+        _indented(f"because: {row['reason']}")
+
+
+def _indented(text: str) -> None:
+    import textwrap
+
+    say(*textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="      "))
 
 
 def _plain(value: object) -> str:

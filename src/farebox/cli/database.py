@@ -117,14 +117,20 @@ class Session:
         within = None if organization is None else (await self.organization(organization)).id
         return await self.administration.find_project(text, organization_id=within)
 
-    async def submit(self, command: AnyCommand, *, reason: str = "") -> Result:
+    async def submit(
+        self, command: AnyCommand, *, before: Facts | None = None, reason: str = ""
+    ) -> Result:
         """Have the engine decide and commit a command, and note it in the audit log.
+
+        Args:
+            command: What is asked for.
+            before: What stood in its place, for the log; of a limit it is looked up.
+            reason: Why, for the log.
 
         Raises:
             RefusedError: With the engine's own reason.
             UnavailableError: The database is away; the command may have taken effect.
         """
-        before: Facts | None = None
         if isinstance(command, SetLimit):
             standing = await list_limits(self.connection, command.organization_id)
             refuse_reserved(command, standing)

@@ -189,7 +189,7 @@ async def _show(session: Session, args: argparse.Namespace) -> int:
 
 async def _update(session: Session, args: argparse.Namespace) -> int:
     from farebox.kit.errors import InvalidInputError
-    from farebox.kit.money import parse_amount
+    from farebox.kit.money import format_amount, parse_amount
     from farebox.ledger.commands import SetFloor
     from farebox.ledger.organizations import OnLapse, OnOverrun
     from farebox.operations.tenants import OrganizationChange
@@ -212,7 +212,8 @@ async def _update(session: Session, args: argparse.Namespace) -> int:
     )
     await session.administration.change_organization(organization.id, change)
     if floor is not None:
-        await session.submit(SetFloor(organization_id=organization.id, floor=floor))
+        command = SetFloor(organization_id=organization.id, floor=floor)
+        await session.submit(command, before={"floor": format_amount(organization.floor)})
     found = await session.tenants.organizations(organization_id=organization.id, limit=1)
     document = describe(found[0])
     show(args, document, lambda: say(f"Changed organisation {found[0].name}."))

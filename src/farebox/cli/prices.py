@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
 
     from farebox.cli.database import Session
-    from farebox.rating.price_book import ModelFacts, PriceBook, PriceVersion
+    from farebox.rating.price_book import ModelFacts, PriceVersion
     from farebox.rating.units import Unit
 
 LANES = ("standard", "batch", "flex", "priority")
@@ -213,6 +213,7 @@ async def _set(session: Session, args: argparse.Namespace) -> int:
     from farebox.operations.administration import parse_currency
     from farebox.operations.audit_log import made
     from farebox.operations.catalogue_import import OPERATOR
+    from farebox.operations.own_prices import own_name, with_facts
     from farebox.rating.price_book import PriceVersion
     from farebox.rating.units import Lane
     from farebox.storage.catalogue_store import changing_catalogue, load_catalogue
@@ -233,7 +234,7 @@ async def _set(session: Session, args: argparse.Namespace) -> int:
     version = PriceVersion(
         id=await session.new_id(),
         provider=provider,
-        model=_own_name((await load_catalogue(session.connection)).prices, provider, model),
+        model=own_name((await load_catalogue(session.connection)).prices, provider, model),
         lane=Lane(args.lane),
         currency=parse_currency(args.currency),
         effective_at=effective_at,
@@ -244,7 +245,7 @@ async def _set(session: Session, args: argparse.Namespace) -> int:
     async with changing_catalogue(session.connection) as change:
         await change.insert_price_versions([version])
         book = await change.check()
-        known = _with_facts(book, version, window, output_max)
+        known = with_facts(book, version, window, output_max)
         await change.write_models([known])
         await change.check()
         described = {**describe(version), "model_facts": describe_model(known)}
@@ -356,42 +357,6 @@ def _read_prices(args: argparse.Namespace) -> tuple[tuple[Unit, int], ...]:
 def _read_tokens(args: argparse.Namespace, name: str) -> int | None:
     text = getattr(args, name)
     return None if text is None else read_count(text, field=name, low=1, high=TOKENS_MAX)
-
-
-def _own_name(book: PriceBook, provider: str, model: str) -> str:
-    """The model to price: one of that name, or a new one; a listed alias is no model of its own."""
-    from farebox.kit.errors import InvalidInputError
-    from farebox.rating.units import UnpricedError
-
-    try:
-        meant = book.resolve(provider, model)
-    except UnpricedError:
-        return model
-    if meant.lower() == model.lower():
-        return meant
-    if model.lower() in {alias.lower() for alias in book.facts(provider, meant).aliases}:
-        raise InvalidInputError(
-            "model", f"{model} of {provider} is another name of {meant}; use that"
-        )
-    return model
-
-
-def _with_facts(
-    book: PriceBook, version: PriceVersion, window: int | None, output_max: int | None
-) -> ModelFacts:
-    """What is known of the model, with what the operator says of it."""
-    from msgspec import structs
-
-    from farebox.rating.price_book import ModelFacts
-
-    known = book.facts(version.provider, version.model)
-    if known.model != version.model:  # a new model that a pattern had taken for another
-        known = ModelFacts(version.provider, version.model)
-    return structs.replace(
-        known,
-        context_window=known.context_window if window is None else window,
-        output_max=known.output_max if output_max is None else output_max,
-    )
 
 
 def _is_named(model: str, text: str, *, exactly: bool) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 from farebox.gateway.http import (
     Answer,
@@ -144,15 +145,62 @@ async def _pump(send: Send, answer: StreamAnswer) -> None:
                 "headers": _raw(answer.headers),
             }
         )
-        async for chunk in answer.chunks:
-            # A client that reads no more must not keep its call, and the upstream, for ever.
-            async with asyncio.timeout(SEND_SECONDS_MAX):
+        # A client that reads no more must not keep its call, and the upstream, for ever.
+        async with _Patience(SEND_SECONDS_MAX) as patience:
+            async for chunk in answer.chunks:
+                patience.begin()
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                patience.end()
         await send({"type": "http.response.body", "body": b""})
     except Exception:  # noqa: BLE001 - whatever the server raises for a connection that is gone
         answer.abandon()
         async for _ in answer.chunks:
             pass
+
+
+class _Patience:
+    """Ends a block with TimeoutError when a part of it, between begin and end, lasts too long.
+
+    One timer for all parts: a timeout for each piece of a stream costs more than the piece.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: float | None = None
+        self._over = False
+
+    def begin(self) -> None:
+        self._since = self._loop.time()
+
+    def end(self) -> None:
+        self._since = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._timer = self._loop.call_later(self._seconds, self._look)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        # As asyncio.timeout does it: only a cancellation that is ours becomes another error.
+        ours = self._over and self._task is not None and self._task.uncancel() <= 0
+        if ours and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = (now if self._since is None else self._since) + self._seconds
+        if due <= now and self._task is not None:
+            self._over = True
+            self._task.cancel()
+        else:
+            self._timer = self._loop.call_at(due, self._look)
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from farebox.kit.errors import InvalidInputError, NotFoundError
+from farebox.kit.errors import ConflictError, InvalidInputError, NotFoundError
 from farebox.kit.ids import RANDOM_BYTES, format_id, uuid7
 from farebox.operations.finding import by_id_or_name, candidates, only
 from farebox.operations.tenants import (
@@ -125,6 +125,11 @@ class KeyAdministration:
         if not found:
             raise NotFoundError("There is no such key.")
         now = await self._store.now()
+        # The store decides again under the lock; nothing is prepared for what cannot be.
+        if found[0].replaced_by_id is not None:
+            raise rotated_already()
+        if found[0].revoked_at is not None or _has_ended(found[0], now):
+            raise key_has_ended()
         made = self._make_key(self._key_kind, now)
         if prepare is not None:
             await prepare(made.id)
@@ -284,6 +289,20 @@ class KeyAdministration:
     def _make_key(self, kind: KeyKind, now: datetime) -> MadeKey:
         text = make_key(kind, self._chance(SECRET_BYTES))
         return MadeKey(uuid7(now, self._chance(RANDOM_BYTES)), text, shown_prefix(text))
+
+
+def rotated_already() -> ConflictError:
+    """A key is rotated once: a chain, not a tree."""
+    return ConflictError("The key was rotated already; rotate the one that replaced it.")
+
+
+def key_has_ended() -> ConflictError:
+    """What opens nothing is not replaced."""
+    return ConflictError("The key has ended; make a new one instead: farebox keys create.")
+
+
+def _has_ended(key: ListedKey, now: datetime) -> bool:
+    return key.expires_at is not None and key.expires_at <= now
 
 
 def _check_end(expires_at: datetime | None, now: datetime) -> None:

@@ -16,10 +16,11 @@ from msgspec import structs
 from psycopg import AsyncConnection
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
-from farebox.kit.errors import ConflictError, NotFoundError
+from farebox.kit.errors import NotFoundError
 from farebox.kit.ids import format_id
 from farebox.operations.audit_log import AuditNote, Facts, made
 from farebox.operations.documents import document, instant
+from farebox.operations.key_administration import key_has_ended, rotated_already
 from farebox.operations.tenants import ListedKey, ManagementKey, NewKey, NewManagementKey
 from farebox.storage.arrays import instants, uuids
 from farebox.storage.audit_log_store import append_event
@@ -123,9 +124,7 @@ async def rotate_key(
         async with connection.transaction():
             await _ask(connection, "lock_organization_of_key", (replaces,))
             if not await _ask(connection, "end_key", {"id": replaces, "ends_at": old_ends_at}):
-                raise ConflictError(
-                    "The key has ended; make a new one instead: farebox keys create."
-                )
+                raise key_has_ended()
             await _insert(connection, new, replaces_id=replaces)
             old, key = await _key(connection, replaces), await _key(connection, new.id)
             note = AuditNote(
@@ -138,9 +137,7 @@ async def rotate_key(
             )
             await append_event(connection, by, note)
     except UniqueViolation as error:
-        raise ConflictError("The key was rotated already; rotate the one that replaced it.") from (
-            error
-        )
+        raise rotated_already() from error
 
 
 async def _insert(connection: _Connection, new: NewKey, *, replaces_id: UUID | None) -> None:

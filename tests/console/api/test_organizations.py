@@ -60,10 +60,13 @@ async def test_an_owner_changes_what_is_theirs(house: House) -> None:
     async with house.member(Role.OWNER) as owner, house.operator() as operator:
         changed = await owner.done("PATCH", house.path, {"name": "Acme Labs"})
         refused = await owner.ask("PATCH", house.path, {"on_overrun": "owe"})
+        await operator.done("PATCH", house.path, {"active": False})
+        reopened = await owner.ask("PATCH", house.path, {"active": True})
         floored = await operator.done("PUT", f"{house.path}/floor", {"floor": "2.5"})
         denied = await owner.ask("PUT", f"{house.path}/floor", {"floor": "1"})
     assert changed["name"] == "Acme Labs"
     assert problem_of(refused, 403)["code"] == "permission_denied"
+    assert problem_of(reopened, 403)["code"] == "permission_denied", "closed by the operator"
     assert floored["floor"] == "2.50"
     assert "operator" in problem_of(denied, 403)["detail"]
 

@@ -156,9 +156,12 @@ async def show_organization(context: Context) -> Organization:
 async def change_organization(context: Context) -> Organization:
     """Name, zone, whether it is active, who bears overruns."""
     patch = context.body_as(OrganizationPatch)
-    if (patch.on_overrun or patch.on_lapse) and not context.standing.operator:
+    reserved = (patch.active, patch.on_overrun, patch.on_lapse)
+    if any(each is not None for each in reserved) and not context.standing.operator:
         raise RefusedError(
-            "permission_denied", "on_overrun and on_lapse decide who pays: only an operator may."
+            "permission_denied",
+            "active, on_overrun and on_lapse are the operator's to say: whether an organisation "
+            "is served, and who pays for what no hold covered.",
         )
     change = OrganizationChange(
         name=patch.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, Final
 
 import msgspec
@@ -158,7 +158,8 @@ class NativeApi:
         """Do it once: whoever repeats it with its key gets the answer of the first time."""
         given = request.headers.get(KEY_HEADER)
         if given is None:
-            return _answer(route, await route.handler(context))
+            async with _whole(route, context):
+                return _answer(route, await route.handler(context))
         key, caller = parse_key(given), context.standing.actor.id
         asked = request.url.path + ("?" + request.url.query if request.url.query else "")
         fingerprint = request_fingerprint(route.method, asked, body)
@@ -179,11 +180,7 @@ class NativeApi:
         caller, requests = context.standing.actor.id, connection.requests
         context.effect_id = begun.effect_id
         try:
-            if not route.atomic:
-                response = _answer(route, await route.handler(context))
-                await requests.finish(caller, key, self._kept(route, response))
-                return response
-            async with context.session.tenants.together():
+            async with _whole(route, context):
                 response = _answer(route, await route.handler(context))
                 await requests.finish(caller, key, self._kept(route, response))
                 return response
@@ -234,10 +231,15 @@ async def _admitted(route: Route, context: Context, who: Who) -> OrganizationPro
     return found[0]
 
 
+def _whole(route: Route, context: Context) -> AbstractAsyncContextManager[None]:
+    """What happens inside commits together, where the route can."""
+    return context.session.tenants.together() if route.atomic else nullcontext()
+
+
 async def _abandon(route: Route, connection: ApiConnection, caller: str, key: str) -> None:
     """Forget a request that had no effect; one that may have had stays, and meets its id again."""
     if route.atomic:
-        with suppress(FareboxError, Exception):
+        with suppress(Exception):
             await connection.requests.abandon(caller, key)
 
 

@@ -1,0 +1,141 @@
+"""Usage summed on PostgreSQL: rollups and calls say the same."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from msgspec import structs
+
+from farebox.kit.errors import InvalidInputError
+from farebox.operations.usage import (
+    SPAN_MAX,
+    Bucket,
+    CallFilter,
+    Dimension,
+    UsageQuestion,
+    UsageRow,
+    check_span,
+)
+from farebox.storage.connecting import Connector
+from farebox.storage.usage_store import PostgresUsageStore
+from tests.support.console_people import Payer
+
+
+@pytest.fixture
+async def store(dsn: str) -> AsyncIterator[PostgresUsageStore]:
+    """The store on one connection."""
+    async with await Connector(dsn, name="test", durable=False).connect() as connection:
+        yield PostgresUsageStore(connection)
+
+
+def question(payer: Payer, **more: Any) -> UsageQuestion:
+    """About a day around now."""
+    now = datetime.now(UTC)
+    asked = UsageQuestion(
+        organization_id=payer.id,
+        zone="Europe/Berlin",
+        since=now - timedelta(hours=12),
+        until=now + timedelta(hours=12),
+    )
+    return structs.replace(asked, **more)
+
+
+async def spend(payer: Payer) -> None:
+    """Three calls to two models."""
+    await payer.grant("50")
+    for model, output in (("a", 100), ("a", 200), ("b", 50)):
+        call_id = await payer.admit("1", model=model)
+        await payer.settle(call_id, 1_000, output)
+
+
+async def test_rollups_and_calls_agree(dsn: str, store: PostgresUsageStore) -> None:
+    """DED: the hourly sums are the calls' sums, by whatever both know."""
+    payer, other = Payer(dsn), Payer(dsn, "Zoo")
+    await spend(payer)
+    await spend(other)
+    by = frozenset({Dimension.MODEL, Dimension.PROJECT, Dimension.KEY, Dimension.ENDPOINT})
+    rolled: list[UsageRow] = []
+    for bucket in (None, Bucket.HOUR, Bucket.DAY):
+        rolled = await store.rows(question(payer, by=by, bucket=bucket), limit=10, offset=0)
+        called = await store.rows(
+            question(payer, by=by | {Dimension.USER}, bucket=bucket), limit=10, offset=0
+        )
+        assert [structs.replace(row, user=None) for row in called] == rolled
+        assert sorted(row.model or "" for row in rolled) == ["a", "b"]
+    total = await store.total(question(payer))
+    assert total.sums.calls == sum(row.sums.calls for row in rolled) == 3
+    assert total.sums.charge == sum(row.sums.charge for row in rolled)
+    assert total.no_feature.calls == 3
+    assert total.no_environment.calls == 0
+
+
+async def test_a_question_narrows_and_turns_pages(dsn: str, store: PostgresUsageStore) -> None:
+    """ATT: by any dimension; nothing comes twice."""
+    payer = Payer(dsn)
+    await spend(payer)
+    asked = question(payer, by=frozenset({Dimension.MODEL}))
+    pages = [(await store.rows(asked, limit=1, offset=n))[0].model for n in range(2)]
+    assert pages == ["a", "b"], "the largest charge first"
+    narrowed = await store.rows(question(payer, model="b"), limit=10, offset=0)
+    assert [row.sums.output_tokens for row in narrowed] == [50]
+    assert (await store.total(question(payer, feature="none"))).sums.calls == 0
+    past = question(payer, until=datetime.now(UTC) - timedelta(hours=6))
+    assert await store.rows(past, limit=10, offset=0) == []
+
+
+async def test_a_day_is_one_of_the_organisation_s_zone(dsn: str, store: PostgresUsageStore) -> None:
+    """Windows and days follow the organisation's zone."""
+    payer = Payer(dsn)
+    await spend(payer)
+    asked = question(payer, bucket=Bucket.DAY, zone="Asia/Tokyo")
+    (row,) = await store.rows(asked, limit=10, offset=0)
+    assert row.at is not None
+    assert (row.at.hour, row.at.minute) == (15, 0), "midnight in Tokyo"
+
+
+async def test_calls_are_narrowed_by_what_they_were_for(
+    dsn: str, store: PostgresUsageStore
+) -> None:
+    """A call, an open hold and a refusal are narrowed alike."""
+    payer = Payer(dsn)
+    await spend(payer)
+    running = await payer.admit("1", model="b")
+    refused = payer.refuse("monthly_limit", model="b")
+    found = await store.calls(payer.id, CallFilter(model="b"), after=None, limit=10)
+    assert [call.status for call in found] == ["refused", "open", "settled"]
+    assert [call.id for call in found[:2]] == [refused, running]
+    opened = await store.calls(payer.id, CallFilter(status="open"), after=None, limit=10)
+    assert [call.id for call in opened] == [running]
+    later = CallFilter(since=datetime.now(UTC) + timedelta(days=1))
+    assert await store.calls(payer.id, later, after=None, limit=10) == []
+
+
+async def test_runs_are_summed_and_paged(dsn: str, store: PostgresUsageStore) -> None:
+    """BUD-12: what each run has used, the most recently active first."""
+    payer = Payer(dsn)
+    await spend(payer)
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        sql.execute("UPDATE call SET run_ref = CASE model WHEN 'a' THEN 'agent' ELSE 'other' END")
+    since = datetime.now(UTC) - timedelta(days=1)
+    runs = await store.runs(payer.id, run=None, since=since, before=None, limit=10)
+    assert [(run.run, run.calls) for run in runs] == [("other", 1), ("agent", 2)]
+    (next_page,) = await store.runs(
+        payer.id, run=None, since=since, before=runs[0].last_id, limit=10
+    )
+    assert next_page == runs[1]
+    (one,) = await store.runs(payer.id, run="agent", since=since, before=None, limit=10)
+    assert one == runs[1]
+
+
+def test_a_span_has_an_end() -> None:
+    """Every question is bounded."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    check_span(now, now + SPAN_MAX, SPAN_MAX)
+    with pytest.raises(InvalidInputError, match="until"):
+        check_span(now, now, SPAN_MAX)
+    with pytest.raises(InvalidInputError, match="since"):
+        check_span(now, now + SPAN_MAX + timedelta(seconds=1), SPAN_MAX)
