@@ -207,7 +207,7 @@ def _process(
 
     # As a process of Farebox does (assembly/processes.py).
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(20_000, 10, 5)
     results.put(uvloop.run(pairs(dsn, node, tenants, concurrency, seconds, labels=scopes > 5)))
 
 

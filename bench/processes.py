@@ -123,7 +123,7 @@ def spare_the_collector() -> None:
     """Have the garbage collector set as a process of Farebox has it (assembly/processes.py)."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(20_000, 10, 5)
 
 
 def family(pid: int) -> list[int]:

@@ -25,8 +25,23 @@ async def said(payer: Payer) -> list[tuple[str, str, int | None]]:
     """Kind, title and amount of each notice."""
     pool = await open_pool(Connector(payer.dsn, name="test", durable=False), size=1)
     async with pool:
-        view = await PostgresConsoleStore(pool).view_organization(payer.id, holds=1, calls=1)
+        store = PostgresConsoleStore(pool)
+        view = await store.view_organization(operator(payer.dsn), payer.id, holds=1, calls=1)
     return [(notice.kind, notice.title, notice.amount) for notice in notices(view)]
+
+
+def operator(dsn: str) -> UUID:
+    """Somebody who may see everything, made when first asked for."""
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        sql.execute(
+            "INSERT INTO console_user (id, email, password_hash, operator)"
+            " VALUES (gen_random_uuid(), 'ada@example.org', 'x', true)"
+            " ON CONFLICT DO NOTHING"
+        )
+        row = sql.execute("SELECT id FROM console_user").fetchone()
+    assert row is not None
+    person: UUID = row[0]
+    return person
 
 
 @pytest.fixture

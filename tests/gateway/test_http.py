@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -123,3 +125,20 @@ async def test_one_watcher() -> None:
     assert presence.watch() is presence.watch()
     assert calls == 1
     presence.close()
+
+
+async def test_who_was_watched_leaves_nothing_behind() -> None:
+    """Issue 3, memory: a watch that was called off is no circle that only the collector finds."""
+    presence = Presence(asyncio.Event().wait)
+    watcher = presence.watch()
+    await asyncio.sleep(0)
+    presence.close()
+    with pytest.raises(asyncio.CancelledError):
+        await watcher
+    gone = weakref.ref(presence)
+    gc.disable()
+    try:
+        del presence, watcher
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -1,4 +1,4 @@
-"""Every open hold has somebody who will end it: nobody may forget one and leave it to its latest end."""
+"""Every open hold has somebody who will end it: none is forgotten and left to its latest end."""
 
 from __future__ import annotations
 

@@ -175,6 +175,10 @@ def _keep_it(self: Lane, pending: Pending, result: Result) -> None:
     return None
 
 
+def _only_note_it(self: Lane, pending: Pending) -> None:
+    pending.withdrawn = True
+
+
 _real_park = Lane._park
 
 
@@ -252,6 +256,12 @@ BUGS: Final[dict[str, Bug]] = {
         ((Lane, "_take_back", _keep_it),),
         found_by=("orphan",),
         seeds=400,
+    ),
+    "unnoticed-leaving": Bug(
+        "an answer that was on its way to a caller who leaves in that moment keeps its hold",
+        ((Lane, "withdraw", _only_note_it),),
+        found_by=("orphan",),
+        seeds=100,
     ),
     "forgotten-command": Bug(
         "of an organisation's commands that are put aside the last is kept",

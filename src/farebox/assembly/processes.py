@@ -21,9 +21,9 @@ from farebox.settings import CONSOLE_PORT_VARIABLE, GATEWAY_PORT_VARIABLE, Setti
 
 SUPERVISE_SECONDS: Final = 2.0
 
-GARBAGE_OBJECTS: Final = 50_000
+GARBAGE_OBJECTS: Final = 20_000
 """Objects made and not freed before circles are looked for; some ten megabytes at most."""
-_OLDER_GENERATIONS: Final = (20, 50)
+_OLDER_GENERATIONS: Final = (10, 5)
 
 Ready = Callable[[dict[str, Any]], None]
 

@@ -55,6 +55,9 @@ class Presence:
         """Watch no longer."""
         if self._watcher is not None:
             self._watcher.cancel()
+            # Its cancellation remembers where it was, and that leads back here: a circle with the
+            # whole request in it, which only the collector would find, late.
+            self._watcher = None
 
     async def _watch(self) -> None:
         await self._until_gone()

@@ -120,7 +120,6 @@ class NativeApi:
     async def _serve(self, route: Route, request: Request) -> Response:
         check_accept(request)
         body = await read_body(request) if route.is_write else b""
-        ids, texts = parse_path(request.path_params)
         via = Via(
             door=Door.API,
             address=request.client.host if request.client else "",
@@ -130,6 +129,7 @@ class NativeApi:
             who = await find_caller(
                 connection, request, via, write=route.is_write, model_keys=route.model_keys
             )
+            ids, texts = parse_path(request.path_params)
             context = Context(
                 session=connection.acting(who.standing.actor),
                 standing=who.standing,
