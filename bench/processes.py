@@ -119,10 +119,10 @@ def pin(core: int | None) -> None:
 
 
 def spare_the_collector() -> None:
-    """Have the garbage collector set as a process of Farebox has it (assembly/processes.py)."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 10, 5)
+    """Have the garbage collector set as a process of Farebox has it."""
+    from farebox.assembly import processes
+
+    processes._spare_the_collector()  # noqa: SLF001 - whatever it does, the same is done here
 
 
 def family(pid: int) -> list[int]:

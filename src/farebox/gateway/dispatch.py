@@ -101,13 +101,18 @@ async def _let_go(sending: asyncio.Future[UpstreamResponse]) -> None:
 
 async def _refused_upstream(call: Call, response: UpstreamResponse) -> Answer:
     """Give the hold back and pass on, or translate, the provider's error."""
+    reason = f"upstream_status_{response.status}"
     try:
         body = await response.read(ERROR_BYTES_MAX)
     except UpstreamBrokenError:
         body = b""
+    except BaseException:
+        # The client goes while the reason is read: nothing was answered, nothing is billed.
+        call.release(reason, http_status=response.status)
+        raise
     error = translated(response.status, body, provider=call.offer.provider.name)
-    ours = error is not None and error.code == UPSTREAM_QUOTA_EXHAUSTED
-    reason = UPSTREAM_QUOTA_EXHAUSTED if ours else f"upstream_status_{response.status}"
+    if error is not None and error.code == UPSTREAM_QUOTA_EXHAUSTED:
+        reason = UPSTREAM_QUOTA_EXHAUSTED
     call.release(reason, http_status=response.status)
     if error is not None:
         return error.answer(call.request_id)

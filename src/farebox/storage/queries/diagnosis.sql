@@ -118,7 +118,7 @@ WITH day AS (
           WHERE organization_id = %(organization_id)s
             AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
           ORDER BY id DESC LIMIT %(scanned)s) AS r
-    WHERE r.refused_at > %(now)s - interval '1 day'
+    WHERE r.refused_at > %(now)s::timestamptz - interval '1 day'
 ), ranked AS (
     SELECT day.*, row_number() OVER like_it AS place, sum(times) OVER whole AS all_times,
         min(refused_at) OVER whole AS first_at
@@ -139,7 +139,7 @@ FROM (SELECT id, state, reason, ended_at, absorbed_nanos FROM call
       WHERE organization_id = %(organization_id)s
         AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
       ORDER BY id DESC LIMIT %(scanned)s) AS c
-WHERE ended_at > %(now)s - interval '1 day' AND (reason <> '' OR absorbed_nanos > 0)
+WHERE ended_at > %(now)s::timestamptz - interval '1 day' AND (reason <> '' OR absorbed_nanos > 0)
 GROUP BY 1, 2 ORDER BY 3 DESC LIMIT %(limit)s
 
 -- name: read_holds
@@ -173,7 +173,7 @@ FROM (
         coalesce(sum(calls) FILTER (WHERE NOT recent), 0)::bigint AS before_calls,
         coalesce(sum(input_tokens + output_tokens) FILTER (WHERE NOT recent), 0)::bigint
             AS before_tokens
-    FROM (SELECT *, hour > %(now)s - interval '1 day' AS recent FROM rollup_hour
+    FROM (SELECT *, hour > %(now)s::timestamptz - interval '1 day' AS recent FROM rollup_hour
           WHERE organization_id = %(organization_id)s
             AND hour > %(now)s - make_interval(days => %(days)s + 1)) AS r
     GROUP BY key_id, project_id, model
@@ -186,7 +186,7 @@ WHERE s.calls > 0 ORDER BY s.charge DESC, s.key_id, s.model LIMIT %(limit)s
 SELECT count(*) FILTER (WHERE c.retry_count > 0), count(*)
 FROM (SELECT retry_count, admitted_at FROM call WHERE organization_id = %(organization_id)s
       ORDER BY id DESC LIMIT %(scanned)s) AS c
-WHERE c.admitted_at > %(now)s - interval '1 day'
+WHERE c.admitted_at > %(now)s::timestamptz - interval '1 day'
 
 -- name: read_quarantine
 SELECT count(*) OVER (), at, id, command_kind, error FROM quarantine

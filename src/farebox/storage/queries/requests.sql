@@ -6,7 +6,7 @@ INSERT INTO api_request (caller, key, fingerprint, effect_id)
 VALUES (%(caller)s, %(key)s, %(fingerprint)s, %(effect_id)s)
 ON CONFLICT (caller, key) DO UPDATE SET taken_at = clock_timestamp()
 WHERE api_request.status IS NULL AND api_request.fingerprint = excluded.fingerprint
-  AND api_request.taken_at < clock_timestamp() - %(abandoned)s
+  AND api_request.taken_at < clock_timestamp() - %(abandoned)s::interval
 RETURNING effect_id
 
 -- name: read
@@ -22,5 +22,5 @@ DELETE FROM api_request WHERE caller = %(caller)s AND key = %(key)s AND status I
 
 -- name: drop_old
 DELETE FROM api_request WHERE (caller, key) IN (
-    SELECT caller, key FROM api_request WHERE created_at < clock_timestamp() - %(kept)s
+    SELECT caller, key FROM api_request WHERE created_at < clock_timestamp() - %(kept)s::interval
     ORDER BY created_at LIMIT %(limit)s)
