@@ -146,7 +146,7 @@ GROUP BY 1, 2 ORDER BY 3 DESC LIMIT %(limit)s
 SELECT count(*), coalesce(sum(h.amount_nanos), 0)::bigint, min(h.admitted_at),
     count(*) FILTER (WHERE (n.id IS NULL OR n.epoch <> h.epoch
         OR n.seen_at < clock_timestamp() - %(overdue)s::interval
-        OR h.latest_end < %(now)s - %(overdue)s::interval)
+        OR h.latest_end < %(now)s::timestamptz - %(overdue)s::interval)
       AND NOT EXISTS (SELECT FROM quarantine q WHERE q.ruled_at IS NULL
                       AND q.organization_id = h.organization_id
                       AND q.command ->> 'call_id' = h.call_id::text))
