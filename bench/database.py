@@ -6,6 +6,7 @@ gateway starts would inherit the one core and share it.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +27,8 @@ IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 
 @contextmanager
 def scratch(base: Path | None = None) -> Iterator[Path]:
-    """A folder for one measurement, gone afterwards."""
+    """A folder for one measurement, gone afterwards; one that is stopped still cleans up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=base) as name:
         folder = Path(name)
         folder.chmod(0o755)  # the server runs as another user where we are root

@@ -12,8 +12,8 @@ import asyncio
 import json
 import multiprocessing
 import os
-import tempfile
 import time
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from uuid import UUID
 
 import psycopg
 
+from bench.database import bundled, scratch, settle_down
 from farebox.kit.ids import uuid7_from_millis
 from farebox.kit.money import Nanos
 from farebox.ledger.commands import (
@@ -41,8 +42,6 @@ from farebox.ledger.scopes import ScopeKind
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.connecting import Connector
-from farebox.storage.migrate import migrate
-from farebox.system.postgres.throwaway import throwaway
 
 CHARGE = Nanos(900)
 Tenant = tuple[UUID, UUID, UUID]
@@ -221,11 +220,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--concurrency", type=int, default=512, help="calls in flight per process")
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--folder", type=Path, help="on which disk the database lies")
     args = parser.parse_args()
-    with throwaway(Path(tempfile.mkdtemp()), durable=True) as server:
-        migrate(server.dsn, sandbox=True)
+    with ExitStack() as stack:
+        folder = stack.enter_context(scratch(args.folder))
+        server = bundled(stack, folder / "home", sandbox=True)
         node, tenants = make_tenants(server.dsn, args.organizations)
         asyncio.run(fund(server.dsn, tenants, scopes=args.scopes))
+        settle_down(server)
         results: Any = multiprocessing.Queue()
         workers = [
             multiprocessing.Process(

@@ -95,7 +95,12 @@ def rival(stack: ExitStack, name: str, folder: Path, scratch: Path, upstream: Ta
             "--num_workers=1",
         ]
         headers = ()
-        env = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        env = {
+            "LITELLM_LOG": "ERROR",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            # No key is asked for; the newer versions want to be told so.
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+        }
     process = start(stack, name, command, core=TARGET_CORE, log=log, env=env, port=port)
     return Target(name, f"http://127.0.0.1:{port}", process, headers=headers)
 

@@ -225,7 +225,7 @@ class MemoryLedger:
             _check_organization(org, self.organizations[org.id])
             self.organizations[org.id] = org
         self._write_grants(changes)
-        for limits in changes.limits:
+        for limits in (*changes.limits, *changes.counters):
             self.limits[limits.organization_id, limits.number] = limits
         self._write_holds(changes)
         self._write_calls(changes)

@@ -472,6 +472,7 @@ class Books:
         changes.grants.extend(self.grant_by_id[grant_id] for grant_id in self._touched_grants)
         changes.new_grants.extend(self.grant_by_id[grant_id] for grant_id in self._new_grants)
         changes.limits.extend(self.counters.changed)
+        changes.counters.extend(self.counters.counted)
         return changes
 
     def _assert_sound(self) -> None:

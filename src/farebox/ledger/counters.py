@@ -131,8 +131,18 @@ class Counters:
 
     @property
     def changed(self) -> list[ScopeLimits]:
-        """The rows that must be written."""
-        return [self._scopes[number] for number in sorted(self._changed)]
+        """The rows that are new, or whose rules changed."""
+        numbers = sorted(number for number in self._changed if not self._is_counted_only(number))
+        return [self._scopes[number] for number in numbers]
+
+    @property
+    def counted(self) -> list[ScopeLimits]:
+        """The rows of which only the windows changed."""
+        return [self._scopes[n] for n in sorted(self._changed) if self._is_counted_only(n)]
+
+    def _is_counted_only(self, number: int) -> bool:
+        loaded = self._loaded.get(number)
+        return loaded is not None and loaded.rules is self._scopes[number].rules
 
     def scope(self, kind: ScopeKind, ref: str) -> ScopeLimits:
         """A scope's row: the loaded one's copy, or a new one."""

@@ -96,6 +96,7 @@ def _merge(books: dict[UUID, Books]) -> Changes:
         every.grants += part.grants
         every.new_grants += part.new_grants
         every.limits += part.limits
+        every.counters += part.counters
         every.new_holds += part.new_holds
         every.holds += part.holds
         every.closings += part.closings

@@ -158,6 +158,9 @@ class Changes(msgspec.Struct):
     grants: list[Grant] = []
     new_grants: list[Grant] = []
     limits: list[ScopeLimits] = []
+    """Rows that are new, or whose rules changed."""
+    counters: list[ScopeLimits] = []
+    """Rows of which only the windows changed."""
     new_holds: list[NewHold] = []
     holds: list[Hold] = []
     """Open holds that changed: extended, reported on, or given other counters."""

@@ -44,6 +44,7 @@ def statements(changes: Changes) -> Iterator[Statement]:
         ("insert_grants", changes.new_grants, _new_grants),
         ("write_grants", changes.grants, _grants),
         ("write_limits", changes.limits, _limits),
+        ("write_counters", changes.counters, _counters),
         ("insert_holds", changes.new_holds, _new_holds),
         ("write_holds", changes.holds, _holds),
         ("close_holds", changes.closings, _closings),
@@ -121,6 +122,14 @@ def _limits(rows: list[ScopeLimits]) -> tuple[str, ...]:
         texts(s.ref for s in rows),
         flags(s.is_everywhere for s in rows),
         texts(_rules_text(s.rules) for s in rows),
+        literals(numbers(_flat(s)) for s in rows),
+    )
+
+
+def _counters(rows: list[ScopeLimits]) -> tuple[str, ...]:
+    return (
+        uuids(s.organization_id for s in rows),
+        numbers(s.number for s in rows),
         literals(numbers(_flat(s)) for s in rows),
     )
 

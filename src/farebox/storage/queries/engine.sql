@@ -150,6 +150,11 @@ FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::boolean[], $6:
 ON CONFLICT (organization_id, number) DO UPDATE SET
     everywhere = excluded.everywhere, rules = excluded.rules, windows = excluded.windows
 
+-- name: write_counters
+UPDATE scope_limit s SET windows = t.windows::bigint[]
+FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS t (organization_id, number, windows)
+WHERE s.organization_id = t.organization_id AND s.number = t.number
+
 -- name: insert_holds
 INSERT INTO hold (call_id, organization_id, node_id, epoch, amount_nanos, unsecured_nanos,
     earmark_grants, earmark_nanos, raised_scopes, raised, admitted_at, latest_end, project_id,
@@ -265,10 +270,11 @@ ON CONFLICT (organization_id, hour, bucket) DO UPDATE SET
     reasoning_tokens = r.reasoning_tokens + excluded.reasoning_tokens
 
 -- name: insert_postings
-INSERT INTO posting (organization_id, kind, at, accounts, amounts_nanos, grant_id, call_id,
-    first_sequence, last_sequence, note)
-SELECT t.organization_id, t.kind, t.at, t.accounts::text[], t.amounts::bigint[], t.grant_id,
-    t.call_id, t.first_sequence, t.last_sequence, t.note
+-- The time is asked for once, not for each row.
+INSERT INTO posting (organization_id, kind, at, booked_at, accounts, amounts_nanos, grant_id,
+    call_id, first_sequence, last_sequence, note)
+SELECT t.organization_id, t.kind, t.at, (SELECT farebox_now()), t.accounts::text[],
+    t.amounts::bigint[], t.grant_id, t.call_id, t.first_sequence, t.last_sequence, t.note
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::uuid[],
             $7::uuid[], $8::bigint[], $9::bigint[], $10::text[])
     AS t (organization_id, kind, at, accounts, amounts, grant_id, call_id, first_sequence,
