@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -27,7 +29,16 @@ from tests.support.scripted_upstream import (
     usage_chunk,
     whole,
 )
-from tests.support.small_gateway import NODE, VERSIONS, MemoryNode, SmallGateway, version
+from tests.support.small_gateway import (
+    KEY_ID,
+    NODE,
+    NOW,
+    PROJECT,
+    VERSIONS,
+    MemoryNode,
+    SmallGateway,
+    version,
+)
 
 INPUT, OUTPUT = 2_500, 15_000
 TIERS = st.sampled_from(["default", "flex", "priority", "turbo"])
@@ -284,3 +295,13 @@ async def test_a_stream_costs_what_a_whole_answer_costs(
         assert whole_end.estimated == stream_end.estimated
         consistent = cached <= prompt and reasoning <= completion
         assert consistent or whole_end.estimated
+
+
+async def test_the_use_of_a_key_is_noted() -> None:
+    """ORG-15: of an admitted call its key, its project and engine time; of a refused one nothing."""
+    noted: list[tuple[UUID, UUID, datetime]] = []
+    async with SmallGateway(json_script) as small:
+        small.desk.note_use = lambda *use: noted.append(use)
+        await small.call()
+        await small.call(model="no-such-model")
+    assert noted == [(KEY_ID, PROJECT, NOW)]

@@ -19,14 +19,16 @@ from farebox.gateway.desk import Desk
 from farebox.gateway.gateway import Gateway
 from farebox.gateway.metrics import Metrics
 from farebox.gateway.sales import Sales
-from farebox.kit.errors import NotFoundError
+from farebox.kit.errors import NotFoundError, UnavailableError
 from farebox.kit.ids import RANDOM_BYTES, uuid7_from_millis
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.calls import explain_call
+from farebox.operations.key_use import KeyUse
 from farebox.operations.nodes import HEARTBEAT_SECONDS, Node
 from farebox.operations.refusals import RefusalRecorder
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.call_store import PostgresCallStore
+from farebox.storage.key_use_store import PostgresKeyUseStore
 from farebox.storage.node_store import PostgresNodeStore, borrowed
 from farebox.storage.refusal_store import PostgresRefusalStore
 from farebox.system.clock import unix_millis
@@ -120,6 +122,10 @@ class GatewayProcess:
         stack.push_async_callback(desk.drain, DRAIN_SECONDS)
         reporter = asyncio.create_task(_report(desk))
         stack.callback(reporter.cancel)
+        use = KeyUse(PostgresKeyUseStore(pool), monotonic=time.monotonic)
+        desk.note_use = use.note
+        writer = asyncio.create_task(_write_use(use))
+        stack.callback(writer.cancel)
 
         async def look_up_call(organization_id: UUID, call_id: UUID) -> dict[str, object]:
             async with borrowed(pool) as connection:
@@ -142,3 +148,13 @@ async def _report(desk: Desk) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_SECONDS)
         await desk.report_running()
+
+
+async def _write_use(use: KeyUse) -> None:
+    """Write down now and then when keys were last used."""
+    while True:
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        try:
+            await use.flush()
+        except UnavailableError:
+            continue  # what was due is written the next time

@@ -119,6 +119,7 @@ class Call:
         desk.metrics.admission.observe(desk.monotonic() - self.started_at)
         if isinstance(result, Admitted):
             self.output_limit = result.output_limit
+            desk.note_use(self.caller.id, self.caller.project_id, result.admitted_at)
             if result.rates:
                 self.rates = rate_headers(result.rates, result.admitted_at)
             self._money = _Money.HELD

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -77,6 +78,8 @@ class Desk:
         self.new_call_id = new_call_id
         self.monotonic = monotonic
         self.note_refusal = note_refusal
+        self.note_use: Callable[[UUID, UUID, datetime], None] = _unnoted
+        """Hears of every admitted call: its key, project and instant (ORG-15)."""
         self.help_url = ""
         """Where a person adds credit or raises a limit; empty where no console is known."""
         self.running: dict[UUID, Running] = {}
@@ -128,3 +131,7 @@ async def patiently(work: Awaitable[Any], seconds: float) -> Any:
     """Wait for shielded work, at most so long; the work goes on either way."""
     async with asyncio.timeout(seconds):
         return await asyncio.shield(work)
+
+
+def _unnoted(key_id: UUID, project_id: UUID, at: datetime) -> None:
+    """Nobody wants to know when keys are used."""

@@ -14,7 +14,7 @@ from uuid import UUID
 EVERY_SECONDS: Final = 60.0
 """How exact the time is."""
 
-KEYS_MAX: Final = 100_000
+KEYS_MAX: Final = 16_000
 """So many keys are remembered as written; the others are written once more."""
 
 AT_ONCE_MAX: Final = 1_000
