@@ -298,7 +298,7 @@ async def test_a_stream_costs_what_a_whole_answer_costs(
 
 
 async def test_the_use_of_a_key_is_noted() -> None:
-    """ORG-15: of an admitted call its key, its project and engine time; of a refused one nothing."""
+    """ORG-15: of an admitted call its key, project and engine time; of a refused one nothing."""
     noted: list[tuple[UUID, UUID, datetime]] = []
     async with SmallGateway(json_script) as small:
         small.desk.note_use = lambda *use: noted.append(use)
