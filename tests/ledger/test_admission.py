@@ -490,3 +490,13 @@ def test_the_hold_records_how_it_was_decided() -> None:
     assert (figures.used, figures.held, figures.maximum) == (0, 0, 20)
     assert figures.resets_at == datetime(2027, 4, 1, tzinfo=UTC)
     assert [r.amount for r in new.hold.raised] == [4]
+
+
+def test_a_call_that_was_rated_by_another_plan_is_rated_anew() -> None:
+    """DESIGN 16: the plan is compared under the lock, whatever a node still keeps."""
+    scene = Scene()
+    scene.give("paid", 100, "purchased")
+    scene.org.plan_id = UUID(int=7)
+    assert scene.refuse("old", 1).code == "stale_catalogue"
+    scene.org.plan_id = None
+    scene.hold("new", 1)

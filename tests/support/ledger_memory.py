@@ -99,6 +99,7 @@ class MemoryLedger:
             on_lapse=on_lapse,
             last_time=now,
             sequence=0,
+            plan_id=None,
             **{name: Nanos(0) for name in _TOTALS},
         )
         self.organizations[org_id] = org

@@ -8,6 +8,7 @@ dies, the sweep ends it. A call is charged before the last byte of its answer le
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from enum import Enum
 from typing import Final
@@ -86,6 +87,8 @@ class Call:
         body.facts = capped(body.facts, caller.output_tokens_max)
         self.ceiling: Ceiling = self._ceiling()
         self.output_limit = 0
+        self.look_up: Callable[[], Awaitable[Caller]] | None = None
+        """Reads anew who calls: what is kept may be older than a change of plan."""
         self.rates: Headers = []
         """What the call's rate limits leave, as headers of its answer."""
         self.started_at = desk.monotonic()
@@ -175,6 +178,7 @@ class Call:
             ),
             price_id=first.id,
             upstream_account_id=self.offer.provider.account_id,
+            plan_id=self.caller.plan_id,
             input_tokens=bound.input_tokens,
             streamed=self.body.stream,
             attribution=self.labels.attribution,
@@ -191,6 +195,8 @@ class Call:
     async def _rate_anew(self) -> None:
         try:
             await self.desk.sales.refresh()
+            if self.look_up is not None:
+                self.caller = await self.look_up()
         except UnavailableError as error:
             raise away() from error
         self.offer = self._offer()

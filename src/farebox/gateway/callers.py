@@ -54,12 +54,13 @@ class Callers:
         self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
 
-    async def caller(self, authorization: str, *, fresh: bool) -> Caller:
+    async def caller(self, authorization: str, *, fresh: bool, anew: bool = False) -> Caller:
         """The caller that an ``Authorization`` header names.
 
         Args:
             authorization: The header's value, empty if there is none.
             fresh: Whether the key's state matters here (nothing will re-read it).
+            anew: What is kept is known to be wrong: read it again.
 
         Raises:
             GatewayError: 401, with the code that OpenAI's clients know.
@@ -73,6 +74,8 @@ class Callers:
         if kind_of(secret) in {None, KeyKind.ADMIN}:
             raise wrong_key()
         name, now = digest(secret), self._monotonic()
+        if anew:
+            self._known.pop(name, None)
         kept = self._known.get(name)
         if kept is not None and now - kept[1] < (FRESH_SECONDS if fresh else KEPT_SECONDS):
             return kept[0]

@@ -184,7 +184,10 @@ class Gateway:
             metadata=body.metadata,
             environment=caller.environment,
         )
-        return kind(self.desk, caller, endpoint, body, labels)
+        call = kind(self.desk, caller, endpoint, body, labels)
+        authorization = request.headers.get("authorization", "")
+        call.look_up = lambda: self.callers.caller(authorization, fresh=True, anew=True)
+        return call
 
     # What costs nothing.
 

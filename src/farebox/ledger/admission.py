@@ -280,8 +280,9 @@ def _forbidden(books: Books, command: Admit) -> Refused | None:
     org = books.organization
     if books.epochs.get(command.node_id) != command.epoch:
         return _stale_epoch()
-    if books.catalogue_revision != command.catalogue_revision:
-        return Refused(code="stale_catalogue", message="The price book has changed; rate again.")
+    rated = (command.catalogue_revision, command.plan_id)
+    if rated != (books.catalogue_revision, org.plan_id):
+        return Refused(code="stale_catalogue", message="The prices have changed; rate again.")
     if (
         key is None
         or key.organization_id != org.id

@@ -56,6 +56,8 @@ class Admit(Command, frozen=True, kw_only=True):
     dimensions: Dimensions
     price_id: UUID
     upstream_account_id: UUID
+    plan_id: UUID | None = None
+    """The price plan by which the call was rated."""
     input_tokens: int = 0
     """The most that the input may come to, for limits that count tokens."""
     streamed: bool = False

@@ -56,6 +56,8 @@ class Organization(msgspec.Struct):
     refunded: Nanos
     unsecured_held: Nanos
     absorbed: Nanos
+    plan_id: UUID | None = None
+    """The price plan by which its calls are rated; the engine only compares it."""
 
     def is_balanced(self) -> bool:
         """Tell whether the independent totals agree."""

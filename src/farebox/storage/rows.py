@@ -41,6 +41,7 @@ def organization(row: Row) -> Organization:
         refunded=row[16],
         unsecured_held=row[17],
         absorbed=row[18],
+        plan_id=row[19],
     )
 
 

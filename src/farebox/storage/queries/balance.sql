@@ -3,7 +3,8 @@
 -- name: read_organization
 SELECT id, currency, zone, active, floor_nanos, on_overrun, on_lapse, last_time, sequence,
        granted_nanos, owed_nanos, spent_nanos, reserved_nanos, unreserved_nanos, frozen_nanos,
-       expired_nanos, refunded_nanos, unsecured_held_nanos, absorbed_nanos, farebox_now()
+       expired_nanos, refunded_nanos, unsecured_held_nanos, absorbed_nanos, plan_id,
+       farebox_now()
 FROM organization WHERE id = %s
 
 -- name: read_grants_with_money

@@ -5,7 +5,7 @@
 -- The only lock; taken in the order of ids, before anything else is read.
 SELECT id, currency, zone, active, floor_nanos, on_overrun, on_lapse, last_time, sequence,
        granted_nanos, owed_nanos, spent_nanos, reserved_nanos, unreserved_nanos, frozen_nanos,
-       expired_nanos, refunded_nanos, unsecured_held_nanos, absorbed_nanos
+       expired_nanos, refunded_nanos, unsecured_held_nanos, absorbed_nanos, plan_id
 FROM organization WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE
 
 -- name: read_time
