@@ -185,7 +185,6 @@ async def test_an_organization_is_rated_by_its_plan() -> None:
             (book, book),
             (book * 12 // 10, book),
         ]
-        await small.sales.remember()
         assert (planned_version(STANDARD, PLAN).id, STANDARD.id, PLAN.id) in small.directory.planned
         # Taken away likewise, from the next call on.
         small.directory.keys = {digest(KEY): key_row()}

@@ -11,9 +11,9 @@ from psycopg.errors import RestrictViolation
 
 from farebox.kit.errors import InvalidInputError, NotFoundError
 from farebox.ledger.commands import Refused
-from farebox.rating.price_plans import OwnRow, PlanTerms, planned_id
+from farebox.rating.price_plans import OwnRow, PlanTerms
 from farebox.rating.units import Lane, Unit
-from farebox.storage.plan_store import find_planned, load_plans, remember_planned
+from farebox.storage.plan_store import load_plans
 from tests.support.office import Office, open_office
 from tests.support.till import Till
 
@@ -90,19 +90,3 @@ async def test_an_admission_that_was_rated_before_a_change_is_rated_anew(office:
     for organization_id, plan_id in ((NOBODY, plan.plan_id), (till.organization_id, NOBODY)):
         with pytest.raises(NotFoundError):
             await office.plans.assign(organization_id, plan_id)
-
-
-async def test_a_planned_price_is_remembered(office: Office) -> None:
-    """What a call's price id stands for: the book's row and the plan's version; noted once."""
-    plan = await office.plans.revise("Reseller", TERMS)
-    price_id = UUID(int=5)
-    await office.connection.execute(
-        "INSERT INTO price_version (id, provider, model, lane, effective_at, source, base_units,"
-        " base_prices) VALUES (%s, 'openai', 'm', 'standard', now(), 's', '{input}', '{1}')",
-        (price_id,),
-    )
-    planned = planned_id(price_id, plan.id)
-    assert await find_planned(office.connection, planned) is None
-    for _ in range(2):
-        await remember_planned(office.connection, [(planned, price_id, plan.id)])
-    assert await find_planned(office.connection, planned) == (price_id, plan.id)

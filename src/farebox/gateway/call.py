@@ -141,6 +141,7 @@ class Call:
     async def _admit(self) -> Admitted | Refused:
         for tried in range(ADMIT_TRIES_MAX):
             countable = may_count(self.body, self.offer.facts)
+            await self._remember_prices()
             result = await self._ask(0.0 if countable else PATIENCE_SECONDS)
             if isinstance(result, Admitted):
                 return result
@@ -151,6 +152,13 @@ class Call:
             else:
                 return result
         raise away()
+
+    async def _remember_prices(self) -> None:
+        """Have it written down what this call's prices stand for, before anything is charged."""
+        try:
+            await self.desk.sales.remember()
+        except UnavailableError as error:
+            raise away() from error
 
     async def _ask(self, patience_seconds: float) -> Admitted | Refused:
         bound = self.ceiling

@@ -270,7 +270,6 @@ class Sales:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await self.refresh()
-                await self.remember()
             except UnavailableError:
                 # What was read stays good; every admission checks the revision anyway.
                 continue

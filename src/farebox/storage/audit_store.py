@@ -7,7 +7,7 @@ beside traffic. Memory is bounded by a page, whatever the number of calls.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -37,6 +37,7 @@ from farebox.ledger.holds import Dimensions
 from farebox.ledger.limits import Measure, Rule, ScopeLimits, Window, instant, micros
 from farebox.ledger.scopes import ID_KINDS, scopes_of
 from farebox.storage import rows
+from farebox.storage.planned_prices import load_planned
 from farebox.storage.sql import queries
 
 PAGE_ROWS: Final = 1_000
@@ -88,7 +89,14 @@ class PostgresAuditStore:
     async def price_tables(self, ids: Sequence[UUID]) -> dict[UUID, PriceTables]:
         """The tables of price versions as stored."""
         found = await self._all("price_versions", ids=list(ids))
-        return {row[0]: _tables(row) for row in found}
+        tables = {
+            row[0]: _tables(zip(*row[1:3], strict=True), zip(*row[3:], strict=True))
+            for row in found
+        }
+        if others := set(ids) - tables.keys():
+            planned = await load_planned(self._connection, others)
+            tables |= {each.id: _tables(each.base, each.long) for each in planned.values()}
+        return tables
 
     async def quarantined(self, organization_id: UUID) -> list[QuarantinedFacts]:
         """Commands that wait for a ruling, the oldest."""
@@ -247,9 +255,7 @@ class PostgresAuditSnapshot:
         return await cursor.fetchall()
 
 
-def _tables(row: _Row) -> PriceTables:
+def _tables(base: Iterable[tuple[str, int]], long: Iterable[tuple[str, int]]) -> PriceTables:
     """The base table, and the long-context one where there is one."""
-    _, base_units, base_prices, long_units, long_prices = row
-    base = dict(zip(base_units, base_prices, strict=True))
-    long = dict(zip(long_units, long_prices, strict=True))
-    return (base, long) if long else (base,)
+    tables = (dict(base), dict(long))
+    return tables if tables[1] else tables[:1]

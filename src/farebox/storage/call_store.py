@@ -21,6 +21,8 @@ from farebox.operations.call_facts import (
     PostingFacts,
     PriceFacts,
 )
+from farebox.rating.price_book import PriceVersion
+from farebox.storage.planned_prices import load_planned
 from farebox.storage.rows import utc
 from farebox.storage.sql import queries
 
@@ -135,7 +137,8 @@ class PostgresCallStore:
     async def _price(self, price_id: UUID) -> PriceFacts | None:
         found = await self._all("price_version", id=price_id)
         if not found:
-            return None
+            planned = (await load_planned(self._connection, (price_id,))).get(price_id)
+            return None if planned is None else _price_facts(planned)
         version_id, provider, model, lane, currency, effective_at, source, over = found[0]
         return PriceFacts(
             version_id, provider, model, lane, currency, utc(effective_at), source, over
@@ -222,3 +225,16 @@ def _limits(value: object) -> tuple[LimitFigures, ...]:
     if isinstance(value, list):
         return msgspec.convert(value, tuple[LimitFigures, ...])
     return (msgspec.convert(value, LimitFigures),)
+
+
+def _price_facts(version: PriceVersion) -> PriceFacts:
+    return PriceFacts(
+        version.id,
+        version.provider,
+        version.model,
+        version.lane.value,
+        version.currency,
+        version.effective_at,
+        version.source,
+        version.long_context_over,
+    )

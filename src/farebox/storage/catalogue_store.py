@@ -86,7 +86,7 @@ async def load_catalogue(connection: _Connection) -> Catalogue:
         models = await _all(connection, "read_models")
         providers = await _all(connection, "read_providers")
         plans = await load_plans(connection)
-    book = PriceBook(map(_version, versions), map(_facts, models), revision=revision)
+    book = PriceBook(map(price_version, versions), map(_facts, models), revision=revision)
     return Catalogue(revision, book, tuple(map(_provider, providers)), plans)
 
 
@@ -101,7 +101,7 @@ async def read_revision(connection: _Connection) -> int:
 
 async def read_versions(connection: _Connection) -> list[PriceVersion]:
     """Every price version, in the order they were added."""
-    return [_version(row) for row in await _all(connection, "read_price_versions")]
+    return [price_version(row) for row in await _all(connection, "read_price_versions")]
 
 
 async def read_providers(connection: _Connection) -> list[ProviderRow]:
@@ -292,7 +292,8 @@ def _prices(table: Iterable[tuple[Unit, int]]) -> str:
     return numbers(price for _, price in table)
 
 
-def _version(row: tuple[Any, ...]) -> PriceVersion:
+def price_version(row: tuple[Any, ...]) -> PriceVersion:
+    """A row of ``read_price_versions``."""
     return PriceVersion(
         id=row[0],
         provider=row[1],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -33,13 +33,6 @@ _write_terms: Final = msgspec.json.Encoder().encode
 _read_terms: Final = msgspec.json.Decoder(PlanTerms).decode
 
 
-class Planned(NamedTuple):
-    """What the id of a price under a plan stands for."""
-
-    price_id: UUID
-    plan_version_id: UUID
-
-
 async def load_plans(connection: _Connection) -> dict[UUID, tuple[PlanVersion, ...]]:
     """Every plan with all its versions, the oldest first: what a node keeps."""
     found: dict[UUID, tuple[PlanVersion, ...]] = {}
@@ -58,12 +51,6 @@ async def remember_planned(
     planned, books, plans = zip(*prices, strict=True)
     values = (uuids(planned), uuids(books), uuids(plans))
     await connection.execute(queries("price_plans")["remember_planned"], values)
-
-
-async def find_planned(connection: _Connection, planned_id: UUID) -> Planned | None:
-    """What a price id stands for that is none of the book's; None for an unknown one."""
-    rows = await _ask(connection, "find_planned", (planned_id,))
-    return Planned(*rows[0]) if rows else None
 
 
 class PostgresPlanStore:
@@ -178,16 +165,18 @@ class PostgresPlanStore:
 
 async def _versions(connection: _Connection, plan_id: UUID | None) -> tuple[PlanVersion, ...]:
     rows = await _ask(connection, "list_versions", {"plan_id": plan_id})
-    return tuple(
-        PlanVersion(
-            id=row[0],
-            plan_id=row[1],
-            plan_name=row[2],
-            number=row[3],
-            effective_at=utc(row[4]),
-            terms=_read_terms(row[5]),
-        )
-        for row in rows
+    return tuple(map(plan_version, rows))
+
+
+def plan_version(row: tuple[Any, ...]) -> PlanVersion:
+    """A row of ``list_versions``."""
+    return PlanVersion(
+        id=row[0],
+        plan_id=row[1],
+        plan_name=row[2],
+        number=row[3],
+        effective_at=utc(row[4]),
+        terms=_read_terms(row[5]),
     )
 
 

@@ -39,5 +39,13 @@ INSERT INTO planned_price (id, price_id, plan_version_id)
 SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[])
 ON CONFLICT DO NOTHING
 
--- name: find_planned
-SELECT price_id, plan_version_id FROM planned_price WHERE id = %s
+-- name: load_planned
+-- The book's row and the plan's version behind each price under a plan.
+SELECT r.id, b.id, b.provider, b.model, b.lane, b.currency, b.effective_at, b.source,
+       b.long_context_over, b.base_units, b.base_prices, b.long_units, b.long_prices,
+       v.id, v.plan_id, p.name, v.number, v.effective_at, v.terms::text
+FROM planned_price r
+JOIN price_version b ON b.id = r.price_id
+JOIN price_plan_version v ON v.id = r.plan_version_id
+JOIN price_plan p ON p.id = v.plan_id
+WHERE r.id = ANY(%s::uuid[])
