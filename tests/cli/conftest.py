@@ -18,6 +18,9 @@ from farebox.providers import price_catalogue
 from farebox.providers.price_catalogue import CatalogueSnapshot
 from farebox.rating.price_book import ModelFacts, PriceVersion
 from farebox.storage.connecting import Connector
+from tests.support.doctor_house import doctor, house, new_tenant, run, tenant
+
+__all__ = ["doctor", "house", "new_tenant", "run", "tenant"]
 
 
 class Outcome(NamedTuple):
