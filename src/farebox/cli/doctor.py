@@ -68,13 +68,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _complaint(args: argparse.Namespace) -> str:
     """The text to look at; empty where nothing was given."""
+    from pathlib import Path
+
     from farebox.kit.errors import InvalidInputError
 
     if args.file is not None:
         if args.complaint:
             raise InvalidInputError("COMPLAINT", "must not be given together with --file")
         try:
-            with open(args.file, "rb") as file:  # noqa: PTH123 - pathlib cannot read a part
+            with Path(args.file).open("rb") as file:
                 return file.read(TEXT_BYTES_MAX).decode(errors="replace")
         except OSError as error:
             reason = f"cannot be read: {error.strerror or error}"
