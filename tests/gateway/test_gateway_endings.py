@@ -1,4 +1,4 @@
-"""However a call ends: its hold ends, it is charged once and exactly, and the books agree.
+"""However the provider ends a call: it is charged once and exactly, and the books agree.
 
 Every test ends with ``check_books``: no open hold, each call one row, the sum of the charges is
 what was spent, and everything recomputed from its own rows.
@@ -16,61 +16,33 @@ from farebox.operations.upstream import (
     UpstreamNotReachedError,
     UpstreamTimeoutError,
 )
+from tests.support.endings import (
+    INPUT,
+    OUTPUT,
+    SHORT,
+    STREAMED,
+    ended,
+    events_of_a_short_stream,
+    fault,
+    released,
+    script,
+)
 from tests.support.house import House
 from tests.support.mock_upstream import MockUpstream
 from tests.support.scripted_upstream import (
-    DONE,
     JSON,
-    Pause,
     ScriptedResponse,
     Scripts,
     delta,
     event,
-    usage,
-    usage_chunk,
-    whole,
 )
 from tests.support.tenants import (
-    CallRow,
     NewTenant,
-    Reply,
     Tenant,
     add_provider,
-    call_id,
     chat_body,
     wait_for,
 )
-
-INPUT, OUTPUT = 2_500, 15_000
-STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-
-
-def fault(text: str, **more: str) -> dict[str, str]:
-    """The header that orders a fault from the simulated provider."""
-    return {"X-Sandbox-Fault": text, **more}
-
-
-def script(name: str) -> dict[str, str]:
-    """The header that names a script."""
-    return {"X-Sandbox-Script": name}
-
-
-def ended(tenant: Tenant, reply: Reply | None = None) -> CallRow:
-    """The one call there was, in books that agree."""
-    call = tenant.only_call()
-    tenant.check_books()
-    if reply is not None:
-        assert call.id == call_id(reply)
-    return call
-
-
-def released(tenant: Tenant, reply: Reply, reason: str, status: int) -> None:
-    """It cost nothing, and its row says why (DED-14, ERR-11)."""
-    call = ended(tenant, reply)
-    assert (call.state, call.charge, call.cost, call.reason) == ("released", 0, 0, reason)
-    assert call.http_status == status
-    assert tenant.spent() == 0
-
 
 # The provider says no.
 
@@ -161,7 +133,7 @@ def test_errors_of_other_shapes(
     ],
     ids=["not reached", "broken", "timeout", "fault"],
 )
-def test_no_head_arrives(
+def test_hold_released_on_crash(
     tenant: Tenant,
     scripts: Scripts,
     error: Exception,
@@ -170,7 +142,10 @@ def test_no_head_arrives(
     reason: str,
     stream: bool,
 ) -> None:
-    """DED-14: not reached, broken before the first byte, or a fault of ours: nothing is charged."""
+    """DED-14, field bug 25: not reached, broken before the first byte, or a fault of ours.
+
+    Whatever it was, nothing is charged and the whole hold comes back.
+    """
     scripts["none"] = lambda _: error
     reply = tenant.chat(script("none"), stream=stream)
     assert (reply.status, reply.error["code"]) == (status, code)
@@ -209,19 +184,12 @@ def test_an_error_with_status_200(tenant: Tenant, scripts: Scripts) -> None:
     tenant.check_books()
 
 
-SHORT = 12
-"""Completion tokens of a short stream: some ten events."""
-
-
-def events_of_a_short_stream(tenant: Tenant) -> int:
-    """How many events the simulated provider makes of it."""
-    reply = tenant.chat(stream=True, max_completion_tokens=SHORT)
-    return reply.body.count(b"data: ")
-
-
 @pytest.mark.parametrize("asked", [False, True], ids=["plain", "with usage"])
-def test_a_stream_breaks_off_after_every_event(new_tenant: NewTenant, asked: bool) -> None:
-    """DED-14, DED-15: broken after any event, what was generated is charged once, or nothing."""
+def test_interrupted_stream_settles_to_best_evidence(new_tenant: NewTenant, asked: bool) -> None:
+    """DED-14, DED-15, field bug 28: broken after any event, what was generated is charged once.
+
+    Never the hold; the provider's own usage where it had come; nothing where there was no text.
+    """
     options = {"stream_options": {"include_usage": True}} if asked else {}
     fields: dict[str, Any] = {"stream": True, "max_completion_tokens": SHORT, **options}
     whole_stream = new_tenant()
@@ -295,271 +263,6 @@ def test_a_stream_that_is_none(tenant: Tenant, scripts: Scripts, pieces: list[by
     assert (call.state, call.charge, call.reason) == ("released", 0, "upstream_broken")
 
 
-# The client goes.
-
-
-def test_a_client_hangs_up_on_a_silent_stream(
-    new_tenant: NewTenant, house: House, scripts: Scripts
-) -> None:
-    """DED-15: wherever the client hangs up, the upstream is closed and the tokens charged."""
-    words = ["one", " two", " three", " four"]
-    for told in range(len(words) + 1):
-        responses: list[ScriptedResponse] = []
-
-        def silent(
-            _: Any, told: int = told, kept: list[ScriptedResponse] = responses
-        ) -> ScriptedResponse:
-            pieces = [delta(word) for word in words[:told]]
-            kept.append(ScriptedResponse([delta(""), *pieces, Pause(), *pieces]))
-            return kept[0]
-
-        scripts["silent"] = silent
-        tenant = new_tenant()
-        with tenant.raw(chat_body(stream=True), script("silent")) as call:
-            assert call.read_events(told + 1) == told + 1
-            call.hang_up()
-        row = ended(tenant)
-        assert (row.state, row.reason, row.http_status) == ("settled", "client_disconnected", 499)
-        assert (row.estimated, row.output_tokens) == (True, told)
-        assert row.charge == row.input_tokens * INPUT + told * OUTPUT
-        assert row.input_tokens > 0
-        assert responses[0].closed.is_set()
-    assert house.gateway.app is not None
-
-
-@pytest.mark.parametrize("index", range(1, 9))
-def test_a_client_hangs_up_on_a_flowing_stream(new_tenant: NewTenant, index: int) -> None:
-    """Hung up at any event of a running stream: charged once, for what was generated at most."""
-    tenant = new_tenant()
-    headers = {"X-Sandbox-Latency-Ms": "event=20"}
-    with tenant.raw(chat_body(stream=True, max_completion_tokens=24), headers) as call:
-        call.read_events(index)
-        call.hang_up()
-    row = ended(tenant)
-    assert (row.state, row.reason) == ("settled", "client_disconnected")
-    assert row.output_tokens <= 24
-    assert row.charge == row.input_tokens * INPUT + row.output_tokens * OUTPUT
-
-
-def test_a_finished_answer_waits_for_its_usage(
-    new_tenant: NewTenant, house: House, scripts: Scripts
-) -> None:
-    """ENGINE.md, "The end of a call": finished, then hung up: the provider's usage is charged."""
-    tenant = new_tenant()
-    pauses: list[Pause] = []
-
-    def finishing(_: Any) -> ScriptedResponse:
-        pauses.append(Pause())
-        head = [delta("Hello"), delta("", finish="stop")]
-        return ScriptedResponse([*head, pauses[0], usage_chunk(1_000, 500), DONE])
-
-    scripts["finishing"] = finishing
-    with tenant.raw(chat_body(stream=True), script("finishing")) as call:
-        call.read_until(b"Hello")
-        house.run(pauses[0].reached.wait())
-        call.hang_up()
-        house.run(_later(pauses[0], 0.3))
-    row = ended(tenant)
-    assert (row.estimated, row.reason, row.http_status) == (False, "client_disconnected", 499)
-    assert row.charge == 1_000 * INPUT + 500 * OUTPUT
-
-
-def test_a_finished_answer_does_not_wait_for_ever(new_tenant: NewTenant, scripts: Scripts) -> None:
-    """Without usage after two seconds the metered tokens are charged."""
-    tenant = new_tenant()
-    scripts["never"] = lambda _: ScriptedResponse(
-        [delta("one two"), delta("", finish="stop"), Pause(), usage_chunk(9, 9), DONE]
-    )
-    with tenant.raw(chat_body(stream=True), script("never")) as call:
-        call.read_until(b"one two")
-        call.hang_up()
-    row = ended(tenant)
-    assert (row.estimated, row.output_tokens) == (True, 2)
-    assert row.reason == "client_disconnected"
-
-
-async def _later(pause: Pause, seconds: float) -> None:
-    await asyncio.sleep(seconds)
-    pause.over.set()
-
-
-def test_a_client_hangs_up_before_the_head(new_tenant: NewTenant) -> None:
-    """Field bug 49: gone before the first byte, a stream is closed and only its prompt charged."""
-    tenant = new_tenant()
-    for order in (fault("hang"), {"X-Sandbox-Latency-Ms": "60000"}):
-        with tenant.raw(chat_body(stream=True), order) as call:
-            wait_for(lambda: tenant.open_holds() == 1)
-            call.hang_up()
-        row = tenant.calls()[-1]
-        assert (row.reason, row.http_status, row.estimated) == ("client_disconnected", 499, True)
-        assert row.output_tokens == 0
-        assert 0 < row.charge == row.input_tokens * INPUT
-    tenant.check_books()
-
-
-def test_a_json_call_outlives_its_client(new_tenant: NewTenant) -> None:
-    """ADR 8: the provider bills a whole answer whether or not we listen: it is charged once."""
-    tenant = new_tenant()
-    orders = {"X-Sandbox-Latency-Ms": "300", "X-Sandbox-Usage": "prompt=50,cached=0,completion=5"}
-    with tenant.raw(chat_body(), orders) as call:
-        wait_for(lambda: tenant.open_holds() == 1)
-        call.hang_up()
-    row = ended(tenant)
-    assert (row.state, row.charge, row.estimated) == ("settled", 50 * INPUT + 5 * OUTPUT, False)
-
-
-@STREAMED
-def test_a_client_that_goes_while_it_waits_for_money(
-    new_tenant: NewTenant, house: House, scripts: Scripts, stream: bool
-) -> None:
-    """ENGINE.md: an admission whose client is gone is withdrawn, and its call never leaves."""
-    tenant = new_tenant(credit="0.20")
-    pauses: list[Pause] = []
-
-    def hold(_: Any) -> ScriptedResponse:
-        pauses.append(Pause())
-        return ScriptedResponse([delta("first"), pauses[0], delta("", finish="stop"), DONE])
-
-    left: list[str] = []
-
-    def leaves(_: Any) -> ScriptedResponse:
-        left.append("upstream")
-        return ScriptedResponse([whole(usage(1, 1))], headers=JSON)
-
-    scripts["hold"], scripts["leaves"] = hold, leaves
-    with tenant.raw(chat_body(stream=True, max_completion_tokens=10_000), script("hold")) as call:
-        call.read_until(b"first")
-        body = chat_body(stream=stream, max_completion_tokens=10_000)
-        with tenant.raw(body, script("leaves")) as gone:
-            house.run(_nap(0.2))
-            gone.hang_up()
-        house.run(_nap(0.2))
-        house.loop.call_soon_threadsafe(pauses[0].over.set)
-        call.read_until(b"[DONE]")
-    assert left == []
-    assert [row.reason for row in tenant.calls() if row.charge] == ["usage_missing"]
-    tenant.check_books()
-
-
-async def _nap(seconds: float) -> None:
-    await asyncio.sleep(seconds)
-
-
-# What the usage says.
-
-
-@STREAMED
-def test_no_usage(new_tenant: NewTenant, stream: bool) -> None:
-    """Field bugs 26, 35: an answer without usage is charged by our own count, marked estimated."""
-    tenant = new_tenant()
-    reply = tenant.chat(fault("no_usage"), stream=stream, max_completion_tokens=12)
-    call = ended(tenant, reply)
-    assert (call.state, call.estimated, call.reason) == ("settled", True, "usage_missing")
-    assert (call.output_tokens, call.absorbed) == (12, 0)
-    assert call.charge == call.input_tokens * INPUT + 12 * OUTPUT
-
-
-GARBAGE: list[Any] = [
-    {},
-    [],
-    "many",
-    7,
-    True,
-    {"prompt_tokens": -1, "completion_tokens": 5},
-    {"prompt_tokens": 5, "completion_tokens": -1},
-    {"prompt_tokens": "5", "completion_tokens": 5},
-    {"prompt_tokens": 5},
-    {"completion_tokens": 5},
-    {"prompt_tokens": 5.5, "completion_tokens": 5},
-    {"prompt_tokens": None, "completion_tokens": None},
-    {"prompt_tokens": 2**63, "completion_tokens": 5},
-    {"prompt_tokens": 5, "completion_tokens": 2**53},
-    {"prompt_tokens": 2**53, "completion_tokens": 0},
-    {"prompt_tokens": 10**400, "completion_tokens": 5},
-    {"prompt_tokens": 10**8, "completion_tokens": 5},
-    {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 3},
-    {"prompt_tokens": 5, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 6}},
-    {"prompt_tokens": 5, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": -6}},
-    {"prompt_tokens": 5, "completion_tokens": 5, "prompt_tokens_details": 5},
-    {"prompt_tokens": 5, "completion_tokens": 5, "completion_tokens_details": {"audio_tokens": 9}},
-]
-
-
-@STREAMED
-def test_usage_that_cannot_be(tenant: Tenant, scripts: Scripts, stream: bool) -> None:
-    """Impossible usage is never billed and never loses the charge: our own count stands in."""
-    for number, garbage in enumerate(GARBAGE):
-
-        def answer(_: Any, garbage: Any = garbage) -> ScriptedResponse:
-            if not stream:
-                return ScriptedResponse([whole(garbage, "one two three")], headers=JSON)
-            last = event({"choices": [], "usage": garbage})
-            head = [delta("one two three"), delta("", finish="stop")]
-            return ScriptedResponse([*head, last, DONE])
-
-        scripts["garbage"] = answer
-        reply = tenant.chat(
-            script("garbage"), stream=stream, stream_options={"include_usage": True}
-        )
-        assert reply.status == 200, garbage
-        assert b"one two three" in reply.body
-        assert not stream or b"[DONE]" in reply.body
-        call = tenant.calls()[number]
-        assert (call.state, call.estimated, call.output_tokens) == ("settled", True, 3), garbage
-        assert call.charge == call.input_tokens * INPUT + 3 * OUTPUT
-        assert call.reason.startswith(("usage_invalid", "usage_missing")), call.reason
-    tenant.check_books()
-
-
-@STREAMED
-@pytest.mark.parametrize("body", [b"\xff\xfe", b"", b"[]", b"null", b"[" * 100_000])
-def test_good_answers_that_are_no_json(
-    tenant: Tenant, scripts: Scripts, body: bytes, stream: bool
-) -> None:
-    """A good status with an unreadable body is passed on and charged by our own count."""
-    scripts["unread"] = lambda _: ScriptedResponse([body], headers=JSON)
-    reply = tenant.chat(script("unread"), stream=stream)
-    assert (reply.status, reply.body) == (200, body)
-    call = ended(tenant, reply)
-    assert (call.state, call.estimated, call.reason) == ("settled", True, "usage_missing")
-    assert call.charge == call.input_tokens * INPUT > 0
-
-
-@STREAMED
-def test_a_lane_that_nobody_knows(tenant: Tenant, scripts: Scripts, stream: bool) -> None:
-    """ENGINE.md, "Ceilings": an unknown tier is charged at the dearest lane held, marked so."""
-
-    def answer(_: Any) -> ScriptedResponse:
-        if not stream:
-            return ScriptedResponse([whole(usage(10, 5), service_tier="turbo")], headers=JSON)
-        last = usage_chunk(10, 5, service_tier="turbo")
-        return ScriptedResponse([delta("x", finish="stop"), last, DONE])
-
-    scripts["lane"] = answer
-    tenant.chat(script("lane"), stream=stream, service_tier="priority", max_completion_tokens=9)
-    call = ended(tenant)
-    assert (call.lane, call.estimated, call.reason) == ("priority", True, "unknown_service_tier")
-    assert call.charge == 10 * 5_000 + 5 * 30_000
-
-
-@STREAMED
-@pytest.mark.parametrize(("tier", "lane"), [("priority", "priority"), ("flex", "flex")])
-def test_a_lane_that_is_not_reported(
-    tenant: Tenant, scripts: Scripts, tier: str, lane: str, stream: bool
-) -> None:
-    """Where the answer does not say which of several lanes served it, the dearest is charged."""
-
-    def answer(_: Any) -> ScriptedResponse:
-        if not stream:
-            return ScriptedResponse([whole(usage(10, 5))], headers=JSON)
-        return ScriptedResponse([delta("x", finish="stop"), usage_chunk(10, 5), DONE])
-
-    scripts["lane"] = answer
-    tenant.chat(script("lane"), stream=stream, service_tier=tier, max_completion_tokens=9)
-    call = ended(tenant)
-    assert (call.lane, call.estimated) == (lane, tier == "priority")
-
-
 # In the right order.
 
 
@@ -577,66 +280,6 @@ def test_the_charge_is_in_the_database_when_the_end_arrives(
             assert house.query(sql, tenant.organization_id) == [(number, charged)]
             assert tenant.open_holds() == 0
             call.read_until(b"[DONE]" if stream else b"chatcmpl")
-    tenant.check_books()
-
-
-# More than was held.
-
-
-@STREAMED
-def test_an_overrun_that_fits(tenant: Tenant, stream: bool) -> None:
-    """Decision 7: usage beyond a hold is charged where it fits the balance, and told."""
-    reply = tenant.chat(fault("overrun=100"), stream=stream, max_completion_tokens=10)
-    call = ended(tenant, reply)
-    assert call.output_tokens == 110
-    assert call.charge == call.input_tokens * INPUT + 110 * OUTPUT > call.held
-    assert call.absorbed == 0
-    (told,) = tenant.told("overrun")
-    assert told["absorbed_nanos"] == "0"
-
-
-@STREAMED
-def test_an_overrun_that_does_not_fit(new_tenant: NewTenant, stream: bool) -> None:
-    """NEG-03: what fits nothing is absorbed by the operator, and every nanodollar is accounted."""
-    tenant = new_tenant(credit="0.0012")
-    reply = tenant.chat(fault("overrun=1000"), stream=stream, max_completion_tokens=10)
-    assert reply.status == 200, reply.body
-    call = ended(tenant, reply)
-    metered = call.input_tokens * INPUT + 1_010 * OUTPUT
-    assert call.charge + call.absorbed == metered == call.cost
-    assert call.charge == 1_200_000
-    (told,) = tenant.told("overrun")
-    assert told["absorbed_nanos"] == str(metered - 1_200_000)
-    if not stream:
-        assert reply.headers["x-farebox-charge"] == "0.0012"
-        assert reply.headers["x-farebox-balance"] == "0.00"
-    page = tenant.get("/metrics").body.decode()
-    assert "farebox_overruns_total" in page
-
-
-def test_calls_in_flight_end_at_a_zero_balance(
-    new_tenant: NewTenant, house: House, scripts: Scripts
-) -> None:
-    """NEG-02: a stream that began before the balance reached zero runs to its end."""
-    tenant = new_tenant(credit="0.30")
-    pauses: list[Pause] = []
-
-    def slow(_: Any) -> ScriptedResponse:
-        pauses.append(Pause())
-        end = [delta("", finish="stop"), usage_chunk(10, 9_000), DONE]
-        return ScriptedResponse([delta("first"), pauses[0], *end])
-
-    scripts["slow"] = slow
-    with tenant.raw(chat_body(stream=True, max_completion_tokens=10_000), script("slow")) as call:
-        call.read_until(b"first")
-        reply = tenant.chat(
-            {"X-Sandbox-Usage": "prompt=10,cached=0,completion=9500"}, max_completion_tokens=9_500
-        )
-        assert reply.status == 200
-        assert tenant.chat(max_completion_tokens=9_000).status == 429
-        house.loop.call_soon_threadsafe(pauses[0].over.set)
-        call.read_until(b"[DONE]")
-    assert tenant.spent() == 20 * INPUT + (9_000 + 9_500) * OUTPUT
     tenant.check_books()
 
 
@@ -670,7 +313,7 @@ def test_the_provider_sees_the_client_go(
             call.read_events(told)
         else:
             wait_for(lambda: len(mock.requests) > 0 and tenant.open_holds() == 1)
-            house.run(_nap(0.1))
+            house.run(asyncio.sleep(0.1))
         call.hang_up()
     row = ended(tenant)
     assert (row.reason, row.estimated) == ("client_disconnected", True)
