@@ -153,6 +153,22 @@ async def test_an_invitation_is_for_one_address(office: Office) -> None:
     assert (await office.people.accept_as(again.token, ada.id)).role is Role.OWNER
 
 
+async def test_an_invitation_does_not_take_the_last_owner_away(office: Office) -> None:
+    """ORG-01: who owns an organisation alone stays its owner, whatever they are invited as."""
+    organization = await office.organization()
+    ada = await office.user()
+    await office.people_store.insert_member(organization.id, ada.id, Role.OWNER)
+    made = await office.people.invite(organization.id, ada.email, Role.VIEWER)
+    with pytest.raises(RefusedError) as refused:
+        await office.people.accept_as(made.token, ada.id)
+    assert refused.value.reason == "last_owner"
+    (member,) = await office.people_store.members(organization_id=organization.id, limit=9)
+    assert member.role is Role.OWNER
+    bob = await office.user("bob")
+    await office.people_store.insert_member(organization.id, bob.id, Role.OWNER)
+    assert (await office.people.accept_as(made.token, ada.id)).role is Role.VIEWER
+
+
 async def test_an_invitation_ends(office: Office) -> None:
     """Taken back, or too old: it makes nobody a member, and says why."""
     organization = await office.organization()

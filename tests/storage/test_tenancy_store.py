@@ -11,6 +11,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from farebox.kit.errors import ConflictError, NotFoundError, RefusedError
+from farebox.kit.ids import format_id
 from farebox.kit.money import Nanos
 from farebox.ledger.commands import SetLimit
 from farebox.ledger.limits import Period
@@ -21,6 +22,7 @@ from farebox.operations.tenants import (
     OrganizationChange,
     OrganizationProfile,
 )
+from farebox.storage.audit_log_store import PostgresAuditLog
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.connecting import Connector
 from farebox.storage.tenancy_store import (
@@ -186,3 +188,26 @@ async def test_a_person_has_one_password_and_a_new_one_ends_their_sessions(
     assert await read_console_user(connection, UUID(int=2)) is None
     cursor = await connection.execute("SELECT count(*) FROM console_session")
     assert await cursor.fetchone() == (0,)
+
+
+async def test_a_new_password_opens_a_closed_login_and_the_log_says_so(
+    connection: Connection,
+) -> None:
+    """ORG-14: whoever comes back is not taken for somebody who only forgot a password."""
+    person = await put_console_user(
+        connection, user_id=UUID(int=1), email="a@example.org", password_hash="old"
+    )
+    await connection.execute("UPDATE console_user SET disabled_at = now()")
+    for _ in range(2):
+        await put_console_user(
+            connection, user_id=UUID(int=2), email="a@example.org", password_hash="new"
+        )
+    events = await PostgresAuditLog(connection).events(
+        subject_id=format_id("user", person), limit=9
+    )
+    told = [(event.action, "reopened" in str(event.after)) for event in events]
+    assert told == [
+        ("user.password_set", False),
+        ("user.password_set", True),
+        ("user.created", False),
+    ]

@@ -238,10 +238,9 @@ class _CatalogueDesk:
     async def set_price(
         self, version: PriceVersion, *, context_window: int | None, output_max: int | None
     ) -> tuple[PriceVersion, ModelFacts]:
-        book = await self.price_book()
-        model = own_name(book, version.provider, version.model)
-        version = msgspec.structs.replace(version, model=model)
         async with changing_catalogue(self._connection) as change:
+            model = own_name(await change.check(), version.provider, version.model)
+            version = msgspec.structs.replace(version, model=model)
             await change.insert_price_versions([version])
             known = with_facts(await change.check(), version, context_window, output_max)
             await change.write_models([known])

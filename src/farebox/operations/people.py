@@ -215,7 +215,8 @@ class PeopleStore(Protocol):
         Raises:
             NotFoundError: There is no such invitation or person.
             RefusedError: ``invitation_accepted``, ``invitation_revoked``, ``invitation_expired``,
-                ``invitation_for_another``.
+                ``invitation_for_another``; ``last_owner``: its role would leave nobody who owns
+                the organisation.
             ConflictError: The address has a login already.
         """
 

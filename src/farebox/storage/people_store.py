@@ -173,8 +173,6 @@ class PostgresPeopleStore:
             before = await self._member(organization_id, user_id)
             if before is None:
                 raise _no_member()
-            if before.role is Role.OWNER and role is not Role.OWNER:
-                await self._refuse_last_owner(organization_id, user_id)
             return await self._put_member(organization_id, user_id, role)
 
     async def remove_member(self, organization_id: UUID, user_id: UUID) -> int:
@@ -201,8 +199,14 @@ class PostgresPeopleStore:
         return revoked
 
     async def _put_member(self, organization_id: UUID, user_id: UUID, role: Role) -> Member:
-        """Make or change a member, and note it; under the organisation's lock."""
+        """Make or change a member, and note it; under the organisation's lock.
+
+        Raises:
+            RefusedError: ``last_owner``: nobody would own the organisation.
+        """
         before = await self._member(organization_id, user_id)
+        if before is not None and before.role is Role.OWNER and role is not Role.OWNER:
+            await self._refuse_last_owner(organization_id, user_id)
         values = {"organization_id": organization_id, "user_id": user_id, "role": role.value}
         await self._ask("put_member", values)
         member = await self._member(organization_id, user_id)

@@ -405,6 +405,8 @@ async def put_console_user(
 ) -> UUID:
     """Make the person with that address, or give them a new password and end their sessions.
 
+    A login that was closed is open again, which the audit log says.
+
     Args:
         connection: In autocommit mode.
         user_id: For somebody new.
@@ -433,7 +435,7 @@ async def put_console_user(
             action="user.created" if row[2] else "user.password_set",
             subject_kind="user",
             subject_id=format_id("user", found),
-            after={"email": email, "operator": row[1]},
+            after={"email": email, "operator": row[1]} | ({"reopened": True} if row[3] else {}),
         )
         await append_event(connection, by, note)
     return found

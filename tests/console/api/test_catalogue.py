@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 import pytest
 
+from farebox.storage.request_store import PostgresRequestStore
 from farebox.tenancy.permissions import Role
 from tests.support.api_clients import House, problem_of
 
@@ -36,6 +39,33 @@ async def test_a_price_is_set_and_never_edited(house: House) -> None:
     assert standing == [second]
     assert [each["prices"]["input"] for each in versions] == ["1.50", "2.00", "1.50"]
     assert problem_of(past, 422)["errors"][0]["field"] == "effective_at"
+
+
+async def test_a_price_and_the_memory_of_its_answer_commit_together(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault between both leaves neither: the repetition sets the one price and adds the one
+    provider, as the README promises of every change of tables.
+    """
+    provider = {"name": "local", "base_url": "https://llm.example.org/v1", "api_key": "sk-1"}
+    finish, faults = PostgresRequestStore.finish, ["prices", "providers"]
+
+    async def failing(store: Any, caller: str, key: str, answer: Any) -> None:
+        if key in faults:
+            faults.remove(key)
+            raise RuntimeError("died")
+        await finish(store, caller, key, answer)
+
+    monkeypatch.setattr(PostgresRequestStore, "finish", failing)
+    async with house.operator() as operator:
+        for path, order in (("prices", PRICE), ("providers", provider)):
+            problem_of(await operator.ask("POST", f"/{path}", order, key=path), 500)
+            made = await operator.done("POST", f"/{path}", order, key=path)
+            assert await operator.done("POST", f"/{path}", order, key=path) == made
+        prices = await operator.every("/prices?provider=local&every_version=true")
+        events = await operator.every("/audit?subject_id=" + made["id"])
+    assert len(prices) == len(events) == 1
+    assert faults == []
 
 
 @pytest.mark.parametrize(

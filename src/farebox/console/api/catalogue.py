@@ -294,7 +294,6 @@ ROUTES: Final = (
         body=PriceOrder,
         answer=Price,
         status=201,
-        atomic=False,
     ),
     Route(
         method="GET",
@@ -329,7 +328,6 @@ ROUTES: Final = (
         body=ProviderOrderBody,
         answer=Provider,
         status=201,
-        atomic=False,
     ),
     Route(
         method="DELETE",
@@ -340,6 +338,5 @@ ROUTES: Final = (
         handler=remove_provider,
         action=Action.DEPLOYMENT_CHANGE,
         status=204,
-        atomic=False,
     ),
 )

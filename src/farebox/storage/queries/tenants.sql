@@ -78,13 +78,15 @@ WHERE (%(id)s::uuid IS NULL OR p.id = %(id)s)
 ORDER BY p.id LIMIT %(limit)s
 
 -- name: put_console_user
--- The person with that address, made or given a new password. The first one is an operator.
+-- The person with that address, made or given a new password: a closed login is open again. The
+-- first one is an operator.
+WITH before AS (SELECT disabled_at FROM console_user WHERE lower(email) = lower(%(email)s))
 INSERT INTO console_user (id, email, password_hash, operator)
 VALUES (%(id)s, %(email)s, %(password_hash)s, %(operator)s OR NOT EXISTS (
     SELECT FROM console_user WHERE operator))
 ON CONFLICT ((lower(email))) DO UPDATE SET password_hash = excluded.password_hash,
     disabled_at = NULL, operator = console_user.operator OR excluded.operator
-RETURNING id, operator, xmax = 0
+RETURNING id, operator, xmax = 0, EXISTS (SELECT FROM before WHERE disabled_at IS NOT NULL)
 
 -- name: find_console_user
 SELECT id, email, password_hash, created_at FROM console_user
