@@ -25,6 +25,7 @@ STABLE = {
     "D43": "spend_jumped",
     "D46": "free_credit_first",
     "D47": "credit_ends_on_its_date",
+    "D89": "stopped_until_released",
 }
 """Codes that others rely on: they never mean something else."""
 

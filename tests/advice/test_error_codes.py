@@ -58,8 +58,10 @@ def texts(node: ast.expr, names: dict[str, set[str]]) -> set[str]:
 
 
 def patterns(node: ast.JoinedStr) -> set[str]:
-    """What a pattern ``{kind}_{word}_limit_exceeded`` may come to."""
+    """What ``{kind}_stopped`` and ``{kind}_{word}_limit_exceeded`` may come to."""
     tail = "".join(str(v.value) for v in node.values if isinstance(v, ast.Constant))
+    if tail == "_stopped":
+        return {f"{kind}_stopped" for kind in ScopeKind}
     if not tail.endswith("_limit_exceeded"):
         return set()
     words = turning_away._BUDGET_WORDS.values()
@@ -129,6 +131,7 @@ def test_the_walk_finds_the_codes_it_should() -> None:
         "organization_suspended",
         "user_token_limit_exceeded",
         "project_spend_limit_exceeded",
+        "run_stopped",
         "billing_unavailable",
         "invalid_api_key",
         "model_not_found",

@@ -182,6 +182,29 @@ def test_limits_that_would_refuse_the_next_call(
     assert [(each.code.value, each.severity) for each in found] == wanted
 
 
+def test_what_was_stopped_is_released() -> None:
+    """D89, ANO-01: the run and why it was stopped, what to type to release it, and that it was."""
+    stop: dict[str, Any] = {"measure": "parallel", "effect": "stop", "maximum": 0, "used": 0}
+    now = limit("run", "r-1", period="total", resets_at=None, owner="it loops", **stop)
+    (stands,) = standing(case(limits=(now,)))
+    call = refusal("run_stopped", limit=figures("run", "r-1", period="total", **stop))
+    (found,) = refused_by(case(limits=(now,)), call, Code.D89)
+    for each in (stands, found):
+        assert (each.code, each.severity, each.mended) == (Code.D89, Severity.WRONG, False)
+        assert each.title == "The run r-1 was stopped"
+    assert stands.cause.startswith("The run r-1 was stopped: it loops.")
+    see, release = stands.fixes
+    assert see.command.startswith("farebox alerts list --org ")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args(shlex.split(release.command)[2:])
+    assert (args.run, args.parallel, args.effect) == ("r-1", "none", "stop")
+    (mended,) = refused_by(case(), call, Code.D89)
+    assert (mended.mended, mended.fixes[0].text) == (True, "Send the call again")
+    (unknown,) = refused_by(case(), refusal("run_stopped"), Code.D89)
+    assert unknown.fixes
+
+
 @pytest.mark.parametrize("used", [10, 4])
 def test_the_limit_of_a_tier(used: int) -> None:
     """D20, LIM-05: the tier's figures and what the next one needs; with room it is mended."""

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from farebox.gateway.openai_errors import (
     GatewayError,
@@ -93,6 +94,22 @@ def test_what_to_do_about_it() -> None:
     assert error.message.startswith("M. Raise the limit")
     assert error.message.endswith("See http://127.0.0.1:8081/doctor/D19")
     assert refused(Refused(code="credit_balance_exhausted", message="M.")).message == "M."
+
+
+def test_what_was_stopped_waits_for_a_release() -> None:
+    """ANO-01, ERR-03: no raised limit and no wait helps; the message links to its own page."""
+    stopped = Refused(
+        code="run_stopped",
+        message="The run r-1 was stopped. Its calls are refused until it is released.",
+        limit=structs.replace(FIGURES, effect="stop"),
+    )
+    error = refused(stopped, help_url="http://127.0.0.1:8081")
+    assert (error.status, error.code, dict(error.headers)) == (
+        429,
+        "run_stopped",
+        {"x-should-retry": "false"},
+    )
+    assert error.message == f"{stopped.message} See http://127.0.0.1:8081/doctor/D89"
 
 
 @pytest.mark.parametrize(

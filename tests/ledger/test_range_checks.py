@@ -46,6 +46,12 @@ ALLOCATION: dict[str, Any] = {
     "effect": Effect.ALLOCATION,
     "period": Period.TOTAL,
 }
+STOP: dict[str, Any] = {
+    "scope_kind": ScopeKind.RUN,
+    "scope_ref": "r-1",
+    "measure": Measure.PARALLEL,
+    "effect": Effect.STOP,
+}
 
 GOOD: list[AnyCommand] = [
     ADMIT,
@@ -72,6 +78,8 @@ GOOD: list[AnyCommand] = [
     SCENE.limit(1, scope_kind=ScopeKind.TAG, measure=Measure.PARALLEL),
     SCENE.limit(1, scope_kind=ScopeKind.RUN, measure=Measure.DEPTH, period=Period.TOTAL),
     SCENE.limit(1, **ALLOCATION),
+    SCENE.limit(0, **STOP),
+    SCENE.limit(None, **STOP),
     structs.replace(ADMIT, fixed=Nanos(0), output_min=10, latest_end_after=HOLD_SECONDS_MAX),
     structs.replace(ADMIT, output_min=0, output_max=COUNT_MAX, output_price=0),
     structs.replace(ADMIT, attribution=Attribution(retry_count=COUNTER_MAX)),
@@ -155,6 +163,10 @@ BAD: list[tuple[AnyCommand, dict[str, Any], str]] = [
     (SCENE.limit(0, **ALLOCATION), {"scope_ref": ""}, "effect"),
     (SCENE.limit(0, **ALLOCATION), {"measure": Measure.TOKENS}, "effect"),
     (SCENE.limit(0, **ALLOCATION), {"models": "gpt*"}, "effect"),
+    (SCENE.limit(0, **STOP), {"measure": Measure.CALLS}, "effect"),
+    (SCENE.limit(0, **STOP), {"maximum": 1}, "effect"),
+    (SCENE.limit(0, **STOP), {"raised_to": 1}, "effect"),
+    (SCENE.limit(0, **STOP), {"models": "gpt*"}, "effect"),
     (SCENE.limit(0), {"scope_kind": ScopeKind.PROJECT, "scope_ref": "search"}, "scope_ref"),
     (SCENE.limit(0), {"scope_kind": ScopeKind.KEY, "scope_ref": "A" * 32}, "scope_ref"),
     (SCENE.limit(0), {"scope_kind": ScopeKind.TAG, "scope_ref": "team"}, "scope_ref"),

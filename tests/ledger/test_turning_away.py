@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from farebox.ledger.commands import Admitted, Refused
-from farebox.ledger.limits import LimitFigures, Measure, Period
+from farebox.ledger.commands import Admitted, Done, Refused
+from farebox.ledger.limits import Effect, LimitFigures, Measure, Period
 from farebox.ledger.scopes import ScopeKind
 from tests.support.ledger_scenes import HOUR, Scene
 
@@ -185,6 +185,52 @@ def test_parallel_calls_are_told_apart() -> None:
     )
     assert refused.limit is not None
     assert refused.limit.resets_at is None
+
+
+STOP: dict[str, Any] = {"measure": Measure.PARALLEL, "effect": Effect.STOP}
+
+
+@pytest.mark.parametrize(
+    ("which", "owner", "code", "message"),
+    [
+        (RUN, "it loops", "run_stopped", "The run r-1 was stopped: it loops."),
+        (PROJECT, "", "project_stopped", "The project was stopped."),
+    ],
+)
+def test_what_was_stopped_says_so_until_it_is_released(
+    which: dict[str, Any], owner: str, code: str, message: str
+) -> None:
+    """ANO-01: the run is named with the reason; no time is given, no hold is waited for; what runs
+    already ends as it would; a limit on parallel calls beside it stays what it was.
+    """
+    scene = used_up(1_000, **which)
+    if "scope_ref" in which and which is PROJECT:
+        which = which | {"scope_ref": scene.named("project").hex}
+    scene.set_limit(5, **which, measure=Measure.PARALLEL)
+    scene.hold("open", 5, **ABOUT)
+    scene.set_limit(0, **which, **STOP, owner=owner)
+    refused = asked(scene)
+    assert (refused.code, refused.blocked_by_holds, refused.retry_after_seconds) == (
+        code,
+        False,
+        None,
+    )
+    assert refused.message == f"{message} Its calls are refused until it is released."
+    assert refused.limit is not None
+    assert refused.limit.effect == "stop"
+    scene.one(scene.extend("open", 1, tokens=1), Done)
+    scene.charge("open", 6)
+    scene.set_limit(None, **which, **STOP)
+    scene.hold("next", 5, **ABOUT)
+
+
+def test_a_run_that_is_stopped_stops_the_runs_within_it() -> None:
+    """ANO-01: a loop does not go on by opening a run within the run; other runs go on."""
+    scene = used_up(1_000, **RUN)
+    scene.set_limit(0, **RUN, **STOP)
+    assert scene.refuse("inner", 5, run="r-1/page-3").code == "run_stopped"
+    scene.hold("other", 5, run="r-10")
+    scene.hold("none", 5)
 
 
 def test_what_waiting_cannot_mend_comes_first_whatever_the_order() -> None:

@@ -424,6 +424,15 @@ CATALOGUE: Final = {
         "not use it.",
         "Lower another project's allocation, or add credit.",
     ),
+    Code.D89: Entry(
+        "stopped_until_released",
+        _BILLING,
+        Step.LIMITS,
+        "The run or the key was stopped",
+        "It sent near-identical requests at a rate that looks like a loop, or somebody stopped it: "
+        "its calls are refused until it is released. Nothing is wrong with the credit.",
+        "Find out why it repeats itself, then release it.",
+    ),
 }
 """Code -> what it says."""
 

@@ -96,3 +96,4 @@ class Code(StrEnum):
     D86 = "D86"
     D87 = "D87"
     D88 = "D88"
+    D89 = "D89"

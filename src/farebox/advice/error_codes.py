@@ -83,7 +83,9 @@ _LIMITS: Final = {
     for word in _LIMIT_WORDS
 }
 
-KNOWN: Final = {**_PROVIDERS, **_OWN, **_LIMITS}
+_STOPS: Final = {f"{kind.value}_stopped": Code.D89 for kind in ScopeKind}
+
+KNOWN: Final = {**_PROVIDERS, **_OWN, **_LIMITS, **_STOPS}
 """Error code -> the finding it means when nothing more is known."""
 
 _TYPES: Final = {
@@ -120,7 +122,7 @@ _STATUSES: Final = {
 MONEY: Final = frozenset({Code.D11, Code.D12, Code.D13, Code.D63, Code.D64, Code.D65, Code.D88})
 """Findings that are about what there is to spend."""
 
-LIMITS: Final = frozenset({Code.D17, Code.D18, Code.D19, Code.D20, Code.D21, Code.D22})
+LIMITS: Final = frozenset({Code.D17, Code.D18, Code.D19, Code.D20, Code.D21, Code.D22, Code.D89})
 """Findings that are about a limit."""
 
 ALSO_THE_PROVIDERS: Final = frozenset(

@@ -54,6 +54,8 @@ def refused_by(case: Case, call: CallRecord, code: Code) -> list[Finding]:
         return _without_figures(case, call, code)
     code = code_of(figures)
     now = _same(case, figures)
+    if code is Code.D89:
+        return [_stopped(case, figures, mended=now is None)]
     mended = _has_room(now, call, figures)
     then = _then(case, call, figures)
     evidence = (*then, *news(_now(case, now, figures), then))
@@ -74,6 +76,9 @@ def standing(case: Case) -> list[Finding]:
     """Limits that nothing more fits under, or nearly so, whoever was refused by them."""
     found = []
     for each in case.limits:
+        if each.effect == Effect.STOP and not each.is_template:
+            found.append(_stopped(case, _figures(each), mended=False))
+            continue
         if each.is_template or each.effect == Effect.SHADOW or each.measure in _PASSING:
             continue
         full = each.used >= each.maximum
@@ -83,6 +88,32 @@ def standing(case: Case) -> list[Finding]:
         if full or nearly:
             found.append(_standing(case, each, full=full))
     return [*found, *_tier(case)]
+
+
+def _stopped(case: Case, figures: LimitFigures, *, mended: bool) -> Finding:
+    """A run, a key or another scope that a rule or a person has stopped (ANO-01)."""
+    named = _named(case, figures)
+    cause = f"{sentence(named)} was stopped{f': {figures.owner}' if figures.owner else ''}."
+    if mended:
+        cause += " It has been released since."
+        fixes = (Fix(text="Send the call again"),)
+    else:
+        cause += " Its calls are refused until it is released."
+        where = f" --org {quoted(case.organization.name)}" if case.organization is not None else ""
+        command = set_command(case, figures, _same(case, figures))
+        release = command.replace("--parallel N", "--parallel none")
+        fixes = (
+            Fix(text="See what it did", command=f"farebox alerts list{where}"),
+            Fix(text="Release it", command=release),
+        )
+    return finding(
+        Code.D89,
+        cause,
+        title=sentence(f"{named} was stopped"),
+        fixes=fixes,
+        subject=_subject(figures),
+        mended=mended,
+    )
 
 
 def _standing(case: Case, each: LimitRecord, *, full: bool) -> Finding:
@@ -149,6 +180,8 @@ def _tier(case: Case) -> list[Finding]:
 
 def code_of(figures: LimitFigures) -> Code:
     """The finding that a limit means when it refuses."""
+    if figures.effect == Effect.STOP:
+        return Code.D89
     if figures.effect == Effect.ALLOCATION:
         return Code.D22
     if figures.period in _RATES or figures.measure == Measure.PARALLEL:
@@ -227,14 +260,20 @@ def _has_room(now: LimitRecord | None, call: CallRecord, figures: LimitFigures) 
     return now.left >= need
 
 
-def _name(case: Case, figures: LimitFigures) -> str:
-    """The limit as a sentence names it."""
+def _named(case: Case, figures: LimitFigures) -> str:
+    """What the limit is set on, as a sentence names it."""
     now = _same(case, figures)
     named = figures.scope_id if now is None else now.scope_name
     if now is None and figures.scope_kind in {ScopeKind.PROJECT, ScopeKind.KEY}:
         named = ""
+    return scope(figures.scope_kind, named)
+
+
+def _name(case: Case, figures: LimitFigures) -> str:
+    """The limit as a sentence names it."""
+    named = _named(case, figures)
     if figures.effect == Effect.ALLOCATION:
-        return f"the allocation of {scope(figures.scope_kind, named)}"
+        return f"the allocation of {named}"
     words = [period(figures.period)]
     if figures.measure == Measure.PARALLEL:
         words = ["parallel-call"]
@@ -243,7 +282,7 @@ def _name(case: Case, figures: LimitFigures) -> str:
     elif figures.measure != Measure.MONEY:
         words.append(_WORDS.get(figures.measure, figures.measure))
     models = f" for {figures.models}" if figures.models else ""
-    return f"the {' '.join(words)} limit{models} of {scope(figures.scope_kind, named)}"
+    return f"the {' '.join(words)} limit{models} of {named}"
 
 
 def _title(case: Case, code: Code, figures: LimitFigures) -> str:

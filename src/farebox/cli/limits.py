@@ -39,6 +39,7 @@ _EFFECTS = {
     "shadow": "count, and note what would have been refused",
     "throttle": "let calls wait in order for room instead of refusing them at once",
     "allocation": "set the amount aside for this project",
+    "stop": "let nothing more begin: with --parallel 0; with --parallel none it is released",
 }
 
 _NAMES = ("user", "feature", "environment", "tag", "run")

@@ -15,6 +15,7 @@ from farebox.advice.error_codes import finding_url
 from farebox.gateway.http import Answer, Headers, json_answer
 from farebox.gateway.rate_headers import rate_headers
 from farebox.ledger.commands import Refused
+from farebox.ledger.limits import Effect
 
 RETRY_AFTER_HELD_SECONDS: Final = 2
 RETRY_AFTER_AWAY_SECONDS: Final = 1
@@ -204,7 +205,7 @@ def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
     if refusal.code in _NODE_LOST:
         return away()
     message = refusal.message
-    if refusal.limit is not None:
+    if refusal.limit is not None and refusal.limit.effect != Effect.STOP:
         message += " Raise the limit, or wait until it resets."
     return GatewayError(
         429,

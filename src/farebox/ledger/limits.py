@@ -94,9 +94,11 @@ class Effect(StrEnum):
     """It is never passed, but what would pass it may wait in order for room."""
     ALLOCATION = "allocation"
     """A project's own part of the balance: set aside from everybody else's, and never passed."""
+    STOP = "stop"
+    """Nothing more begins until it is taken away: a run or a key that was stopped (ANO-01)."""
 
 
-REFUSING: Final = frozenset({Effect.HARD, Effect.THROTTLE, Effect.ALLOCATION})
+REFUSING: Final = frozenset({Effect.HARD, Effect.THROTTLE, Effect.ALLOCATION, Effect.STOP})
 """Effects of limits that are never passed."""
 
 

@@ -122,6 +122,12 @@ def _check_kind_of_limit(command: SetLimit) -> None:
         raise InvalidInputError(
             "effect", "allocation sets money aside for one project, whatever the model"
         )
+    if command.effect is Effect.STOP and (
+        measure is not Measure.PARALLEL or command.maximum or command.raised_to or command.models
+    ):
+        raise InvalidInputError(
+            "effect", "stop lets no call begin, whatever the model: its limit is 0 calls at a time"
+        )
 
 
 def _check_limit(command: SetLimit) -> None:

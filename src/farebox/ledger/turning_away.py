@@ -61,6 +61,8 @@ def refuse_limit(books: Books, each: Standing, asked: Amounts, own: Amounts) -> 
         own: What the call holds already: it cannot wait for that to come back.
     """
     measure, window = each.rule.measure, each.window
+    if each.rule.effect is Effect.STOP:
+        return _stopped(books, each, asked)
     fits_alone = each.used + own.of(measure) + asked.of(measure) <= each.maximum
     throttled = each.rule.effect is Effect.THROTTLE and asked.of(measure) <= each.maximum
     is_rate = each.rule.period in RATES or measure is Measure.PARALLEL or throttled
@@ -83,6 +85,21 @@ def refuse_limit(books: Books, each: Standing, asked: Amounts, own: Amounts) -> 
         limit=limit_figures(each),
         blocked_by_holds=by_holds,
         retry_after_seconds=_seconds_until(window.end, books.now) if is_rate else None,
+    )
+
+
+def _stopped(books: Books, each: Standing, asked: Amounts) -> Refused:
+    """The refusal of what somebody or a rule has stopped: no wait ends it (ANO-01)."""
+    scope = each.scope
+    which = f"The {scope.kind}" if scope.kind in _BY_ID else f"The {scope.kind} {scope.ref}"
+    why = f": {each.rule.owner}" if each.rule.owner else ""
+    return Refused(
+        code=f"{scope.kind}_stopped",
+        message=f"{which} was stopped{why}. Its calls are refused until it is released.",
+        needed=Nanos(asked.money),
+        available=books.available,
+        held=books.held,
+        limit=limit_figures(each),
     )
 
 
