@@ -84,7 +84,7 @@ def tenant(killable: Killable, request: pytest.FixtureRequest) -> Tenant:
     return make_tenant(killable.house, request.node.name)
 
 
-def test_away_and_back(killable: Killable, tenant: Tenant) -> None:
+def test_db_down_503_not_401(killable: Killable, tenant: Tenant) -> None:
     """Field bug 60: 503 billing_unavailable for every key while it is away, then it works again."""
     stranger = tenant.new_key().text
     assert tenant.chat().status == 200

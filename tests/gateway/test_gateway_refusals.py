@@ -95,8 +95,10 @@ def test_no_key_and_an_admin_key(tenant: Tenant, house: House) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/v1/models/gpt-5.4"])
-def test_a_key_is_revoked_in_the_middle_of_traffic(tenant: Tenant, path: str) -> None:
-    """Field bug 61: the first charged call after a revocation is refused, without a second's wait.
+def test_revoke_effective_within_T(  # noqa: N802 - the T of the bug's own name: no time at all
+    tenant: Tenant, path: str
+) -> None:
+    """Field bug 61, ORG-18: the first charged call after a revocation is refused, without a wait.
 
     What charges nothing may trust a key for a second.
     """
@@ -370,34 +372,6 @@ def test_a_call_of_somebody_else_is_not_found(new_tenant: NewTenant) -> None:
     reply = tenant.get(f"/api/v1/calls/{theirs}", key="sk-wrong")
     assert (reply.status, reply.json["code"]) == (401, "invalid_api_key")
     assert other.get(f"/api/v1/calls/{theirs}").json["id"] == theirs
-
-
-def test_concurrent_calls_never_pass_the_balance(new_tenant: NewTenant) -> None:
-    """Field bugs 1 to 3: a burst over several keys spends no more than there is."""
-    tenant = new_tenant(credit="0.05")
-    keys = [tenant.new_key().text for _ in range(4)]
-    statuses: list[int] = []
-
-    def burst(key: str) -> None:
-        for _ in range(10):
-            reply = tenant.post(
-                "/v1/chat/completions",
-                chat_body(max_completion_tokens=900),
-                {"X-Sandbox-Usage": "prompt=20,cached=0,completion=900"},
-                key=key,
-            )
-            statuses.append(reply.status)
-
-    threads = [threading.Thread(target=burst, args=(key,)) for key in keys]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    # One call costs 0.01355: three fit.
-    assert sorted(statuses)[:4] == [200, 200, 200, 429]
-    assert tenant.spent() == 3 * (20 * 2_500 + 900 * 15_000)
-    assert {call.absorbed for call in tenant.calls()} == {0}
-    tenant.check_books()
 
 
 def test_the_request_id_of_a_refusal_explains_it(tenant: Tenant) -> None:

@@ -42,7 +42,7 @@ from tests.support.tenants import (
 
 @STREAMED
 def test_nil_usage_settles(new_tenant: NewTenant, stream: bool) -> None:
-    """DED-14, field bugs 26, 35: an answer without usage is charged by our own count, marked estimated."""
+    """DED-14, field bugs 26, 35: without usage our own count is charged, marked estimated."""
     tenant = new_tenant()
     reply = tenant.chat(fault("no_usage"), stream=stream, max_completion_tokens=12)
     call = ended(tenant, reply)
