@@ -94,9 +94,9 @@ def _stopped(case: Case, figures: LimitFigures, *, mended: bool) -> Finding:
     """A run, a key or another scope that a rule or a person has stopped (ANO-01)."""
     named = _named(case, figures)
     cause = f"{sentence(named)} was stopped{f': {figures.owner}' if figures.owner else ''}."
+    fixes: tuple[Fix, ...] = (Fix(text="Send the call again"),)
     if mended:
         cause += " It has been released since."
-        fixes = (Fix(text="Send the call again"),)
     else:
         cause += " Its calls are refused until it is released."
         where = f" --org {quoted(case.organization.name)}" if case.organization is not None else ""
