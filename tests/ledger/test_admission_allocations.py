@@ -155,3 +155,16 @@ def test_output_without_a_limit_is_cut_to_what_is_not_set_aside() -> None:
     scene.set_limit(60, **of(scene))
     call = scene.admit("open", 0, price=TOKEN, tokens=(0, 9_999), **OTHER)
     assert scene.one(call, Admitted).output_limit == 10
+
+
+def test_an_allocation_binds_whatever_its_batch_has_decided_before() -> None:
+    """CRD-21: one that is set after a settle has looked for allocations binds admissions too."""
+    scene = shared()
+    scene.hold("running", 10, **OTHER)
+    results = scene.run(
+        scene.settle("running", 12), scene.limit(60, **of(scene)), scene.admit("new", 29, **OTHER)
+    )
+    assert isinstance(results[2], Refused)
+    assert results[2].code == "credit_set_aside"
+    scene.run(scene.limit(None, **of(scene)), scene.admit("after", 29, **OTHER))
+    assert scene.open("after").amount == 29

@@ -29,7 +29,6 @@ def tell_thresholds(books: Books, limits: Iterable[Standing]) -> None:
         for percent in sorted(each.rule.thresholds):
             if percent > window.told and window.used * _PERCENT >= percent * each.maximum:
                 window.told = percent
-                books.counters.touch(each.scope)
                 books.tell(
                     "limit_threshold",
                     scope_kind=each.scope.kind,

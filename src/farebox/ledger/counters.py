@@ -118,6 +118,8 @@ class Counters:
         self._scopes: dict[int, ScopeLimits] = {}
         self._rules: dict[int, dict[int, Rule]] = {}
         self._changed: set[int] = set()
+        self._allocating: list[int] | None = None
+        """Numbers of the projects that have money set aside; None where nobody has looked."""
         self._now = now
         self._micros = micros(now)
         self._zone = zone
@@ -170,10 +172,7 @@ class Counters:
         scope.rules = rules
         self._changed.add(scope.number)
         self._rules.clear()
-
-    def touch(self, scope: ScopeLimits) -> None:
-        """Note that a scope's row must be written."""
-        self._changed.add(scope.number)
+        self._allocating = None
 
     # The limits of a call.
 
@@ -248,15 +247,26 @@ class Counters:
     def set_aside(self, project_id: UUID) -> int:
         """What other projects' allocations keep from a call of this project (ENGINE.md)."""
         aside = 0
-        for scope in {**self._loaded, **self._scopes}.values():
-            if scope.kind is not ScopeKind.PROJECT or not scope.is_everywhere:
-                continue
-            if scope.is_default or scope.ref == project_id.hex:
-                continue
-            for each in self.standing_in(scope):
-                if each.rule.effect is Effect.ALLOCATION:
-                    aside += max(0, each.left)
+        for number in self._allocating_scopes():
+            scope = self._scope(number)
+            assert scope is not None
+            if scope.ref != project_id.hex:
+                aside += sum(
+                    max(0, each.left)
+                    for each in self.standing_in(scope)
+                    if each.rule.effect is Effect.ALLOCATION
+                )
         return aside
+
+    def _allocating_scopes(self) -> list[int]:
+        """The scopes with allocations, looked for once: a batch may load thousands of scopes."""
+        if self._allocating is None:
+            self._allocating = [
+                number
+                for number, scope in {**self._loaded, **self._scopes}.items()
+                if any(rule.effect is Effect.ALLOCATION for rule in scope.rules)
+            ]
+        return self._allocating
 
     # Counting.
 
