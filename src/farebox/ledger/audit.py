@@ -38,7 +38,7 @@ from farebox.ledger.grants import PAID, GrantState
 from farebox.ledger.holds import CallState
 from farebox.ledger.journal import Account, PostingKind
 from farebox.ledger.limits import Measure
-from farebox.ledger.scopes import ScopeKind
+from farebox.ledger.scopes import ID_KINDS
 
 HOLD_OVERDUE_AFTER: Final = timedelta(minutes=5)
 """The sweep ends a hold within seconds of its latest end; after a clock jump it pauses for two
@@ -374,12 +374,10 @@ def _window_name(window: WindowFacts) -> str:
     what = "" if rule.measure is Measure.MONEY else f" {rule.measure}"
     models = f" for {rule.models}" if rule.models else ""
     whose = window.scope_kind
-    if window.scope_kind not in _KNOWN_BY_ID:
+    if window.scope_kind not in ID_KINDS:
         whose = f"{window.scope_kind} {window.scope_ref}"
     return f"{whose} {rule.period}{what}{models} from {window.start.isoformat()}"
 
-
-_KNOWN_BY_ID: Final = frozenset({ScopeKind.ORGANIZATION, ScopeKind.PROJECT, ScopeKind.KEY})
 
 _WindowKey = tuple[int, int, int]
 """Scope, rule and start."""

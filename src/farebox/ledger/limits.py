@@ -18,6 +18,7 @@ from uuid import UUID
 
 import msgspec
 
+from farebox.kit.patterns import matches
 from farebox.kit.periods import (
     day_start,
     month_start,
@@ -156,11 +157,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     def counts(self, model: str) -> bool:
         """Whether calls to a model fall under it."""
-        if not self.models:
-            return True
-        if self.models.endswith("*"):
-            return model.startswith(self.models[:-1])
-        return model == self.models
+        return not self.models or matches(self.models, model)
 
 
 @lru_cache(maxsize=1 << 12)

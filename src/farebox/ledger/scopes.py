@@ -42,8 +42,8 @@ class ScopeKind(StrEnum):
     RUN = "run"
 
 
-ID_KINDS: Final = frozenset({ScopeKind.PROJECT, ScopeKind.KEY})
-"""Kinds whose references are ids of rows."""
+ID_KINDS: Final = frozenset({ScopeKind.ORGANIZATION, ScopeKind.PROJECT, ScopeKind.KEY})
+"""Kinds whose references are ids of rows, which say nothing to a person."""
 
 
 class Scope(msgspec.Struct, frozen=True):

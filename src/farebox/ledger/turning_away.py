@@ -21,7 +21,7 @@ from farebox.ledger.limits import (
     Period,
     micros,
 )
-from farebox.ledger.scopes import ScopeKind
+from farebox.ledger.scopes import ID_KINDS
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -91,7 +91,7 @@ def refuse_limit(books: Books, each: Standing, asked: Amounts, own: Amounts) -> 
 def _stopped(books: Books, each: Standing, asked: Amounts) -> Refused:
     """The refusal of what somebody or a rule has stopped: no wait ends it (ANO-01)."""
     scope = each.scope
-    which = f"The {scope.kind}" if scope.kind in _BY_ID else f"The {scope.kind} {scope.ref}"
+    which = f"The {scope.kind}" if scope.kind in ID_KINDS else f"The {scope.kind} {scope.ref}"
     why = f": {each.rule.owner}" if each.rule.owner else ""
     return Refused(
         code=f"{scope.kind}_stopped",
@@ -113,7 +113,7 @@ def _seconds_until(end: Micros, now: datetime) -> int:
 def _message(each: Standing, asked: Amounts) -> str:
     measure, figures = each.rule.measure, limit_figures(each)
     whose = f"The {each.scope.kind}'s"
-    if each.scope.kind not in _BY_ID:
+    if each.scope.kind not in ID_KINDS:
         whose = f"The {each.scope.kind} {each.scope.ref}'s"
     if measure is Measure.PARALLEL:
         return (
@@ -142,9 +142,6 @@ def _message(each: Standing, asked: Amounts) -> str:
 
 NEVER_BACK: Final = OBSERVED | {Measure.CALLS}
 """What no ending of a call gives back."""
-
-_BY_ID: Final = frozenset({ScopeKind.ORGANIZATION, ScopeKind.PROJECT, ScopeKind.KEY})
-"""Scopes whose reference says nothing to a person."""
 
 
 def _show(each: Standing, amount: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -11,8 +10,7 @@ from farebox.kit.money import Nanos, format_amount
 from farebox.ledger.limits import Measure
 from farebox.ledger.scopes import ScopeKind
 from farebox.operations.balance import LimitView
-
-Document = dict[str, object]
+from farebox.operations.documents import Document, instant
 
 _PREFIXES: Final = {
     ScopeKind.ORGANIZATION.value: "org",
@@ -37,9 +35,6 @@ def limit_document(limit: LimitView) -> Document:
     rule = limit.rule
     measure = rule.measure
 
-    def when(at: datetime | None) -> str | None:
-        return None if at is None else at.isoformat().replace("+00:00", "Z")
-
     return {
         "object": "limit",
         "scope_kind": limit.scope_kind.value,
@@ -56,7 +51,7 @@ def limit_document(limit: LimitView) -> Document:
         "thresholds_percent": list(rule.thresholds),
         "owner": rule.owner or None,
         "raised_to": None if rule.raised_to is None else shown_amount(measure, rule.raised_to),
-        "raised_until": when(rule.raised_until),
-        "starts_at": when(limit.starts_at),
-        "resets_at": when(limit.resets_at),
+        "raised_until": instant(rule.raised_until),
+        "starts_at": instant(limit.starts_at),
+        "resets_at": instant(limit.resets_at),
     }

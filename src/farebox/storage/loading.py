@@ -260,11 +260,7 @@ async def _used(
     return Amounts(money, tokens, calls).of(rule.measure)
 
 
-_ROLLED_UP: Final = ID_KINDS | {
-    ScopeKind.ORGANIZATION,
-    ScopeKind.FEATURE,
-    ScopeKind.ENVIRONMENT,
-}
+_ROLLED_UP: Final = ID_KINDS | {ScopeKind.FEATURE, ScopeKind.ENVIRONMENT}
 """Kinds of scopes that the hourly rollup knows."""
 
 
