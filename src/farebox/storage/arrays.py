@@ -47,11 +47,6 @@ def texts(values: Iterable[str | None]) -> str:
     return "{" + ",".join(["NULL" if v is None else _quoted(v) for v in values]) + "}"
 
 
-def literals(values: Iterable[str | None]) -> str:
-    """A literal of literals that need no quoting inside: of numbers, or of UUIDs."""
-    return "{" + ",".join(["NULL" if v is None else f'"{v}"' for v in values]) + "}"
-
-
 def _quoted(text: str) -> str:
     if _ODD.search(text) is None:
         return f'"{text}"'

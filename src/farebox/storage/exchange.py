@@ -42,19 +42,20 @@ class Exchange:
         self._awaited = 0
         self._pq.enter_pipeline_mode()
 
-    def send(self, sql: str, parameters: tuple[str, ...] = ()) -> None:
+    def send(self, sql: str, parameters: tuple[str | None, ...] = ()) -> None:
         """Queue a statement; :meth:`answers` sends it.
 
         Args:
             sql: With ``$1``, ``$2``... each cast to its type, so that the server knows them.
-            parameters: In text form.
+            parameters: In text form; None is NULL.
         """
         name = self._names.get(sql)
         if name is None:
             name = self._names[sql] = f"s{len(self._names)}".encode()
             self._pq.send_prepare(name, sql.encode())
             self._awaited += 1
-        self._pq.send_query_prepared(name, [p.encode() for p in parameters], result_format=_BINARY)
+        values = [None if p is None else p.encode() for p in parameters]
+        self._pq.send_query_prepared(name, values, result_format=_BINARY)
         self._awaited += 1
 
     async def answers(self) -> list[Answer]:

@@ -33,6 +33,7 @@ from farebox.ledger.scopes import EVERY, ID_KINDS, ScopeKind, scope_number, scop
 from farebox.ledger.state import ClosedCall, OrganizationState, State
 from farebox.storage import rows
 from farebox.storage.arrays import instants, numbers, uuids
+from farebox.storage.batch_forms import batch_queries, uuid
 from farebox.storage.exchange import Exchange, Row
 from farebox.storage.sql import queries
 
@@ -51,19 +52,19 @@ async def load(
         The state, and the database's time after the locks.
     """
     questions = _Questions(exchange)
-    orgs = uuids(sorted({c.organization_id for c in commands}))
+    orgs = sorted({c.organization_id for c in commands})
     called = _called(commands, resent=resent)
     limited = {c.organization_id for c in commands if isinstance(c, SetLimit)}
     scopes = list(_scopes(commands))
     exchange.send("BEGIN")
-    questions.ask("lock_organizations", orgs)
-    questions.ask("read_grants", orgs)
+    questions.ask_for("lock_organizations", orgs)
+    questions.ask_for("read_grants", orgs)
     questions.ask(
         "read_limits",
         uuids(organization for organization, _ in scopes),
         numbers(number for _, number in scopes),
         uuids(called),
-        orgs,
+        uuids(orgs),
     )
     questions.ask_for("read_named_grants", _named_grants(commands))
     questions.ask_for("read_keys", {c.dimensions.key_id for c in commands if isinstance(c, Admit)})
@@ -106,9 +107,11 @@ class _Questions:
 
     def ask_for(self, name: str, ids: Iterable[UUID]) -> None:
         """Ask about ids, if there are any."""
-        literal = uuids(ids)
-        if literal != "{}":
-            self.ask(name, literal)
+        rows = [(uuid(each),) for each in ids]
+        if rows:
+            sql, parameters = batch_queries()[name].of(rows)
+            self._exchange.send(sql, parameters)
+            self._names.append(name)
 
     async def answers(self, *, skipped: int = 0) -> dict[str, list[Row]]:
         """The rows of each query; those that were not asked have none."""

@@ -1,18 +1,19 @@
-"""What a decided batch writes: one statement per table that changed, arrays as parameters."""
+"""What a decided batch writes: one statement per table that changed, from rows of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
 from farebox.kit.texts import storable
+from farebox.ledger.commands import LineItem, Usage
 from farebox.ledger.grants import Grant
-from farebox.ledger.holds import Hold
+from farebox.ledger.holds import Dimensions, Hold
 from farebox.ledger.journal import Posting
 from farebox.ledger.limits import Rule, ScopeLimits
 from farebox.ledger.organizations import Organization
@@ -20,17 +21,25 @@ from farebox.ledger.state import (
     Changes,
     ClosedCall,
     Closing,
-    Ending,
     Event,
     LateChange,
     NewHold,
     RollupDelta,
     RollupKey,
 )
-from farebox.storage.arrays import flags, instants, literals, numbers, texts, uuids
-from farebox.storage.sql import queries
+from farebox.storage.arrays import numbers, texts, uuids
+from farebox.storage.batch_forms import (
+    Text,
+    batch_queries,
+    flag,
+    instant,
+    number,
+    text,
+    uuid,
+    uuid_or_null,
+)
 
-Statement = tuple[str, str, tuple[str, ...], int]
+Statement = tuple[str, str, tuple[Text, ...], int]
 """The query's name, the query, its parameters, and how many rows it must touch."""
 
 _json: Final = msgspec.json.Encoder()
@@ -38,100 +47,98 @@ _json: Final = msgspec.json.Encoder()
 
 def statements(changes: Changes) -> Iterator[Statement]:
     """The statements of a batch, parents before what refers to them."""
-    sql = queries("engine")
-    writers: tuple[tuple[str, Sequence[object], Callable[..., tuple[str, ...]]], ...] = (
-        ("write_organizations", changes.organizations, _organizations),
-        ("insert_grants", changes.new_grants, _new_grants),
-        ("write_grants", changes.grants, _grants),
+    forms = batch_queries()
+    writers: tuple[tuple[str, Collection[Any], Callable[[Any], tuple[Text, ...]]], ...] = (
+        ("write_organizations", changes.organizations, _organization),
+        ("insert_grants", changes.new_grants, _new_grant),
+        ("write_grants", changes.grants, _grant),
         ("write_limits", changes.limits, _limits),
-        ("write_counters", changes.counters, _counters),
-        ("insert_holds", changes.new_holds, _new_holds),
-        ("write_holds", changes.holds, _holds),
-        ("close_holds", changes.closings, _closings),
+        ("write_counters", changes.counters, _counter),
+        ("insert_holds", changes.new_holds, _new_hold),
+        ("write_holds", changes.holds, _hold),
+        ("close_holds", changes.closings, _closing),
         ("write_late", changes.late, _late),
-        ("add_rollups", list(changes.rollups.items()), _rollups),
-        ("insert_postings", changes.postings, _postings),
-        ("insert_events", changes.events, _events),
-        ("insert_money_commands", changes.commands, _commands),
+        ("add_rollups", changes.rollups and _ordered(changes.rollups), _rollup),
+        ("insert_postings", changes.postings, _posting),
+        ("insert_events", changes.events, _event),
+        ("insert_money_commands", changes.commands, _command),
     )
-    for name, rows, parameters in writers:
-        if rows:
-            yield name, sql[name], parameters(rows), len(rows)
+    for name, changed, row in writers:
+        if changed:
+            rows = [row(each) for each in changed]
+            sql, parameters = forms[name].of(rows)
+            yield name, sql, parameters, len(rows)
 
 
-def _organizations(rows: list[Organization]) -> tuple[str, ...]:
+def _organization(o: Organization) -> tuple[Text, ...]:
     return (
-        uuids(o.id for o in rows),
-        flags(o.active for o in rows),
-        numbers(o.floor for o in rows),
-        instants(o.last_time for o in rows),
-        numbers(o.sequence for o in rows),
-        numbers(o.granted for o in rows),
-        numbers(o.owed for o in rows),
-        numbers(o.spent for o in rows),
-        numbers(o.reserved for o in rows),
-        numbers(o.unreserved for o in rows),
-        numbers(o.frozen for o in rows),
-        numbers(o.expired for o in rows),
-        numbers(o.refunded for o in rows),
-        numbers(o.unsecured_held for o in rows),
-        numbers(o.absorbed for o in rows),
+        uuid(o.id),
+        flag(o.active),
+        str(o.floor),
+        o.last_time.isoformat(),
+        str(o.sequence),
+        str(o.granted),
+        str(o.owed),
+        str(o.spent),
+        str(o.reserved),
+        str(o.unreserved),
+        str(o.frozen),
+        str(o.expired),
+        str(o.refunded),
+        str(o.unsecured_held),
+        str(o.absorbed),
     )
 
 
-def _new_grants(rows: list[Grant]) -> tuple[str, ...]:
+def _new_grant(g: Grant) -> tuple[Text, ...]:
     return (
-        uuids(g.id for g in rows),
-        uuids(g.organization_id for g in rows),
-        numbers(g.sequence for g in rows),
-        texts(g.source for g in rows),
-        numbers(g.amount for g in rows),
-        numbers(g.remaining for g in rows),
-        numbers(g.reserved for g in rows),
-        numbers(g.frozen for g in rows),
-        numbers(g.repaid for g in rows),
-        numbers(g.expired for g in rows),
-        numbers(g.refunded for g in rows),
-        instants(g.effective_at for g in rows),
-        instants(g.expires_at for g in rows),
-        texts(g.state for g in rows),
-        flags(g.repays for g in rows),
-        texts(g.reference for g in rows),
+        uuid(g.id),
+        uuid(g.organization_id),
+        str(g.sequence),
+        g.source,
+        str(g.amount),
+        str(g.remaining),
+        str(g.reserved),
+        str(g.frozen),
+        str(g.repaid),
+        str(g.expired),
+        str(g.refunded),
+        g.effective_at.isoformat(),
+        instant(g.expires_at),
+        g.state,
+        flag(g.repays),
+        text(g.reference),
     )
 
 
-def _grants(rows: list[Grant]) -> tuple[str, ...]:
+def _grant(g: Grant) -> tuple[Text, ...]:
     return (
-        uuids(g.id for g in rows),
-        numbers(g.remaining for g in rows),
-        numbers(g.reserved for g in rows),
-        numbers(g.frozen for g in rows),
-        numbers(g.repaid for g in rows),
-        numbers(g.expired for g in rows),
-        numbers(g.refunded for g in rows),
-        texts(g.state for g in rows),
-        flags(g.repays for g in rows),
+        uuid(g.id),
+        str(g.remaining),
+        str(g.reserved),
+        str(g.frozen),
+        str(g.repaid),
+        str(g.expired),
+        str(g.refunded),
+        g.state,
+        flag(g.repays),
     )
 
 
-def _limits(rows: list[ScopeLimits]) -> tuple[str, ...]:
+def _limits(s: ScopeLimits) -> tuple[Text, ...]:
     return (
-        uuids(s.organization_id for s in rows),
-        numbers(s.number for s in rows),
-        texts(s.kind for s in rows),
-        texts(s.ref for s in rows),
-        flags(s.is_everywhere for s in rows),
-        texts(_rules_text(s.rules) for s in rows),
-        literals(numbers(_flat(s)) for s in rows),
+        uuid(s.organization_id),
+        str(s.number),
+        s.kind,
+        storable(s.ref),
+        flag(s.is_everywhere),
+        _rules_text(s.rules),
+        numbers(_flat(s)),
     )
 
 
-def _counters(rows: list[ScopeLimits]) -> tuple[str, ...]:
-    return (
-        uuids(s.organization_id for s in rows),
-        numbers(s.number for s in rows),
-        literals(numbers(_flat(s)) for s in rows),
-    )
+def _counter(s: ScopeLimits) -> tuple[Text, ...]:
+    return uuid(s.organization_id), str(s.number), numbers(_flat(s))
 
 
 @lru_cache(maxsize=1 << 14)
@@ -146,224 +153,224 @@ def _flat(scope: ScopeLimits) -> Iterator[int]:
             yield from (rule, window.start, window.end, window.used, window.held, window.told)
 
 
-def _new_holds(rows: list[NewHold]) -> tuple[str, ...]:
-    holds = [row.hold for row in rows]
-    commands = [row.command for row in rows]
-    about = [row.command.attribution for row in rows]
-    dims = [hold.dimensions for hold in holds]
+def _new_hold(row: NewHold) -> tuple[Text, ...]:
+    hold, command = row.hold, row.command
+    about, dims = command.attribution, hold.dimensions
     return (
-        uuids(h.call_id for h in holds),
-        uuids(h.organization_id for h in holds),
-        uuids(h.node_id for h in holds),
-        numbers(h.epoch for h in holds),
-        numbers(h.amount for h in holds),
-        numbers(h.unsecured for h in holds),
-        *_earmarks(holds),
-        *_raised(holds),
-        instants(h.admitted_at for h in holds),
-        instants(h.latest_end for h in holds),
-        uuids(d.project_id for d in dims),
-        uuids(d.key_id for d in dims),
-        texts(d.feature for d in dims),
-        texts(d.environment for d in dims),
-        texts(d.model for d in dims),
-        texts(d.lane for d in dims),
-        texts(d.endpoint for d in dims),
-        texts(h.fingerprint.hex() for h in holds),
-        numbers(h.output_limit for h in holds),
-        numbers(h.tokens for h in holds),
-        texts(a.user for a in about),
-        texts(a.run for a in about),
-        texts(a.priority for a in about),
-        texts(json_text(a.tags) if a.tags else None for a in about),
-        texts(a.client_request_id for a in about),
-        numbers(a.retry_count for a in about),
-        flags(c.streamed for c in commands),
-        uuids(c.price_id for c in commands),
-        uuids(c.upstream_account_id for c in commands),
-        literals(numbers((c.fixed, c.output_price, c.output_min, c.output_max)) for c in commands),
-        numbers(row.available_before for row in rows),
-        texts(json_text(row.limits) if row.limits else None for row in rows),
+        uuid(hold.call_id),
+        uuid(hold.organization_id),
+        uuid(hold.node_id),
+        str(hold.epoch),
+        str(hold.amount),
+        str(hold.unsecured),
+        *_earmarks(hold),
+        *_raised(hold),
+        hold.admitted_at.isoformat(),
+        hold.latest_end.isoformat(),
+        *_dimensions(dims),
+        hold.fingerprint.hex(),
+        number(hold.output_limit),
+        str(hold.tokens),
+        storable(about.user),
+        storable(about.run),
+        storable(about.priority),
+        json_text(about.tags) if about.tags else None,
+        text(about.client_request_id),
+        number(about.retry_count),
+        flag(command.streamed),
+        uuid_or_null(command.price_id),
+        uuid_or_null(command.upstream_account_id),
+        numbers((command.fixed, command.output_price, command.output_min, command.output_max)),
+        str(row.available_before),
+        json_text(row.limits) if row.limits else None,
     )
 
 
-def _holds(rows: list[Hold]) -> tuple[str, ...]:
+def _hold(h: Hold) -> tuple[Text, ...]:
+    used = h.progress
     return (
-        uuids(h.call_id for h in rows),
-        numbers(h.amount for h in rows),
-        numbers(h.unsecured for h in rows),
-        *_earmarks(rows),
-        *_raised(rows),
-        numbers(h.tokens for h in rows),
-        numbers(h.steps for h in rows),
-        literals(
-            None
-            if (p := h.progress) is None
-            else numbers((p.metered, p.cost, p.input_tokens, p.output_tokens))
-            for h in rows
-        ),
+        uuid(h.call_id),
+        str(h.amount),
+        str(h.unsecured),
+        *_earmarks(h),
+        *_raised(h),
+        str(h.tokens),
+        str(h.steps),
+        None
+        if used is None
+        else numbers((used.metered, used.cost, used.input_tokens, used.output_tokens)),
     )
 
 
-def _earmarks(rows: list[Hold]) -> tuple[str, str]:
+def _earmarks(hold: Hold) -> tuple[str, str]:
     return (
-        literals(uuids(mark.grant_id for mark in h.earmarks) for h in rows),
-        literals(numbers(mark.amount for mark in h.earmarks) for h in rows),
+        uuids([mark.grant_id for mark in hold.earmarks]),
+        numbers([mark.amount for mark in hold.earmarks]),
     )
 
 
-def _raised(rows: list[Hold]) -> tuple[str, str]:
+def _raised(hold: Hold) -> tuple[Text, Text]:
     """The scopes by themselves, for a batch to find their counters by; and all of it."""
+    if not hold.raised:
+        return None, None
     return (
-        literals(numbers(item.scope for item in h.raised) if h.raised else None for h in rows),
-        literals(
-            numbers(number for i in h.raised for number in (i.scope, i.rule, i.start, i.amount))
-            if h.raised
-            else None
-            for h in rows
-        ),
+        numbers([item.scope for item in hold.raised]),
+        numbers([n for i in hold.raised for n in (i.scope, i.rule, i.start, i.amount)]),
     )
 
 
-def _closings(rows: list[Closing]) -> tuple[str, ...]:
-    calls = [row.call for row in rows]
-    endings = [row.ending for row in rows]
+def _dimensions(dims: Dimensions) -> tuple[str, ...]:
     return (
-        uuids(c.call_id for c in calls),
-        numbers(c.sequence for c in calls),
-        texts(c.state for c in calls),
-        texts(c.dimensions.lane for c in calls),
-        instants(row.ended_at for row in rows),
-        numbers(e.latency_ms for e in endings),
-        numbers(e.http_status for e in endings),
-        texts(e.reason for e in endings),
-        flags(e.estimated for e in endings),
-        numbers(c.held for c in calls),
-        numbers(c.charge for c in calls),
-        numbers(c.absorbed for c in calls),
-        numbers(c.owed for c in calls),
-        numbers(c.cost for c in calls),
-        uuids(e.price_id for e in endings),
-        *_usage(calls),
-        *_lines(endings),
-        literals(uuids(draw.grant_id for draw in c.draws) for c in calls),
-        literals(numbers(draw.amount for draw in c.draws) for c in calls),
-        texts(None if (f := c.settle_fingerprint) is None else f.hex() for c in calls),
+        uuid(dims.project_id),
+        uuid(dims.key_id),
+        storable(dims.feature),
+        storable(dims.environment),
+        storable(dims.model),
+        storable(dims.lane),
+        storable(dims.endpoint),
     )
 
 
-def _late(rows: list[LateChange]) -> tuple[str, ...]:
-    calls = [row.call for row in rows]
-    endings = [row.ending for row in rows]
+def _closing(row: Closing) -> tuple[Text, ...]:
+    call, ending = row.call, row.ending
     return (
-        uuids(c.call_id for c in calls),
-        texts(c.state for c in calls),
-        numbers(c.charge for c in calls),
-        numbers(c.absorbed for c in calls),
-        numbers(c.owed for c in calls),
-        numbers(c.cost for c in calls),
-        numbers(c.late_charge for c in calls),
-        numbers(c.late_absorbed for c in calls),
-        flags(e.estimated for e in endings),
-        texts(e.reason or "late" for e in endings),
-        *_usage(calls),
-        *_lines(endings),
-        literals(uuids(draw.grant_id for draw in c.draws) for c in calls),
-        literals(numbers(draw.amount for draw in c.draws) for c in calls),
-        texts(None if (f := c.settle_fingerprint) is None else f.hex() for c in calls),
-        texts(c.dimensions.lane for c in calls),
-        uuids(e.price_id for e in endings),
-        numbers(e.http_status for e in endings),
-        numbers(e.latency_ms for e in endings),
+        uuid(call.call_id),
+        str(call.sequence),
+        call.state,
+        storable(call.dimensions.lane),
+        row.ended_at.isoformat(),
+        number(ending.latency_ms),
+        number(ending.http_status),
+        text(ending.reason),
+        flag(ending.estimated),
+        str(call.held),
+        str(call.charge),
+        str(call.absorbed),
+        str(call.owed),
+        str(call.cost),
+        uuid_or_null(ending.price_id),
+        *_usage(call.usage),
+        *_lines(ending.lines),
+        *_draws(call),
+        _settle_mark(call),
     )
 
 
-def _usage(calls: list[ClosedCall]) -> tuple[str, ...]:
+def _late(row: LateChange) -> tuple[Text, ...]:
+    call, ending = row.call, row.ending
     return (
-        numbers(c.usage.input_tokens for c in calls),
-        numbers(c.usage.cached_tokens for c in calls),
-        numbers(c.usage.cache_write_tokens for c in calls),
-        numbers(c.usage.output_tokens for c in calls),
-        numbers(c.usage.reasoning_tokens for c in calls),
+        uuid(call.call_id),
+        call.state,
+        str(call.charge),
+        str(call.absorbed),
+        str(call.owed),
+        str(call.cost),
+        str(call.late_charge),
+        str(call.late_absorbed),
+        flag(ending.estimated),
+        storable(ending.reason or "late"),
+        *_usage(call.usage),
+        *_lines(ending.lines),
+        *_draws(call),
+        _settle_mark(call),
+        storable(call.dimensions.lane),
+        uuid_or_null(ending.price_id),
+        number(ending.http_status),
+        number(ending.latency_ms),
     )
 
 
-def _lines(rows: Sequence[Ending]) -> tuple[str, ...]:
+def _usage(usage: Usage) -> tuple[str, ...]:
     return (
-        texts(texts(line.unit for line in row.lines) for row in rows),
-        literals(numbers(line.quantity for line in row.lines) for row in rows),
-        literals(numbers(line.price for line in row.lines) for row in rows),
-        literals(numbers(line.amount for line in row.lines) for row in rows),
+        str(usage.input_tokens),
+        str(usage.cached_tokens),
+        str(usage.cache_write_tokens),
+        str(usage.output_tokens),
+        str(usage.reasoning_tokens),
     )
 
 
-def _rollups(rows: list[tuple[RollupKey, RollupDelta]]) -> tuple[str, ...]:
-    # The same order in every process: two batches never wait for each other in a circle.
-    keyed = sorted(
-        ((bucket(key), key, delta) for key, delta in rows), key=lambda row: (row[1].hour, row[0])
-    )
-    keys = [key for _, key, _ in keyed]
-    deltas = [delta for _, _, delta in keyed]
-    dims = [key.dimensions for key in keys]
+def _lines(lines: Sequence[LineItem]) -> tuple[str, ...]:
     return (
-        uuids(k.organization_id for k in keys),
-        instants(k.hour for k in keys),
-        uuids(b for b, _, _ in keyed),
-        uuids(d.project_id for d in dims),
-        uuids(d.key_id for d in dims),
-        texts(d.feature for d in dims),
-        texts(d.environment for d in dims),
-        texts(d.model for d in dims),
-        texts(d.lane for d in dims),
-        texts(d.endpoint for d in dims),
-        numbers(d.calls for d in deltas),
-        numbers(d.charge for d in deltas),
-        numbers(d.absorbed for d in deltas),
-        numbers(d.cost for d in deltas),
-        numbers(d.input_tokens for d in deltas),
-        numbers(d.cached_tokens for d in deltas),
-        numbers(d.cache_write_tokens for d in deltas),
-        numbers(d.output_tokens for d in deltas),
-        numbers(d.reasoning_tokens for d in deltas),
+        texts([line.unit for line in lines]),
+        numbers([line.quantity for line in lines]),
+        numbers([line.price for line in lines]),
+        numbers([line.amount for line in lines]),
+    )
+
+
+def _draws(call: ClosedCall) -> tuple[str, str]:
+    return (
+        uuids([draw.grant_id for draw in call.draws]),
+        numbers([draw.amount for draw in call.draws]),
+    )
+
+
+def _settle_mark(call: ClosedCall) -> Text:
+    mark = call.settle_fingerprint
+    return None if mark is None else mark.hex()
+
+
+def _ordered(
+    rollups: dict[RollupKey, RollupDelta],
+) -> list[tuple[UUID, RollupKey, RollupDelta]]:
+    """The same order in every process: two batches never wait for each other in a circle."""
+    keyed = [(bucket(key), key, delta) for key, delta in rollups.items()]
+    return sorted(keyed, key=lambda row: (row[1].hour, row[0]))
+
+
+def _rollup(row: tuple[UUID, RollupKey, RollupDelta]) -> tuple[Text, ...]:
+    name, key, delta = row
+    return (
+        uuid(key.organization_id),
+        key.hour.isoformat(),
+        uuid(name),
+        *_dimensions(key.dimensions),
+        str(delta.calls),
+        str(delta.charge),
+        str(delta.absorbed),
+        str(delta.cost),
+        str(delta.input_tokens),
+        str(delta.cached_tokens),
+        str(delta.cache_write_tokens),
+        str(delta.output_tokens),
+        str(delta.reasoning_tokens),
     )
 
 
 def bucket(key: RollupKey) -> UUID:
     """A short, stable name of a rollup row's dimensions."""
-    digest = blake2b(msgspec.msgpack.encode(key.dimensions), digest_size=16).digest()
+    return _bucket(key.dimensions)
+
+
+@lru_cache(maxsize=1 << 12)
+def _bucket(dimensions: Dimensions) -> UUID:
+    digest = blake2b(msgspec.msgpack.encode(dimensions), digest_size=16).digest()
     return UUID(bytes=digest)
 
 
-def _postings(rows: list[Posting]) -> tuple[str, ...]:
+def _posting(p: Posting) -> tuple[Text, ...]:
     return (
-        uuids(p.organization_id for p in rows),
-        texts(p.kind for p in rows),
-        instants(p.at for p in rows),
-        texts(texts(p.accounts) for p in rows),
-        literals(numbers(p.amounts) for p in rows),
-        uuids(p.grant_id for p in rows),
-        uuids(p.call_id for p in rows),
-        numbers(p.first_sequence for p in rows),
-        numbers(p.last_sequence for p in rows),
-        texts(p.note for p in rows),
+        uuid(p.organization_id),
+        p.kind,
+        p.at.isoformat(),
+        texts(p.accounts),
+        numbers(p.amounts),
+        uuid_or_null(p.grant_id),
+        uuid_or_null(p.call_id),
+        number(p.first_sequence),
+        number(p.last_sequence),
+        text(p.note),
     )
 
 
-def _events(rows: list[Event]) -> tuple[str, ...]:
-    return (
-        uuids(e.organization_id for e in rows),
-        texts(e.kind for e in rows),
-        instants(e.at for e in rows),
-        texts(json_text(e.facts) for e in rows),
-    )
+def _event(e: Event) -> tuple[Text, ...]:
+    return uuid(e.organization_id), e.kind, e.at.isoformat(), json_text(e.facts)
 
 
-def _commands(rows: list[tuple[UUID, UUID, bytes]]) -> tuple[str, ...]:
-    return (
-        uuids(command for _, command, _ in rows),
-        uuids(org for org, _, _ in rows),
-        texts(mark.hex() for _, _, mark in rows),
-    )
+def _command(row: tuple[UUID, UUID, bytes]) -> tuple[Text, ...]:
+    organization_id, command_id, mark = row
+    return uuid(command_id), uuid(organization_id), mark.hex()
 
 
 def json_text(value: object) -> str:

@@ -194,18 +194,28 @@ WHERE h.call_id = t.call_id
 
 -- name: close_holds
 -- An open hold becomes a call in one statement; what admission recorded never leaves the server.
-WITH closing AS (
-    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[],
+WITH ended AS (
+    DELETE FROM hold h
+    USING unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[],
             $6::bigint[], $7::int[], $8::text[], $9::boolean[], $10::bigint[], $11::bigint[],
-            $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::bigint[], $17::bigint[],
+            $12::bigint[], $13::bigint[], $14::bigint[], $15::uuid[], $16::bigint[], $17::bigint[],
             $18::bigint[], $19::bigint[], $20::bigint[], $21::text[], $22::text[], $23::text[],
             $24::text[], $25::text[], $26::text[], $27::text[])
     AS t (call_id, sequence, state, lane, ended_at, latency_ms, http_status, reason, estimated,
           held, charge, absorbed, owed, cost, price_id, input_tokens, cached_tokens,
           cache_write_tokens, output_tokens, reasoning_tokens, line_units, line_quantities,
           line_prices, line_nanos, draw_grants, draw_nanos, fingerprint)
-), ended AS (
-    DELETE FROM hold h USING closing c WHERE h.call_id = c.call_id RETURNING h.*
+    WHERE h.call_id = t.call_id
+    RETURNING h.call_id, h.organization_id, h.project_id, h.key_id, t.sequence, t.state, h.feature,
+        h.environment, h.user_ref, h.run_ref, h.priority, h.tags, h.client_request_id,
+        h.retry_count, h.model, t.lane, h.endpoint, h.streamed, h.admitted_at, t.ended_at,
+        t.latency_ms, t.http_status, t.reason, t.estimated, t.held, t.charge, t.absorbed, t.owed,
+        t.cost, h.upstream_account_id, coalesce(t.price_id, h.price_id), t.input_tokens,
+        t.cached_tokens, t.cache_write_tokens, t.output_tokens, t.reasoning_tokens,
+        t.line_units::text[], t.line_quantities::bigint[], t.line_prices::bigint[],
+        t.line_nanos::bigint[], t.draw_grants::uuid[], t.draw_nanos::bigint[], h.output_limit,
+        h.ceiling, h.available_before_nanos, h.limit_figures, h.fingerprint,
+        decode(t.fingerprint, 'hex')
 )
 INSERT INTO call (id, organization_id, project_id, key_id, sequence, state, feature, environment,
     user_ref, run_ref, priority, tags, client_request_id, retry_count, model, lane, endpoint,
@@ -214,17 +224,7 @@ INSERT INTO call (id, organization_id, project_id, key_id, sequence, state, feat
     input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, line_units,
     line_quantities, line_prices, line_nanos, draw_grants, draw_nanos, output_limit,
     ceiling, available_before_nanos, limit_figures, admit_fingerprint, settle_fingerprint)
-SELECT h.call_id, h.organization_id, h.project_id, h.key_id, c.sequence, c.state, h.feature,
-    h.environment, h.user_ref, h.run_ref, h.priority, h.tags, h.client_request_id, h.retry_count,
-    h.model, c.lane, h.endpoint, h.streamed, h.admitted_at, c.ended_at,
-    c.latency_ms, c.http_status, c.reason, c.estimated, c.held, c.charge, c.absorbed, c.owed,
-    c.cost, h.upstream_account_id, coalesce(c.price_id::uuid, h.price_id), c.input_tokens,
-    c.cached_tokens, c.cache_write_tokens, c.output_tokens, c.reasoning_tokens,
-    c.line_units::text[], c.line_quantities::bigint[], c.line_prices::bigint[],
-    c.line_nanos::bigint[], c.draw_grants::uuid[], c.draw_nanos::bigint[],
-    h.output_limit, h.ceiling, h.available_before_nanos, h.limit_figures, h.fingerprint,
-    decode(c.fingerprint, 'hex')
-FROM ended h JOIN closing c ON c.call_id = h.call_id
+SELECT * FROM ended
 
 -- name: write_late
 UPDATE call c SET
