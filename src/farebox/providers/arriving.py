@@ -1,18 +1,17 @@
-"""An answer on its way from a provider, over aiohttp.
+"""An answer on its way from a provider.
 
-Pieces are handed on as they arrive and never piled up: aiohttp stops reading the connection while
-nobody takes them. What arrived before a break is handed out before the break is told, because the
-last bytes can be the usage that a call is charged by.
+Pieces are handed on as they arrive and never piled up: the connection is not read while nobody
+takes them. What arrived before a break is handed out before the break is told, because the last
+bytes can be the usage that a call is charged by.
+
+Whoever has an answer reads it to its end or closes it; until then it keeps its connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
 from typing_extensions import override
 
 from farebox.operations.upstream import (
@@ -22,137 +21,145 @@ from farebox.operations.upstream import (
     UpstreamTooLargeError,
 )
 from farebox.providers.header_rules import downstream_headers
+from farebox.providers.unpacking import Unpacker, UnpackingError, unpacker_of
+from farebox.providers.wire import Arrival, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
-
-TALK_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError, RuntimeError)
-"""What aiohttp raises while it talks: its own errors, a malformed head or chunk, a bare error of
-the socket, and RuntimeError for a connection that was closed under a reader."""
-
-_REASON_LENGTH_MAX: Final = 200
+    from collections.abc import AsyncGenerator
 
 
-def reason_of(error: BaseException) -> str:
-    """What happened, in a few words; never a byte of what the provider said."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(cause, OSError) and cause.strerror:
-        return f"{type(cause).__name__}: {cause.strerror}"[:_REASON_LENGTH_MAX]
-    return type(cause).__name__
+class ArrivingAnswer(Arrival, UpstreamResponse):
+    """One answer of a provider, from its request to its end."""
 
+    __slots__ = ("_base", "_headers", "_idle_seconds", "_loop", "_unpacker")
 
-class ArrivingAnswer(UpstreamResponse):
-    """One answer of a provider, from its head to its end."""
-
-    __slots__ = ("_answer", "_base", "_broken", "_headers", "_idle_seconds")
-
-    def __init__(self, answer: aiohttp.ClientResponse, base: str, idle_seconds: float) -> None:
-        self._answer = answer
+    def __init__(
+        self, wire: Wire, base: str, idle_seconds: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(wire)
         self._base = base
         self._idle_seconds = idle_seconds
-        self._headers = downstream_headers(answer.headers.items())
-        self._broken: BaseException | None = None
-        self._watch_connection()
-
-    @property
-    @override
-    def status(self) -> int:
-        return self._answer.status
+        self._loop = loop
+        self._headers: tuple[tuple[str, str], ...] | None = None
+        self._unpacker: Unpacker | None = None
 
     @property
     @override
     def headers(self) -> tuple[tuple[str, str], ...]:
+        if self._headers is None:
+            self._headers = downstream_headers(
+                (name.decode("latin-1"), value.decode("latin-1").strip(" \t"))
+                for name, value in self.lines
+            )
         return self._headers
+
+    async def head(self, patience_seconds: float) -> None:
+        """Wait until the head is here.
+
+        Raises:
+            UpstreamTimeoutError: It did not come in time, which the wire watches.
+            UpstreamBrokenError: The connection ended before it, or it makes no sense.
+        """
+        try:
+            while not self.status and self.wire is not None:
+                await self._wait()
+        except BaseException:
+            self._let_go()
+            raise
+        if not self.status:
+            assert self.fault is not None
+            kind, reason = self.fault
+            if kind is UpstreamTimeoutError:
+                raise kind(f"{self._base} gave no answer in {patience_seconds:g} s")
+            raise kind(f"{self._base} broke off before its answer: {reason}")
+        codings = [
+            value.decode("latin-1")
+            for name, value in self.lines
+            if len(name) == _CODING_LENGTH and name.lower() == b"content-encoding"
+        ]
+        if codings:
+            try:
+                self._unpacker = unpacker_of(codings)
+            except UnpackingError as error:
+                self._let_go()
+                raise UpstreamBrokenError(f"{self._base} broke off: {error}") from error
 
     @override
     async def read(self, limit_bytes: int) -> bytes:
         pieces: list[bytes] = []
         size = 0
-        async with aclosing(self.chunks()) as chunks:
-            async for piece in chunks:
+        next_piece = self._next_piece if self._unpacker is None else self._next_unpacked
+        try:
+            while piece := await next_piece():
                 size += len(piece)
                 if size > limit_bytes:
                     message = f"the answer of {self._base} is larger than {limit_bytes} bytes"
                     raise UpstreamTooLargeError(message)
                 pieces.append(piece)
-        return b"".join(pieces)
+        finally:
+            self._let_go()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @override
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        whole = False
+        next_piece = self._next_piece if self._unpacker is None else self._next_unpacked
         try:
-            while piece := await self._next_piece():
+            while piece := await next_piece():
                 yield piece
-            whole = True
         finally:
-            if not whole:  # broken, or the reader went away
-                await self.close()
+            self._let_go()
 
     @override
     async def close(self) -> None:
-        connection = self._answer.connection
-        transport = None if connection is None else connection.transport
-        self._answer.close()
-        if transport is not None:
-            # Not only close(): that waits until everything written has left, and with TLS for the
-            # other side's farewell, while the provider goes on working.
-            transport.abort()
+        self._let_go()
 
-    def _watch_connection(self) -> None:
-        """See to it that the reader hears of the connection's end.
+    async def _wait(self) -> None:
+        """Until the wire tells something."""
+        assert self.waiter is None, "an answer has one reader"
+        self.waiter = self._loop.create_future()
+        try:
+            await self.waiter
+        finally:
+            self.waiter = None
 
-        aiohttp 3.14 does not tell it when a chunk is malformed: it closes the connection, and the
-        reader would wait out its whole patience.
-        """
-        content = self._answer.content
-
-        def lost(closed: asyncio.Future[None] | None) -> None:
-            if closed is not None and not closed.cancelled():
-                closed.exception()  # looked at, so that asyncio does not complain
-            if not content.is_eof() and content.exception() is None:
-                content.set_exception(aiohttp.ClientPayloadError("the connection ended"))
-
-        connection = self._answer.connection
-        if connection is None or connection.protocol is None:
-            return  # the whole answer came with its head
-        closed = connection.protocol.closed
-        if closed is None:
-            lost(None)
-        else:
-            closed.add_done_callback(lost)
-            content.on_eof(lambda: _forget(closed, lost))
+    def _let_go(self) -> None:
+        """Break off, if the body is not whole."""
+        if self.wire is not None:
+            self.wire.drop("it was closed on our side")
 
     async def _next_piece(self) -> bytes:
         """What has arrived since, or empty at the end."""
-        if self._broken is not None:
-            raise self._broken_off() from self._broken
+        while not self.unread and self.wire is not None:
+            self.wire.wake_at(self._loop.time() + self._idle_seconds)
+            await self._wait()
+        if unread := self.unread:
+            piece = unread[0] if len(unread) == 1 else b"".join(unread)
+            unread.clear()
+            self.unread_bytes = 0
+            if self.wire is not None:
+                self.wire.read_on()
+            return piece
+        if self.fault is not None:
+            kind, reason = self.fault
+            if kind is UpstreamTimeoutError:
+                raise kind(f"{self._base} sent nothing for {self._idle_seconds:g} s")
+            raise kind(f"{self._base} broke off: {reason}")
+        return b""
+
+    async def _next_unpacked(self) -> bytes:
+        """The same of a compressed body."""
+        unpacker = self._unpacker
+        assert unpacker is not None
         try:
-            async with asyncio.timeout(self._idle_seconds):
-                return await self._answer.content.readany()
-        except TimeoutError as error:
-            message = f"{self._base} sent nothing for {self._idle_seconds:g} s"
-            raise UpstreamTimeoutError(message) from error
-        except TALK_ERRORS as error:
-            self._broken = error
-            if rescued := _take_arrived(self._answer.content):
-                return rescued
-            raise self._broken_off() from error
-
-    def _broken_off(self) -> UpstreamBrokenError:
-        assert self._broken is not None
-        return UpstreamBrokenError(f"{self._base} broke off: {reason_of(self._broken)}")
+            while not (piece := unpacker.take()):
+                packed = await self._next_piece()
+                if not packed:
+                    unpacker.check_end()
+                    return b""
+                unpacker.add(packed)
+        except UnpackingError as error:
+            raise UpstreamBrokenError(f"{self._base} broke off: {error}") from error
+        return piece
 
 
-def _take_arrived(content: aiohttp.StreamReader) -> bytes:
-    """What arrived whole before a break.
-
-    aiohttp's reader forgets it and raises at once; but the last bytes before a break can be the
-    usage that a call is charged by.
-    """
-    arrived = b"".join(content._buffer)  # noqa: SLF001 - there is no public way
-    content._buffer.clear()  # noqa: SLF001
-    return arrived
-
-
-def _forget(closed: asyncio.Future[None], lost: Callable[[asyncio.Future[None]], None]) -> None:
-    closed.remove_done_callback(lost)
+_CODING_LENGTH: Final = len("content-encoding")

@@ -55,7 +55,7 @@ NEVER_UPSTREAM_PREFIXES: Final = ("x-farebox-", "x-sandbox-", "x-forwarded-")
 _NEVER_DOWNSTREAM: Final = HOP_BY_HOP | _FRAMING | {"set-cookie"}
 """A provider's cookies would tie tenants that share an account to one another."""
 
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 
 

@@ -1,10 +1,10 @@
-"""A provider behind any OpenAI-compatible base URL: OpenAI, Azure, or a server next door (aiohttp).
+"""A provider behind any OpenAI-compatible base URL: OpenAI, Azure, or a server next door.
 
 The promise is about money: the error of an attempt says whether the provider can have done work.
 Provably nothing was sent, and so nothing is billed, when
 
 - no connection came about (DNS, refused, unreachable, TLS, no free connection in time), or
-- a pooled connection was found closed before the first byte of the request was given to it.
+- the connection was found closed before the first byte of the request was given to it.
 
 Everything else after a connection is taken counts as sent: a provider that closes without one byte
 of answer may have done the work, even on a reused connection, so a POST is never sent twice from
@@ -13,57 +13,38 @@ here. Idle connections are dropped after 15 s, sooner than providers drop theirs
 
 from __future__ import annotations
 
-import asyncio
 import re
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, unquote, urlsplit
 
-import aiohttp
 import msgspec
-from aiohttp.http_writer import StreamWriter
 from typing_extensions import override
 
 from farebox.kit.errors import InvalidInputError
-from farebox.operations.upstream import (
-    Upstream,
-    UpstreamBrokenError,
-    UpstreamNotReachedError,
-    UpstreamRequest,
-    UpstreamTimeoutError,
-)
-from farebox.providers.arriving import TALK_ERRORS, ArrivingAnswer, reason_of
+from farebox.operations.upstream import Upstream, UpstreamNotReachedError, UpstreamRequest
 from farebox.providers.base_urls import MODEL_PLACEHOLDER, Style, parse_base_url
 from farebox.providers.header_rules import upstream_headers
+from farebox.providers.http_client import (
+    CONNECTIONS_MAX,
+    KEEPALIVE_SECONDS,
+    HttpClient,
+    UpstreamTimeouts,
+)
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from aiohttp.abc import AbstractStreamWriter
+    from farebox.providers.arriving import ArrivingAnswer
 
 __all__ = ["OpenAICompatibleUpstream", "UpstreamTimeouts", "parse_base_url"]
-
-CONNECTIONS_MAX: Final = 1000
-"""Calls in flight at one provider; above it a call waits as long as a connect may take. It stays
-under the usual limit of 1024 open files; raise both for more."""
-
-KEEPALIVE_SECONDS: Final = 15.0
-"""How long an idle connection is kept: shorter than the idle limit of the large providers."""
 
 _ENDPOINT: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+(?:\?[!-~]*)?")
 _SECRET: Final = re.compile(r"[!-~]+")
 _API_VERSION: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
+_METHODS: Final = frozenset({"DELETE", "GET", "PATCH", "POST", "PUT"})
 
-
-class UpstreamTimeouts(msgspec.Struct, frozen=True):
-    """How long each part of a call may take."""
-
-    connect_seconds: float = 5.0
-    """Name look-up, TCP and TLS together, or waiting for a free connection (the official clients'
-    figure too)."""
-    head_seconds: float = 600.0
-    """From the start to the head of the answer; a slow model thinks for minutes."""
-    idle_seconds: float = 300.0
-    """The longest silence between two pieces of a body."""
+_BEGINNINGS_MAX: Final = 64
+"""How many beginnings of heads are kept; a gateway has a handful of endpoints."""
 
 
 class _NamedModel(msgspec.Struct):
@@ -113,77 +94,50 @@ class OpenAICompatibleUpstream(Upstream):
         if connections_max < 1:
             raise InvalidInputError("connections_max", "must be at least 1")
         self._query = f"api-version={api_version}" if api_version else ""
-        self._fixed = _fixed_headers(secret, style)
-        self._timeouts = timeouts or UpstreamTimeouts()
-        self._connections_max = connections_max
-        self._keepalive_seconds = keepalive_seconds
-        self._tls: SSLContext | bool = True if tls is None else tls
-        self._session: aiohttp.ClientSession | None = None
-        self._closed = False
+        self._client = HttpClient(
+            self._base,
+            timeouts=timeouts or UpstreamTimeouts(),
+            connections_max=connections_max,
+            keepalive_seconds=keepalive_seconds,
+            tls=tls,
+        )
+        self._fixed = _fixed_lines(self._client.host, secret, style)
+        self._beginnings: dict[tuple[str, str], bytes] = {}
 
     @override
     async def send(self, request: UpstreamRequest) -> ArrivingAnswer:
-        if self._closed:
-            raise UpstreamNotReachedError("this provider was taken out of use; nothing was sent")
-        url = self._url(request)
-        headers = self._headers(request)
-        body = _RequestBody(request.body) if request.body or request.method != "GET" else None
-        session = self._session or self._open()
-        try:
-            async with asyncio.timeout(self._timeouts.head_seconds):
-                answer = await session.request(
-                    request.method, url, data=body, headers=headers, allow_redirects=False
-                )
-        except (
-            aiohttp.ClientConnectorError,
-            aiohttp.ConnectionTimeoutError,
-            aiohttp.ServerFingerprintMismatch,
-        ) as error:
-            message = f"cannot connect to {self._base}: {reason_of(error)}"
-            raise UpstreamNotReachedError(message) from error
-        except asyncio.CancelledError:
-            if body is not None:
-                body.abort()
-            raise
-        except TimeoutError as error:
-            if body is not None:
-                body.abort()
-            message = f"{self._base} gave no answer in {self._timeouts.head_seconds:g} s"
-            raise UpstreamTimeoutError(message) from error
-        except TALK_ERRORS as error:
-            if body is not None and body.nothing_sent:
-                message = f"the idle connection to {self._base} was closed; nothing was sent"
-                raise UpstreamNotReachedError(message) from error
-            message = f"{self._base} broke off before its answer: {reason_of(error)}"
-            raise UpstreamBrokenError(message) from error
-        return ArrivingAnswer(answer, self._base, self._timeouts.idle_seconds)
+        return await self._client.send(self._wire_form(request))
 
     @override
     async def aclose(self) -> None:
-        self._closed = True
-        if self._session is not None:
-            await self._session.close()
+        self._client.close()
 
-    def _open(self) -> aiohttp.ClientSession:
-        """Make the pool; it belongs to the running event loop."""
-        connect_seconds = min(self._timeouts.connect_seconds, self._timeouts.head_seconds)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._connections_max,
-                keepalive_timeout=self._keepalive_seconds,
-                ssl=self._tls,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(
-                total=None, connect=connect_seconds, sock_connect=connect_seconds
-            ),
-            skip_auto_headers=("accept-encoding", "user-agent"),
-            trust_env=False,
-        )
-        return self._session
+    def _wire_form(self, request: UpstreamRequest) -> bytes:
+        """The request as it goes over the wire, in one piece.
 
-    def _url(self, request: UpstreamRequest) -> str:
-        """Put the endpoint behind the base URL."""
+        Raises:
+            UpstreamNotReachedError: It cannot be sent as it is.
+        """
+        key = request.method, request.endpoint
+        beginning = self._beginnings.get(key)
+        if beginning is None:
+            beginning = self._begin(request)
+            if MODEL_PLACEHOLDER not in self._base and len(self._beginnings) < _BEGINNINGS_MAX:
+                self._beginnings[key] = beginning
+        lines = _CHOSEN_LINES if not request.headers else _client_lines(request.headers)
+        if not request.body and request.method == "GET":
+            return b"%b%b\r\n" % (beginning, lines)
+        length = len(request.body)
+        return b"%b%bcontent-length: %d\r\n\r\n%b" % (beginning, lines, length, request.body)
+
+    def _begin(self, request: UpstreamRequest) -> bytes:
+        """The request line and the headers that no client chooses."""
+        if request.method not in _METHODS:
+            raise UpstreamNotReachedError(f"no such method: {request.method!r}; nothing was sent")
+        return f"{request.method} {self._target(request)} HTTP/1.1\r\n{self._fixed}".encode()
+
+    def _target(self, request: UpstreamRequest) -> str:
+        """Put the endpoint behind the path of the base URL."""
         endpoint = request.endpoint
         segments = unquote(endpoint.partition("?")[0]).split("/")
         if not _ENDPOINT.fullmatch(endpoint) or "." in segments or ".." in segments:
@@ -193,30 +147,42 @@ class OpenAICompatibleUpstream(Upstream):
             base = _with_deployment(base, request)
         if self._query:
             endpoint += ("&" if "?" in endpoint else "?") + self._query
-        return base + endpoint
-
-    def _headers(self, request: UpstreamRequest) -> list[tuple[str, str]]:
-        try:
-            headers = upstream_headers(request.headers)
-        except ValueError as error:
-            raise UpstreamNotReachedError(f"{error}; nothing was sent") from error
-        names = {name for name, _ in headers}
-        return headers + [line for line in self._fixed if line[0] not in names]
+        return urlsplit(base).path + endpoint
 
 
-def _fixed_headers(secret: str | None, style: Style) -> tuple[tuple[str, str], ...]:
-    """The headers that the upstream adds; a client may only choose the last three."""
-    key: tuple[tuple[str, str], ...] = ()
+def _fixed_lines(host: str, secret: str | None, style: Style) -> str:
+    """The header lines that every request has and no client chooses."""
+    key = ""
     if secret is not None:
-        key = (("api-key", secret),) if style == "azure" else ()
-        key = key or (("authorization", f"Bearer {secret}"),)
-    return (
-        *key,
-        ("accept-encoding", "identity"),
-        ("accept", "*/*"),
-        ("content-type", "application/json"),
-        ("user-agent", "farebox"),
-    )
+        key = f"api-key: {secret}" if style == "azure" else f"authorization: Bearer {secret}"
+        key += "\r\n"
+    return f"host: {host}\r\n{key}accept-encoding: identity\r\n"
+
+
+_CHOSEN: Final = (
+    ("accept", "*/*"),
+    ("content-type", "application/json"),
+    ("user-agent", "farebox"),
+)
+"""Headers that a client may choose, and what they are otherwise."""
+
+
+def _client_lines(headers: tuple[tuple[str, str], ...]) -> bytes:
+    """A client's header lines, with what it left to us.
+
+    Raises:
+        UpstreamNotReachedError: One of them cannot stand in a head.
+    """
+    try:
+        chosen = upstream_headers(headers)
+        names = {name for name, _ in chosen}
+        chosen += [line for line in _CHOSEN if line[0] not in names]
+        return "".join([f"{name}: {value}\r\n" for name, value in chosen]).encode()
+    except ValueError as error:
+        raise UpstreamNotReachedError(f"{error}; nothing was sent") from error
+
+
+_CHOSEN_LINES: Final = _client_lines(())
 
 
 def _with_deployment(base: str, request: UpstreamRequest) -> str:
@@ -231,49 +197,3 @@ def _with_deployment(base: str, request: UpstreamRequest) -> str:
     if model in {"", ".", ".."}:
         raise UpstreamNotReachedError(f"no such Azure deployment: {model!r}; nothing was sent")
     return base.replace(MODEL_PLACEHOLDER, quote(model, safe=""))
-
-
-class _RequestBody(aiohttp.payload.Payload):
-    """The request's bytes, which know whether any of the request was given to the connection."""
-
-    def __init__(self, value: bytes) -> None:
-        super().__init__(value, content_type="application/json")
-        self._size = len(value)
-        self.nothing_sent = False
-        """The connection was closed before the first byte: proof that the provider got nothing."""
-        self._transport: asyncio.Transport | None = None
-
-    @override
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        # aiohttp keeps the head back and gives it to the connection together with this one piece,
-        # or raises before either when the connection is closing. Once that call has returned,
-        # bytes may be on their way.
-        assert isinstance(writer, StreamWriter)
-        self._transport = writer.transport
-        try:
-            await writer.write(self._value, drain=False)
-        except aiohttp.ClientConnectionResetError:
-            self.nothing_sent = True
-            raise
-        await writer.drain()
-
-    @override
-    async def write_with_length(
-        self, writer: AbstractStreamWriter, content_length: int | None
-    ) -> None:
-        await self.write(writer)
-
-    def abort(self) -> None:
-        """Drop the connection with what has not left yet.
-
-        aiohttp closes it only after everything written is out: a provider would still get, and
-        work on, a request that nobody waits for.
-        """
-        if self._transport is not None:
-            self._transport.abort()
-
-    @override
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        value: Any = self._value
-        assert isinstance(value, bytes)
-        return value.decode(encoding, errors)
