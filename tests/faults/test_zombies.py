@@ -146,10 +146,11 @@ async def test_a_partitioned_node_stops_before_its_holds_lapse(
 
 
 @pytest.mark.long
-async def test_a_dead_node_s_streams_are_charged_as_far_as_it_told(
-    durable: DurableServer, tmp_path: Path
-) -> None:
-    """ENGINE "Nodes and lapses": a lapse charges the progress of the last heartbeat, estimated."""
+async def test_kill9_mid_stream_hold_expires(durable: DurableServer, tmp_path: Path) -> None:
+    """Field bug 24, ENGINE "Nodes and lapses": a killed node's hold ends by itself.
+
+    The lapse charges the progress of the last heartbeat, estimated, and never the hold.
+    """
     async with durable.installation(tmp_path) as installed:
         customer = await installed.customer("acme", CREDIT)
         node, _ = await asyncio.gather(installed.spawn("gateway"), installed.spawn("worker"))

@@ -211,8 +211,8 @@ TIERED = msgspec.structs.replace(GOOD, long_context_over=272_000, long=((Unit.IN
         (msgspec.structs.replace(TIERED, long_context_over=-1), "long_context_over"),
     ],
 )
-def test_a_row_that_cannot_be_charged_from_is_refused(row: PriceVersion, field: str) -> None:
-    """Field bugs 31 and 32: a price out of range is refused when it comes in, with its name."""
+def test_price_units_validated(row: PriceVersion, field: str) -> None:
+    """Field bug 32: a price out of range is refused when it comes in, with its name."""
     with pytest.raises(InvalidInputError) as caught:
         check_version(row)
     assert caught.value.field == field

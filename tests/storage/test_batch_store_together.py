@@ -20,8 +20,8 @@ from tests.support.shop import Shop
 # --- two stores --------------------------------------------------------------------------------
 
 
-async def test_two_stores_on_one_organisation_take_turns(shop: Shop) -> None:
-    """ENGINE "Time", promise 1: engine time goes forward and no total is lost between nodes."""
+async def test_hot_account_no_lost_update(shop: Shop) -> None:
+    """Field bug 54, ENGINE "Time": time goes forward and no total is lost between nodes."""
     stores = [shop.store, shop.new_store()]
     await shop.run(shop.till.grant(1_000))
     times: list[datetime] = []
@@ -81,8 +81,11 @@ async def test_a_clock_that_goes_back_stops_no_engine_time(shop: Shop) -> None:
     assert last == first.admitted_at
 
 
-async def test_two_bookkeepers_never_overspend(shop: Shop) -> None:
-    """Promise 1: 200 callers on two nodes share a small balance; no commit is ever over it."""
+async def test_conditional_debit_rowcount(shop: Shop) -> None:
+    """Field bug 12, promise 1: of 200 callers on two nodes no commit is ever over the balance.
+
+    What was read is what is written: nothing comes between the decision and the debit.
+    """
     credit = 500
     bookkeepers = [
         Bookkeeper([shop.new_store(), shop.new_store()], monotonic=time.monotonic) for _ in range(2)
