@@ -10,6 +10,7 @@ import pytest
 
 from farebox.console.app import ConsoleDeps, build_console
 from farebox.kit.errors import UnavailableError
+from farebox.operations.key_status import KeyStatuses
 from tests.support.console_people import Visitor
 
 
@@ -49,6 +50,13 @@ class AwayDesk:
         return sealed
 
 
+class AwayKeys:
+    """The same for keys that ask about themselves."""
+
+    async def read(self, digest: bytes) -> Any:
+        raise UnavailableError("The database is away: secret host")
+
+
 @pytest.fixture
 def alone() -> Any:
     """A real installation's console without its database."""
@@ -56,6 +64,7 @@ def alone() -> Any:
         ConsoleDeps(
             store=Away(),
             api=AwayDesk(),
+            keys=KeyStatuses(AwayKeys(), monotonic=lambda: 0.0),
             chance=lambda count: bytes(range(count)),
             monotonic=lambda: 0.0,
             sandbox=False,
@@ -98,6 +107,22 @@ async def test_health_and_readiness_differ(alone: Any) -> None:
 async def test_ready_with_its_database(visitor: Visitor) -> None:
     """A console on a database is ready."""
     assert (await visitor.get("/readyz")).json() == {"status": "ready"}
+
+
+async def test_a_key_is_told_503_in_the_shape_that_its_client_knows(alone: Any) -> None:
+    """DESIGN.md, fixed contracts: errors on ``/v1`` have the OpenAI shape, on this port too."""
+    headers = {"authorization": "Bearer fbx_test_" + "1" * 44}
+    async with Visitor(alone) as visitor:
+        away = await visitor.get("/v1/key", headers=headers)
+        nothing = await visitor.get("/v1/nothing")
+        wrong = await visitor.post("/v1/key")
+    assert (away.status_code, away.json()["error"]["code"]) == (503, "billing_unavailable")
+    assert "secret host" not in away.text
+    assert away.headers["retry-after"] == "5"
+    assert (nothing.status_code, nothing.json()["error"]["code"]) == (404, "unknown_url")
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
+    for answer in (away, nothing, wrong):
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
 async def test_the_api_says_503_never_401(alone: Any) -> None:

@@ -6,9 +6,11 @@ import pytest
 
 from farebox.console import throttle
 from farebox.console.throttle import (
+    API_WINDOW_SECONDS,
     ATTEMPTS_PER_ADDRESS_MAX,
     ATTEMPTS_PER_EMAIL_MAX,
     WINDOW_SECONDS,
+    ApiThrottle,
     SignInThrottle,
 )
 
@@ -87,3 +89,35 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         slow.attempt(f"p{number}@example.org", f"10.0.{number // 256}.{number % 256}")
     assert len(slow._emails._kept) == 100
     assert len(slow._addresses._kept) == 100
+
+
+def test_a_caller_that_is_known_is_counted_by_itself() -> None:
+    """Strangers behind one proxy cannot shut out whoever is inside; a loop of one key waits."""
+    clock = Clock()
+    slow = ApiThrottle(monotonic=clock, requests_max=5, unproven_max=3)
+    assert slow.attempt("good", "192.0.2.1") == 0
+    slow.proven("good")
+    for key in ("bad 1", "bad 2"):
+        assert slow.attempt(key, "192.0.2.1") == 0
+    assert slow.attempt("bad 3", "192.0.2.1") == API_WINDOW_SECONDS
+    assert slow.attempt("", "192.0.2.1") == API_WINDOW_SECONDS
+    assert slow.attempt("bad 3", "192.0.2.2") == 0
+    for _ in range(5):
+        assert slow.attempt("good", "192.0.2.1") == 0
+    assert slow.attempt("good", "192.0.2.9") == API_WINDOW_SECONDS, "wherever it comes from"
+    clock.seconds += API_WINDOW_SECONDS
+    assert slow.attempt("good", "192.0.2.1") == 0
+    clock.seconds += throttle.KNOWN_SECONDS
+    for key in ("bad 4", "bad 5", "bad 6"):
+        assert slow.attempt(key, "192.0.2.1") == 0
+    assert slow.attempt("good", "192.0.2.1") > 0, "known no more: anybody"
+
+
+def test_known_callers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of keys takes no more than so much memory, and no key is kept as it is."""
+    monkeypatch.setattr(throttle, "COUNTERS_MAX", 5)
+    slow = ApiThrottle(monotonic=Clock())
+    for number in range(20):
+        slow.proven(f"secret {number}")
+    assert len(slow._known) == 5
+    assert "secret" not in str(slow._known)

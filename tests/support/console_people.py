@@ -210,9 +210,22 @@ class Payer:
     async def admit(self, fixed: str, *, model: str = "gpt-5.4", streamed: bool = False) -> UUID:
         """Begin a call that holds so much."""
         call_id = _new_id()
+        result = await self.ask(fixed, call_id=call_id, model=model, streamed=streamed)
+        assert isinstance(result, Admitted), result
+        return call_id
+
+    async def ask(
+        self,
+        fixed: str,
+        *,
+        call_id: UUID | None = None,
+        model: str = "gpt-5.4",
+        streamed: bool = False,
+    ) -> Any:
+        """Ask for a call that holds so much; gives what the engine says."""
         admit = Admit(
             organization_id=self.id,
-            call_id=call_id,
+            call_id=call_id or _new_id(),
             node_id=self.node_id,
             epoch=1,
             catalogue_revision=1,
@@ -229,8 +242,7 @@ class Payer:
             streamed=streamed,
         )
         (result,) = await self.send(admit)
-        assert isinstance(result, Admitted), result
-        return call_id
+        return result
 
     async def settle(self, call_id: UUID, input_tokens: int, output_tokens: int) -> Nanos:
         """End a call with that usage; gives what it metered."""

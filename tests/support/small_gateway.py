@@ -239,7 +239,7 @@ class SmallGateway:
             monotonic=time.monotonic,
             note_refusal=lambda refusal: self.refused.append(refusal.refusal),
         )
-        self.gateway = Gateway(self.desk, self.callers, self._no_call)
+        self.gateway = Gateway(self.desk, self.callers, self._no_call, self._no_key)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -251,6 +251,9 @@ class SmallGateway:
 
     async def _no_call(self, _: UUID, __: UUID) -> dict[str, object]:
         raise NotFoundError("There is no such call.")
+
+    async def _no_key(self, _: str) -> None:
+        return None
 
     # Calls.
 

@@ -14,8 +14,10 @@ from farebox.assembly.console_api import DatabaseApiDesk
 from farebox.assembly.database import OpenDatabase, open_pool
 from farebox.console.app import ConsoleDeps, build_console
 from farebox.operations.bookkeeper import Bookkeeper
+from farebox.operations.key_status import KeyStatuses
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.console_store import PostgresConsoleStore
+from farebox.storage.key_status_store import PostgresKeyStatusStore
 from farebox.storage.node_store import borrowed
 from farebox.storage.tenancy_store import read_deployment
 from farebox.tenancy.api_keys import KeyKind
@@ -54,6 +56,7 @@ class ConsoleProcess:
             ConsoleDeps(
                 store=PostgresConsoleStore(pool),
                 api=DatabaseApiDesk(pool, bookkeeper, self._home, key_kind=key_kind),
+                keys=KeyStatuses(PostgresKeyStatusStore(pool), monotonic=time.monotonic),
                 chance=os.urandom,
                 monotonic=time.monotonic,
                 sandbox=deployment.sandbox,

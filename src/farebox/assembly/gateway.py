@@ -23,13 +23,15 @@ from farebox.kit.errors import NotFoundError, UnavailableError
 from farebox.kit.ids import RANDOM_BYTES, uuid7_from_millis
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.calls import explain_call
+from farebox.operations.key_status import KeyStatuses
 from farebox.operations.key_use import KeyUse
 from farebox.operations.nodes import HEARTBEAT_SECONDS, Node
 from farebox.operations.refusals import RefusalRecorder
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.call_store import PostgresCallStore
+from farebox.storage.key_status_store import PostgresKeyStatusStore
 from farebox.storage.key_use_store import PostgresKeyUseStore
-from farebox.storage.node_store import PostgresNodeStore, borrowed
+from farebox.storage.node_store import Pool, PostgresNodeStore, borrowed
 from farebox.storage.refusal_store import PostgresRefusalStore
 from farebox.system.clock import unix_millis
 from farebox.system.token_counter import count_o200k, warm_up
@@ -134,13 +136,18 @@ class GatewayProcess:
                 raise NotFoundError("There is no such call.")
             return found
 
-        gateway = Gateway(desk, callers, look_up_call)
+        gateway = Gateway(desk, callers, look_up_call, _key_statuses(pool).of)
         self.app = AsgiGateway(gateway.handle)
         return self.app
 
     async def aclose(self) -> None:
         """Finish what runs, retire the node, close everything."""
         await self._stack.aclose()
+
+
+def _key_statuses(pool: Pool) -> KeyStatuses:
+    """Answers to keys that ask what is left of them."""
+    return KeyStatuses(PostgresKeyStatusStore(pool), monotonic=time.monotonic)
 
 
 async def _report(desk: Desk) -> None:

@@ -19,13 +19,17 @@ from farebox.console.api.table import ROUTES
 from farebox.console.assets import PREFIX, Assets
 from farebox.console.errors import ErrorPages
 from farebox.console.finding_pages import FindingPages
+from farebox.console.model_keys import ModelKeys
 from farebox.console.pages import Pages
 from farebox.console.people import SIGN_IN, People, SignedOutError
 from farebox.console.rendering import make_environment
 from farebox.console.security import SecurityHeaders
+from farebox.console.throttle import REQUESTS_PER_CALLER_MAX, ApiThrottle
 from farebox.kit.errors import NotFoundError, UnavailableError
 from farebox.operations.api_ports import ApiDesk
 from farebox.operations.console_views import ConsoleStore
+from farebox.operations.key_status import PATH as KEY_PATH
+from farebox.operations.key_status import KeyStatuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class ConsoleDeps:
     store: ConsoleStore
     api: ApiDesk
     """What the native API works with."""
+    keys: KeyStatuses
+    """What keys for models are told of themselves."""
     chance: Callable[[int], bytes]
     """Gives so many random bytes, good enough for secrets."""
     monotonic: Callable[[], float]
@@ -43,6 +49,8 @@ class ConsoleDeps:
     """Whether every page says that this is play money."""
     login_place: str | None = None
     """In a sandbox: where the first login is written down, told on the sign-in page."""
+    requests_max: int = REQUESTS_PER_CALLER_MAX
+    """Requests of one key or session to the API in a minute."""
 
 
 def build_console(deps: ConsoleDeps) -> ASGIApp:
@@ -57,6 +65,10 @@ def build_console(deps: ConsoleDeps) -> ASGIApp:
         login_place=deps.login_place if deps.sandbox else None,
     )
     pages = Pages(deps.store, people, environment)
+    throttle = ApiThrottle(monotonic=deps.monotonic, requests_max=deps.requests_max)
+    model_keys = ModelKeys(
+        deps.keys, throttle, new_request_id=lambda: f"api_{deps.api.new_id().hex}"
+    )
     errors = ErrorPages(environment)
 
     async def healthz(_: Request) -> Response:
@@ -78,7 +90,8 @@ def build_console(deps: ConsoleDeps) -> ASGIApp:
             Route(SIGN_IN, people.sign_in, methods=["POST"]),
             Route("/doctor/{code}", FindingPages(environment).show),
             Route("/sign-out", people.sign_out, methods=["POST"]),
-            Mount(API_PREFIX, NativeApi(deps.api, ROUTES, describe(ROUTES))),
+            Mount(API_PREFIX, NativeApi(deps.api, ROUTES, describe(ROUTES), throttle=throttle)),
+            Route(KEY_PATH, model_keys.show),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route(PREFIX + "{name:path}", assets.serve),

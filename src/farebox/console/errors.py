@@ -1,4 +1,8 @@
-"""What is answered when something is wrong: a page to people, a problem document to programs."""
+"""What is answered when something is wrong: a page to people, a document to programs.
+
+Programs get a problem document (RFC 9457) below ``/api/``, and the shape that OpenAI's clients know
+where OpenAI's own addresses are.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,8 @@ from farebox.kit.errors import NotFoundError, UnavailableError
 RETRY_SECONDS: Final = 5
 """A page that could not be made asks again after this."""
 
-_PROGRAM_PATHS: Final = ("/api/", "/v1/", "/dashboard/")
+_PROGRAM_PATHS: Final = ("/api/",)
+_OPENAI_PATHS: Final = ("/v1/", "/dashboard/")
 
 _TITLES: Final = {
     400: "That could not be read",
@@ -83,6 +88,9 @@ class ErrorPages:
         if request.url.path.startswith(_PROGRAM_PATHS):
             code = _CODES.get(status, "refused")
             return problem(status, code, title, text, headers=headers)
+        if request.url.path.startswith(_OPENAI_PATHS):
+            message = text or f"{title}: {request.method[:20]} {request.url.path[:200]}"
+            return openai_error(status, message, code=_OPENAI_CODES.get(status), headers=headers)
         page = self._template.render(
             status=status,
             title=title,
@@ -99,6 +107,55 @@ _CODES: Final = {
     500: "internal_error",
     503: "billing_unavailable",
 }
+
+
+_OPENAI_CODES: Final = {
+    404: "unknown_url",
+    405: "method_not_allowed",
+    500: "internal_error",
+    503: "billing_unavailable",
+}
+_OPENAI_KINDS: Final = {
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "service_unavailable_error",
+}
+
+
+class OpenAIError(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong, as OpenAI's clients read it: all four keys, always."""
+
+    message: str
+    type: str
+    param: None = None
+    code: str | None
+
+
+class OpenAIAnswer(msgspec.Struct, frozen=True):
+    """An answer that is an error."""
+
+    error: OpenAIError
+
+
+def openai_error(
+    status: int,
+    message: str,
+    *,
+    code: str | None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An error in the shape that OpenAI's clients know, as the gateway gives it.
+
+    Args:
+        status: Of the answer.
+        message: What is wrong and what to do.
+        code: The stable name of it.
+        headers: More of them.
+    """
+    kind = _OPENAI_KINDS.get(status, "invalid_request_error")
+    document = OpenAIAnswer(OpenAIError(message=message, type=kind, code=code))
+    body = msgspec.json.encode(document)
+    return Response(body, status, headers=headers, media_type="application/json")
 
 
 def problem(

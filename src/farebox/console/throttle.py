@@ -1,21 +1,35 @@
-"""Slows guessing down: so many attempts to sign in per person and per address, then a pause.
+"""Slows guessing and loops down: so many attempts per person, key and address, then a pause.
 
-Counted in this process alone, before the password is looked at, so that attempts at the same moment
-count too. Memory is bounded: whoever wants to have a count forgotten needs some hundred addresses,
-since what one address may add is itself counted.
+Counted in this process alone, before a password or a key is looked at, so that attempts at the same
+moment count too. Memory is bounded: whoever wants to have a count forgotten needs some hundred
+addresses, since what one address may add is itself counted.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from hashlib import sha256
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple
 
 WINDOW_SECONDS: Final = 900.0
+"""Of attempts to sign in."""
+
 ATTEMPTS_PER_EMAIL_MAX: Final = 10
 ATTEMPTS_PER_ADDRESS_MAX: Final = 30
 """An office shares an address."""
+
+API_WINDOW_SECONDS: Final = 60.0
+REQUESTS_PER_CALLER_MAX: Final = 1_200
+"""Twenty a second on average: a program that lists, never a loop that has gone wild."""
+
+REQUESTS_UNPROVEN_MAX: Final = 300
+"""Of one address, with keys that have not opened anything lately: what each of them costs is a look
+into the database."""
+
+KNOWN_SECONDS: Final = 900.0
+"""How long a credential that opened something is taken for a good one."""
 
 COUNTERS_MAX: Final = 10_000
 """Of either kind; about 2 MiB."""
@@ -32,8 +46,9 @@ class _Counter(NamedTuple):
 class _Counters:
     """Attempts per key in a window that begins with the first."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, seconds: float = WINDOW_SECONDS) -> None:
         self._most = most
+        self._seconds = seconds
         self._kept: OrderedDict[str, _Counter] = OrderedDict()
 
     def wait_seconds(self, key: str, now: float) -> float:
@@ -46,7 +61,7 @@ class _Counters:
         counter = self._kept.get(key)
         if counter is None or counter.ends <= now:
             self._kept.pop(key, None)
-            counter = _Counter(0, now + WINDOW_SECONDS)
+            counter = _Counter(0, now + self._seconds)
         self._kept[key] = _Counter(counter.attempts + 1, counter.ends)
         if len(self._kept) > COUNTERS_MAX:
             self._kept.popitem(last=False)  # the one whose window began first
@@ -89,6 +104,65 @@ class SignInThrottle:
         """The attempt was right: forget the person's count, and take this one off the address."""
         self._emails.forget(_person(email))
         self._addresses.take_back(_site(address))
+
+
+class ApiThrottle:
+    """Counts what programs ask.
+
+    A credential that has opened something lately is counted by itself, whatever its address does:
+    strangers behind the same proxy cannot shut anybody out who is inside.
+    """
+
+    def __init__(
+        self,
+        *,
+        monotonic: Callable[[], float],
+        requests_max: int = REQUESTS_PER_CALLER_MAX,
+        unproven_max: int = REQUESTS_UNPROVEN_MAX,
+    ) -> None:
+        """Begin with nothing counted.
+
+        Args:
+            monotonic: Seconds of a clock that never goes back.
+            requests_max: Of one credential in a minute.
+            unproven_max: Of one address in a minute, with credentials not known to be good.
+        """
+        self._monotonic = monotonic
+        self._callers = _Counters(requests_max, API_WINDOW_SECONDS)
+        self._addresses = _Counters(unproven_max, API_WINDOW_SECONDS)
+        self._known: OrderedDict[str, float] = OrderedDict()
+
+    def attempt(self, credential: str, address: str) -> float:
+        """Count a request, unless there were too many.
+
+        Args:
+            credential: The key or the session that it came with; empty where it has none.
+            address: The client's IP address.
+
+        Returns:
+            Zero if it may go on, else the seconds to wait; a refused one is not counted.
+        """
+        now, name = self._monotonic(), _credential(credential)
+        counters, key = self._addresses, _site(address)
+        if credential and self._known.get(name, now) > now:
+            counters, key = self._callers, name
+        wait = counters.wait_seconds(key, now)
+        if wait <= 0:
+            counters.add(key, now)
+        return wait
+
+    def proven(self, credential: str) -> None:
+        """The credential opened something: for a while it is counted by itself."""
+        name = _credential(credential)
+        self._known[name] = self._monotonic() + KNOWN_SECONDS
+        self._known.move_to_end(name)
+        if len(self._known) > COUNTERS_MAX:
+            self._known.popitem(last=False)
+
+
+def _credential(text: str) -> str:
+    """What a credential is remembered by: nothing that could be used as one."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _person(email: str) -> str:

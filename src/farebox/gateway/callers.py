@@ -66,13 +66,7 @@ class Callers:
             GatewayError: 401, with the code that OpenAI's clients know.
             UnavailableError: The database is away and the key is not known.
         """
-        if authorization[: len(_BEARER)].lower() != _BEARER:
-            raise missing_key()
-        secret = authorization[len(_BEARER) :].strip()
-        if not secret:
-            raise missing_key()
-        if kind_of(secret) in {None, KeyKind.ADMIN}:
-            raise wrong_key()
+        secret = read_bearer(authorization)
         name, now = digest(secret), self._monotonic()
         if anew:
             self._known.pop(name, None)
@@ -105,6 +99,22 @@ class Callers:
             if now - read < KEPT_SECONDS:
                 return
             del self._known[name]
+
+
+def read_bearer(authorization: str) -> str:
+    """The key for models that an ``Authorization`` header holds, by its form alone.
+
+    Raises:
+        GatewayError: 401.
+    """
+    if authorization[: len(_BEARER)].lower() != _BEARER:
+        raise missing_key()
+    secret = authorization[len(_BEARER) :].strip()
+    if not secret:
+        raise missing_key()
+    if kind_of(secret) in {None, KeyKind.ADMIN}:
+        raise wrong_key()
+    return secret
 
 
 def refuse_inactive(state: str) -> None:

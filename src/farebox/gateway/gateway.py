@@ -9,7 +9,7 @@ from uuid import UUID
 from farebox.gateway.attribution import read_labels
 from farebox.gateway.bodies import CallBody, read_chat, read_embeddings
 from farebox.gateway.call import Call
-from farebox.gateway.callers import Callers, refuse_inactive
+from farebox.gateway.callers import Callers, read_bearer, refuse_inactive
 from farebox.gateway.desk import BODY_BYTES_MAX, Desk, logger
 from farebox.gateway.dispatch import answer_headers, dispatch
 from farebox.gateway.http import (
@@ -21,12 +21,21 @@ from farebox.gateway.http import (
     json_answer,
 )
 from farebox.gateway.metrics import CONTENT_TYPE
-from farebox.gateway.openai_errors import GatewayError, away, internal, too_large, unknown_model
+from farebox.gateway.openai_errors import (
+    GatewayError,
+    away,
+    internal,
+    too_large,
+    unknown_model,
+    wrong_key,
+)
 from farebox.gateway.streamed_call import StreamedCall
 from farebox.gateway.whole_call import Flavor, answer_whole, finish_whole
 from farebox.kit.errors import InvalidInputError, NotFoundError, UnavailableError
 from farebox.kit.ids import format_id, parse_id
 from farebox.operations.directory import Caller
+from farebox.operations.key_status import PATH as KEY_PATH
+from farebox.operations.key_status import KeyStatus
 
 CALLS_PREFIX: Final = "/api/v1/calls/"
 MODELS_PREFIX: Final = "/v1/models/"
@@ -37,20 +46,27 @@ _C = TypeVar("_C", bound=Call)
 CallLookup = Callable[[UUID, UUID], Awaitable[dict[str, object]]]
 """Explains a call of an organisation (its id, then the call's); raises NotFoundError."""
 
+KeyLookup = Callable[[str], Awaitable[KeyStatus | None]]
+"""What a key is told of itself; None for a text that is no key here."""
+
 
 class Gateway:
     """Handles every request of the data plane."""
 
-    def __init__(self, desk: Desk, callers: Callers, look_up_call: CallLookup) -> None:
+    def __init__(
+        self, desk: Desk, callers: Callers, look_up_call: CallLookup, look_up_key: KeyLookup
+    ) -> None:
         self.desk = desk
         self.callers = callers
         self._look_up_call = look_up_call
+        self._look_up_key = look_up_key
         self._posts: dict[str, Callable[[Request], Awaitable[Answer | StreamAnswer]]] = {
             "/v1/chat/completions": self._chat,
             "/v1/embeddings": self._embeddings,
         }
         self._gets: dict[str, Callable[[Request], Awaitable[Answer | StreamAnswer]]] = {
             "/v1/models": self._models,
+            KEY_PATH: self._key,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
@@ -203,6 +219,14 @@ class Gateway:
             if wanted in {model, f"{owner}/{model}"}:
                 return json_answer(200, _model_object(model, owner), self._id_header())
         raise unknown_model(wanted)
+
+    async def _key(self, request: Request) -> Answer:
+        """What the key may do now, and what is left of it (LIM-10)."""
+        status = await self._look_up_key(read_bearer(request.headers.get("authorization", "")))
+        if status is None:
+            raise wrong_key()
+        refuse_inactive(status.state)
+        return json_answer(200, status, self._id_header())
 
     async def _call(self, request: Request) -> Answer:
         """A call of the key's own organisation, explained; its charge among the rest."""

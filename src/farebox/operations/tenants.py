@@ -182,6 +182,16 @@ class ListedKey(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class KeyDetails(ListedKey, frozen=True, kw_only=True):
+    """A key with what its project allows it."""
+
+    environment: str
+    """The project's; a call may name another."""
+    default_output_tokens: int | None
+    allowed_models: tuple[str, ...] | None
+    output_tokens_max: int | None
+
+
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     """A key as it is made: its digest, never its text."""
 

@@ -21,7 +21,13 @@ from farebox.kit.ids import format_id
 from farebox.operations.audit_log import AuditNote, Facts, made
 from farebox.operations.documents import document, instant
 from farebox.operations.key_administration import key_has_ended, rotated_already
-from farebox.operations.tenants import ListedKey, ManagementKey, NewKey, NewManagementKey
+from farebox.operations.tenants import (
+    KeyDetails,
+    ListedKey,
+    ManagementKey,
+    NewKey,
+    NewManagementKey,
+)
 from farebox.storage.arrays import instants, uuids
 from farebox.storage.audit_log_store import append_event
 from farebox.storage.rows import utc
@@ -206,31 +212,48 @@ async def list_keys(
             "limit": limit,
         },
     )
-    return [
-        ListedKey(
-            id=row[0],
-            name=row[1],
-            organization_id=row[2],
-            project_id=row[3],
-            project_name=row[4],
-            prefix=row[5],
-            created_at=utc(row[6]),
-            expires_at=_instant(row[7]),
-            revoked_at=_instant(row[8]),
-            project_archived_at=_instant(row[9]),
-            organization_active=row[10],
-            organization_name=row[11],
-            service_account_id=row[12],
-            service_account_name=row[13],
-            user_id=row[14],
-            user_email=row[15],
-            last_used_at=_instant(row[16]),
-            last_project_id=row[17],
-            replaces_id=row[18],
-            replaced_by_id=row[19],
-        )
-        for row in await cursor.fetchall()
-    ]
+    return [ListedKey(**_listed(row)) for row in await cursor.fetchall()]
+
+
+async def read_details(connection: _Connection, digest: bytes) -> KeyDetails | None:
+    """The key with that digest, in whatever state, with what its project allows; or None."""
+    rows = await _ask(connection, "read_details", (digest,))
+    if not rows:
+        return None
+    (row,) = rows
+    return KeyDetails(
+        **_listed(row),
+        environment=row[20],
+        default_output_tokens=row[21],
+        allowed_models=None if row[22] is None else tuple(row[22]),
+        output_tokens_max=row[23],
+    )
+
+
+def _listed(row: tuple[Any, ...]) -> dict[str, Any]:
+    """The fields of a ``ListedKey``."""
+    return {
+        "id": row[0],
+        "name": row[1],
+        "organization_id": row[2],
+        "project_id": row[3],
+        "project_name": row[4],
+        "prefix": row[5],
+        "created_at": utc(row[6]),
+        "expires_at": _instant(row[7]),
+        "revoked_at": _instant(row[8]),
+        "project_archived_at": _instant(row[9]),
+        "organization_active": row[10],
+        "organization_name": row[11],
+        "service_account_id": row[12],
+        "service_account_name": row[13],
+        "user_id": row[14],
+        "user_email": row[15],
+        "last_used_at": _instant(row[16]),
+        "last_project_id": row[17],
+        "replaces_id": row[18],
+        "replaced_by_id": row[19],
+    }
 
 
 async def insert_management_key(

@@ -123,7 +123,7 @@ async def test_a_key_of_an_organisation_that_is_off_still_reads(app: Any, dsn: s
     [
         ("GET", "/api/v1/nothing", 404),
         ("DELETE", "/api/v1/calls/req_1", 405),
-        ("GET", "/v1/organization/usage", 404),
+        ("GET", "/api/v2", 404),
     ],
 )
 async def test_programs_get_documents(

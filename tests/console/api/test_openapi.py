@@ -31,7 +31,7 @@ async def test_every_route_is_described_with_its_permission(house: House) -> Non
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    assert len(operations) == len(ROUTES)
+    assert len(operations) == len(ROUTES) + 1, "and what keys for models are told"
     for route in ROUTES:
         operation = document["paths"][API + route.path][route.method.lower()]
         assert operation["operationId"] == route.name
@@ -43,6 +43,16 @@ async def test_every_route_is_described_with_its_permission(house: House) -> Non
         assert names == set(re.findall(r"\{(\w+)\}", route.path))
         if route.is_write:
             assert "Idempotency-Key" in {each["name"] for each in operation["parameters"]}
+
+
+def test_what_a_key_for_models_is_told_is_described_too() -> None:
+    """LIM-10: with OpenAI's errors, and by a key for models alone."""
+    document = json.loads(describe(ROUTES))
+    operation = document["paths"]["/v1/key"]["get"]
+    assert operation["security"] == [{"modelKey": []}]
+    assert set(operation["responses"]) == {"200", "401", "429", "503"}
+    told = document["components"]["schemas"]["KeyStatus"]["properties"]
+    assert {"limits", "rate_limits", "balance", "allowed_models", "last_used_at"} <= set(told)
 
 
 def test_every_reference_leads_somewhere() -> None:

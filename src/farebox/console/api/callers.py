@@ -38,6 +38,17 @@ class Who(NamedTuple):
     model_key_of: UUID | None = None
 
 
+def address_of(request: Request) -> str:
+    """The network address that a request came from."""
+    return request.client.host if request.client else ""
+
+
+def credential_of(request: Request) -> str:
+    """The text that a request shows: its header, or its session's token; empty for none."""
+    header = request.headers.get("authorization")
+    return (read_cookie(request, SESSION_COOKIE) or "") if header is None else header
+
+
 async def find_caller(
     connection: ApiConnection, request: Request, via: Via, *, write: bool, model_keys: bool
 ) -> Who:

@@ -11,7 +11,10 @@ import msgspec
 from farebox.console.api.fields import PATH_PREFIXES
 from farebox.console.api.problems import PROBLEM, TITLES, Problem
 from farebox.console.api.routing import Route
+from farebox.console.errors import OpenAIAnswer
 from farebox.operations.idempotency import KEY_LENGTH_MAX
+from farebox.operations.key_status import PATH as KEY_PATH
+from farebox.operations.key_status import KeyStatus
 
 VERSION: Final = "1"
 JSON: Final = "application/json"
@@ -32,7 +35,7 @@ Document = dict[str, Any]
 def describe(routes: Iterable[Route]) -> bytes:
     """The document, as JSON."""
     table = tuple(routes)
-    kinds: list[Any] = [Problem]
+    kinds: list[Any] = [Problem, KeyStatus, OpenAIAnswer]
     for route in table:
         kinds += [kind for kind in (route.answer, route.body, route.query) if kind is not None]
     unique = list({repr(kind): kind for kind in kinds}.values())
@@ -45,6 +48,7 @@ def describe(routes: Iterable[Route]) -> bytes:
         paths.setdefault(f"/api/v1{route.path}", {})[route.method.lower()] = _operation(
             route, by_kind, components
         )
+    paths[KEY_PATH] = {"get": _model_key(by_kind)}
     for route in table:
         components.pop(route.query.__name__, None)
     document = {
@@ -52,7 +56,7 @@ def describe(routes: Iterable[Route]) -> bytes:
         "info": {"title": "Farebox native API", "version": VERSION, "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
         "security": [{"managementKey": []}, {"session": [], "formToken": []}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in table)],
+        "tags": [{"name": tag} for tag in (*dict.fromkeys(r.tag for r in table), _MODELS)],
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": _SECURITY},
     }
@@ -68,7 +72,32 @@ def _prune(document: Document, components: Document) -> None:
             del components[name]
 
 
+_MODELS: Final = "model keys"
+
+
+def _model_key(schemas: Document) -> Document:
+    """What a key for models is told of itself: the one path that is not below ``/api/v1``."""
+    error = {JSON: {"schema": schemas[repr(OpenAIAnswer)]}}
+    refusals = {
+        str(status): {"description": TITLES[status] + ".", "content": error}
+        for status in (401, 429, 503)
+    }
+    done = {"description": "Done.", "content": {JSON: {"schema": schemas[repr(KeyStatus)]}}}
+    return {
+        "operationId": "showModelKey",
+        "summary": "What a key for models may do now; also on the gateway, at most a second old",
+        "tags": [_MODELS],
+        "security": [{"modelKey": []}],
+        "responses": {"200": done} | refusals,
+    }
+
+
 _SECURITY: Final[Document] = {
+    "modelKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key for models, fbx_live_... or fbx_test_...",
+    },
     "managementKey": {
         "type": "http",
         "scheme": "bearer",
@@ -154,7 +183,7 @@ def _responses(route: Route, schemas: Document) -> Document:
 
 def statuses_of(route: Route) -> frozenset[int]:
     """Every status that it may answer with."""
-    statuses = {route.status, 401, 403, 406, 422, 503, *route.refusals}
+    statuses = {route.status, 401, 403, 406, 422, 429, 503, *route.refusals}
     if _PARAMETER.search(route.path):
         statuses.add(404)
     if route.is_write:

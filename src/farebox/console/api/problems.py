@@ -35,6 +35,7 @@ TITLES: Final = {
     413: "That is too large",
     415: "The body must be JSON",
     422: "A value cannot be taken",
+    429: "Too many requests",
     500: "Something went wrong here",
     503: "The database does not answer",
 }
@@ -48,6 +49,7 @@ CODES: Final = {
     408: "request_timeout",
     413: "body_too_large",
     415: "unsupported_media_type",
+    429: "too_many_requests",
     500: "internal_error",
     503: "billing_unavailable",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from math import ceil
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route as PathRoute
 from starlette.types import Message, Receive, Scope, Send
 
-from farebox.console.api.callers import Who, find_caller
+from farebox.console.api.callers import Who, address_of, credential_of, find_caller
 from farebox.console.api.fields import Nothing
 from farebox.console.api.problems import (
     CODES,
@@ -32,6 +33,7 @@ from farebox.console.api.reading import (
     read_body,
 )
 from farebox.console.api.routing import Context, Route
+from farebox.console.throttle import ApiThrottle
 from farebox.kit.errors import ConflictError, FareboxError, NotFoundError, UnavailableError
 from farebox.operations.api_ports import ApiConnection, ApiDesk
 from farebox.operations.idempotency import Answer, Begun, parse_key, request_fingerprint
@@ -52,15 +54,24 @@ logger: Final = structlog.get_logger("farebox.api")
 class NativeApi:
     """The application below :data:`PREFIX`."""
 
-    def __init__(self, desk: ApiDesk, routes: tuple[Route, ...], description: bytes) -> None:
+    def __init__(
+        self,
+        desk: ApiDesk,
+        routes: tuple[Route, ...],
+        description: bytes,
+        *,
+        throttle: ApiThrottle,
+    ) -> None:
         """Put it together.
 
         Args:
             desk: Opens connections.
             routes: What is served.
             description: The OpenAPI document; anybody may read it.
+            throttle: Counts who asks how often.
         """
         self._desk = desk
+        self._throttle = throttle
 
         async def openapi(_: Request) -> Response:
             return Response(description, media_type=JSON)
@@ -119,16 +130,19 @@ class NativeApi:
 
     async def _serve(self, route: Route, request: Request) -> Response:
         check_accept(request)
+        credential = credential_of(request)
+        self._slow_down(request, credential)
         body = await read_body(request) if route.is_write else b""
         via = Via(
             door=Door.API,
-            address=request.client.host if request.client else "",
+            address=address_of(request),
             request_id=request.state.request_id,
         )
         async with self._desk.connect() as connection:
             who = await find_caller(
                 connection, request, via, write=route.is_write, model_keys=route.model_keys
             )
+            self._throttle.proven(credential)
             ids, texts = parse_path(request.path_params)
             context = Context(
                 session=connection.acting(who.standing.actor),
@@ -146,6 +160,18 @@ class NativeApi:
             if not route.is_write:
                 return _answer(route, await route.handler(context))
             return await self._write(route, request, connection, context, body)
+
+    def _slow_down(self, request: Request, credential: str) -> None:
+        """Refuse whoever asks too often, before anything is read.
+
+        Raises:
+            ProblemError: 429.
+        """
+        wait = ceil(self._throttle.attempt(credential, address_of(request)))
+        if wait > 0:
+            detail = f"Ask again in {wait} s; a key or a session has so many requests in a minute."
+            again = {"retry-after": str(wait)}
+            raise ProblemError(429, CODES[429], detail, headers=again)
 
     async def _write(
         self,

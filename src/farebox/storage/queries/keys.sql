@@ -58,6 +58,30 @@ WHERE (%(id)s::uuid IS NULL OR k.id = %(id)s)
   AND (%(after)s::uuid IS NULL OR k.id > %(after)s)
 ORDER BY k.id LIMIT %(limit)s
 
+-- name: read_details
+-- What a key is told of itself; what it may spend is read beside it.
+SELECT k.id, k.name, k.organization_id, k.project_id, p.name, k.prefix, k.created_at, k.expires_at,
+       k.revoked_at, p.archived_at, o.active, o.name, k.service_account_id, a.name, k.user_id,
+       c.email, u.used_at, u.project_id, k.replaces_id, r.id, p.environment,
+       p.default_output_tokens, p.allowed_models, p.output_tokens_max
+FROM api_key k
+JOIN project p ON p.id = k.project_id
+JOIN organization o ON o.id = k.organization_id
+LEFT JOIN service_account a ON a.id = k.service_account_id
+LEFT JOIN console_user c ON c.id = k.user_id
+LEFT JOIN key_use u ON u.key_id = k.id
+LEFT JOIN api_key r ON r.replaces_id = k.id
+WHERE k.digest = %s
+
+-- name: read_key_limits
+-- Of the scopes that a key's calls are counted under, the defaults of every kind, and allocations.
+SELECT organization_id, kind, ref, rules::text, windows FROM scope_limit
+WHERE organization_id = %(organization_id)s AND number = ANY(%(numbers)s::bigint[])
+  AND NOT everywhere
+UNION ALL
+SELECT organization_id, kind, ref, rules::text, windows FROM scope_limit
+WHERE organization_id = %(organization_id)s AND everywhere
+
 -- name: note_uses
 -- To the minute: a key that is used all the time is written once a minute, outside money.
 INSERT INTO key_use (key_id, project_id, used_at)
