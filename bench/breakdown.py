@@ -1,7 +1,7 @@
 """Where the time of a call goes: the gateway in this process, with a clock at its seams.
 
 ``python -m bench.breakdown [--connections 1] [--stream] [--seconds 5] [--profile FILE]``. The
-product has no code for this: its seams (the ASGI application, the bookkeeper, the batch store, the
+product has no code for this: its seams (the server, the bookkeeper, the batch store, the
 exchange with PostgreSQL, the upstream) are wrapped from here. A seam costs about a microsecond.
 """
 
@@ -31,6 +31,7 @@ from bench.targets import LOAD_CORE, TARGET_CORE, direct
 from farebox.assembly.database import OpenDatabase
 from farebox.assembly.gateway import GatewayProcess
 from farebox.assembly.serving import Servers, bind
+from farebox.gateway.server_connection import Connection
 from farebox.ledger.decide import decide
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.providers.arriving import ArrivingAnswer
@@ -109,7 +110,14 @@ def seams(clock: Clock) -> Iterator[None]:
     def drained(call: Callable[..., Any], name: str) -> Callable[..., Any]:
         return clock.timed_now(lambda *a: list(call(*a)), name)
 
+    serve = Connection._serve  # noqa: SLF001 - the server's one task for a request
+
     patches: tuple[AbstractContextManager[Any], ...] = (
+        patch.object(
+            Connection,
+            "_serve",
+            clock.timed(serve, lambda *_: "gateway: from head to last byte"),
+        ),
         patch.object(Bookkeeper, "submit", clock.timed(Bookkeeper.submit, _submitted)),
         patch.object(batch_store.PostgresBatchStore, "run", batch),
         patch.object(batch_store, "decide", clock.timed_now(decide, "decide")),
@@ -143,13 +151,7 @@ async def measure(
     """Serve in this process and load it from another."""
     gateway = GatewayProcess(OpenDatabase(installation.dsn, None), installation.home)
     servers, port = Servers(), free_port()
-    app = await gateway.start()
-    seen = clock.timed(app, lambda *_: "gateway: from head to last byte")
-
-    async def timed_app(scope: Any, receive: Any, send: Any) -> None:
-        await seen(scope, receive, send)
-
-    await servers.start(timed_app, bind("127.0.0.1", port, variable="port"))
+    await servers.serve(await gateway.start(), bind("127.0.0.1", port, variable="port"))
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     try:
         await _load(url, installation.key, args, WARM_UP_SECONDS)

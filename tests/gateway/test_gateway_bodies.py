@@ -269,14 +269,14 @@ def test_a_body_of_unknown_length_is_cut_off(tenant: Tenant) -> None:
 @pytest.mark.parametrize(
     ("headers", "param"),
     [
-        ({"X-Farebox-Tags": ",".join(f"k{i}=v" for i in range(10_000))}, "X-Farebox-Tags"),
+        ({"X-Farebox-Tags": ",".join(f"k{i}=v" for i in range(5_000))}, "X-Farebox-Tags"),
         ({"X-Farebox-Tags": ",".join(f"k{i}=v" for i in range(33))}, "X-Farebox-Tags"),
         ({"X-Farebox-Tags": "novalue"}, "X-Farebox-Tags"),
         ({"X-Farebox-Tags": "=v"}, "X-Farebox-Tags"),
         ({"X-Farebox-Tags": "k" * 65 + "=v"}, "X-Farebox-Tags"),
         ({"X-Farebox-Tags": "k=" + "v" * 257}, "X-Farebox-Tags"),
         ({"X-Farebox-User": "u" * 201}, "X-Farebox-User"),
-        ({"X-Farebox-Feature": "f" * 100_000}, "X-Farebox-Feature"),
+        ({"X-Farebox-Feature": "f" * 50_000}, "X-Farebox-Feature"),
         ({"X-Farebox-Priority": "urgent"}, "X-Farebox-Priority"),
         ({"X-Client-Request-Id": "i" * 513}, "X-Client-Request-Id"),
         ({"X-Client-Request-Id": "caf\u00e9"}, "X-Client-Request-Id"),

@@ -64,7 +64,7 @@ def test_a_client_hangs_up_on_a_silent_stream(
         assert row.charge == row.input_tokens * INPUT + told * OUTPUT
         assert row.input_tokens > 0
         assert responses[0].closed.is_set()
-    assert house.gateway.app is not None
+    assert house.gateway.server is not None
 
 
 @pytest.mark.parametrize("index", range(1, 9))

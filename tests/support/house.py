@@ -97,10 +97,10 @@ def running_house(dsn: str, home: Path, *, worker: bool = False) -> Iterator[Hou
             await sweeper.start()
         gateway = GatewayProcess(database, home)
         stack.push_async_callback(gateway.aclose)
-        app = await gateway.start()
+        server = await gateway.start()
         sock = bind("127.0.0.1", 0, variable="port")
         servers = Servers()
-        await servers.start(app, sock)
+        await servers.serve(server, sock)
         stack.push_async_callback(servers.aclose)
         return House(dsn, home, url(sock), facts, loop, gateway, database)
 

@@ -13,12 +13,12 @@ from uuid import UUID
 
 from farebox.assembly.database import OpenDatabase, open_pool
 from farebox.assembly.directory import DatabaseDirectory
-from farebox.gateway.asgi import AsgiGateway
 from farebox.gateway.callers import Callers
 from farebox.gateway.desk import Desk
 from farebox.gateway.gateway import Gateway
 from farebox.gateway.metrics import Metrics
 from farebox.gateway.sales import Sales
+from farebox.gateway.server import HttpServer
 from farebox.kit.errors import NotFoundError, UnavailableError
 from farebox.kit.ids import RANDOM_BYTES, uuid7_from_millis
 from farebox.operations.bookkeeper import Bookkeeper
@@ -33,7 +33,7 @@ from farebox.storage.key_status_store import PostgresKeyStatusStore
 from farebox.storage.key_use_store import PostgresKeyUseStore
 from farebox.storage.node_store import Pool, PostgresNodeStore, borrowed
 from farebox.storage.refusal_store import PostgresRefusalStore
-from farebox.system.clock import unix_millis
+from farebox.system.clock import unix_millis, unix_seconds
 from farebox.system.token_counter import count_o200k, warm_up
 
 LANES: Final = 2
@@ -61,10 +61,10 @@ class GatewayProcess:
         self._home = home
         self._help_url = help_url
         self._stack = AsyncExitStack()
-        self.app: AsgiGateway | None = None
+        self.server: HttpServer | None = None
 
-    async def start(self) -> AsgiGateway:
-        """Connect, register, load; gives the ASGI application.
+    async def start(self) -> HttpServer:
+        """Connect, register, load; gives the server, which listens nowhere yet.
 
         Raises:
             FareboxError: Something it stands on is away or set up wrongly.
@@ -137,8 +137,8 @@ class GatewayProcess:
             return found
 
         gateway = Gateway(desk, callers, look_up_call, _key_statuses(pool).of)
-        self.app = AsgiGateway(gateway.handle)
-        return self.app
+        self.server = HttpServer(gateway.handle, refuse=gateway.refuse, unix_seconds=unix_seconds)
+        return self.server
 
     async def aclose(self) -> None:
         """Finish what runs, retire the node, close everything."""

@@ -81,7 +81,7 @@ async def _run(
 
             gateway = GatewayProcess(database, settings.home, help_url=facts.get("console_url", ""))
             stack.push_async_callback(gateway.aclose)
-            await servers.start(await gateway.start(), sockets["gateway"])
+            await servers.serve(await gateway.start(), sockets["gateway"])
         if "console" in wings:
             from farebox.assembly.console import ConsoleProcess  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Running ASGI applications in one event loop, until a signal says stop.
+"""Running the gateway's server and ASGI applications in one event loop, until a signal says stop.
 
 Sockets are bound before anything is announced, so that a port in use is an error with a name and a
 port of zero is known before it is printed.
@@ -16,6 +16,7 @@ from typing import Any, Final
 import uvicorn
 from typing_extensions import override
 
+from farebox.gateway.server import HttpServer
 from farebox.kit.errors import InvalidInputError
 
 BACKLOG: Final = 2_048
@@ -67,7 +68,13 @@ class Servers:
 
     def __init__(self) -> None:
         self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
+        self._own: list[HttpServer] = []
         self._stop = asyncio.Event()
+
+    async def serve(self, server: HttpServer, sock: socket.socket) -> None:
+        """Serve with the gateway's own server on a bound socket."""
+        await server.start(sock)
+        self._own.append(server)
 
     async def start(self, app: Any, sock: socket.socket) -> None:
         """Serve an application on a bound socket."""
@@ -108,7 +115,11 @@ class Servers:
         """Stop accepting, let open answers end, close."""
         for server, _ in self._servers:
             server.should_exit = True
-        await asyncio.gather(*(task for _, task in self._servers), return_exceptions=True)
+        await asyncio.gather(
+            *(task for _, task in self._servers),
+            *(server.aclose(STOP_SECONDS) for server in self._own),
+            return_exceptions=True,
+        )
 
 
 def url(sock: socket.socket) -> str:

@@ -87,6 +87,10 @@ class Gateway:
         except Exception as error:  # noqa: BLE001 - the last door: a fault must not look like silence
             return self._failure(request, error, self._fresh_id())
 
+    def refuse(self, error: GatewayError) -> Answer:
+        """The answer to what was no request."""
+        return error.answer(self._fresh_id())
+
     def _failure(self, request: Request, error: Exception, request_id: str) -> Answer:
         logger.exception("request_failed", request_id=request_id, path=request.path)
         return self._refusal(request, internal(error), request_id)
