@@ -12,7 +12,7 @@ from farebox.advice.codes import Code
 from farebox.advice.error_codes import finding_of
 from farebox.advice.facts import TierFacts
 from farebox.advice.findings import Finding, Severity
-from farebox.advice.standing_limits import assigned, refused_by, standing
+from farebox.advice.standing_limits import assigned, code_of, refused_by, standing
 from farebox.cli.limits import add_arguments
 from farebox.kit.ids import format_id
 from tests.support.doctor_cases import (
@@ -222,6 +222,26 @@ def test_the_limit_of_a_tier(used: int) -> None:
     assert [each.code for each in standing(case(tier=tier))] == ([Code.D20] if used == 10 else [])
     (unknown,) = assigned(case())
     assert unknown.code is Code.D20
+
+
+def test_a_tiers_limits_are_the_tiers() -> None:
+    """D17, D20, BUD-11: nobody is told to set a limit of their own in place of the tier's."""
+    month = limit("organization", origin="tier", owner="tier Build")
+    tier = TierFacts(
+        name="Build", monthly_maximum=units(10), used=units(10), resets_at=NOW + 11 * DAY
+    )
+    (found,) = standing(case(limits=(month,), tier=tier))
+    assert (found.code, found.title) == (Code.D20, assigned(case(tier=tier))[0].title)
+    assert code_of(figures("organization", origin="tier")) is Code.D20
+    rate = refused("organization", "rate_limit_exceeded", period="minute", origin="tier")
+    assert rate.code is Code.D17
+    commands = [fix.command for fix in rate.fixes]
+    assert any(command.startswith("farebox tiers show") for command in commands)
+    assert not any("limits set" in command for command in commands)
+    own = refused(
+        "organization", "organization_spend_limit_exceeded", limit("organization", origin="tier")
+    )
+    assert (own.code, own.mended) == (Code.D19, True)  # the tier's is another limit
 
 
 def test_a_pasted_refusal_finds_the_limit_that_is_full() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -94,6 +95,24 @@ def test_what_to_do_about_it() -> None:
     assert error.message.startswith("M. Raise the limit")
     assert error.message.endswith("See http://127.0.0.1:8081/doctor/D19")
     assert refused(Refused(code="credit_balance_exhausted", message="M.")).message == "M."
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "Raise the limit, or wait until it resets."),
+        ({"period": "total", "resets_at": None}, "Raise the limit; it never resets."),
+        ({"origin": "tier"}, "Ask for a higher usage tier, or wait until it resets."),
+        ({"measure": "depth", "resets_at": None}, ""),
+    ],
+)
+def test_what_helps_against_a_limit_is_said_as_far_as_it_does(
+    changes: dict[str, Any], said: str
+) -> None:
+    """ERR-03, BUD-11: nobody is told to wait for what never resets, or to raise a tier's limit."""
+    limit = structs.replace(FIGURES, **changes)
+    error = refused(Refused(code="organization_spend_limit_exceeded", message="M.", limit=limit))
+    assert error.message == f"M. {said}".strip()
 
 
 def test_what_was_stopped_waits_for_a_release() -> None:

@@ -149,6 +149,24 @@ def test_extensions_and_overruns_leave_alone_what_is_set_aside() -> None:
     assert (closed.charge, closed.absorbed) == (0, 7)
 
 
+def test_a_project_has_one_allocation() -> None:
+    """CRD-21: a second one would set the same money aside twice; the first is changed instead."""
+    scene = shared()
+    scene.set_limit(60, **of(scene))
+    monthly = of(scene) | {"period": Period.MONTH}
+    refused = scene.one(scene.limit(30, **monthly), Refused)
+    assert refused.code == "allocation_exists"
+    assert refused.message == (
+        "effect: the project has an allocation already, for the period total; change that one, or "
+        "remove it first."
+    )
+    scene.set_limit(50, **of(scene))
+    assert scene.set_limit(None, **monthly).exists
+    scene.set_limit(None, **of(scene))
+    scene.set_limit(30, **monthly)
+    scene.hold("rest", 70, **OTHER)
+
+
 def test_output_without_a_limit_is_cut_to_what_is_not_set_aside() -> None:
     """CRD-21, NEG-07: a quarter of what the project may spend."""
     scene = shared()

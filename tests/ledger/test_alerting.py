@@ -58,6 +58,7 @@ def test_a_threshold_is_told_when_use_reaches_it() -> None:
         "used": "50",
         "maximum": "100",
         "owner": "lea@example.com",
+        "origin": "manual",
     }
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from farebox.ledger.counters import NOTHING, Counters
 from farebox.ledger.limits import (
@@ -17,6 +18,7 @@ from farebox.ledger.limits import (
     WINDOW_KEPT,
     Effect,
     Measure,
+    Origin,
     Period,
     Rule,
     ScopeLimits,
@@ -151,9 +153,10 @@ def test_a_temporary_maximum_holds_until_its_instant() -> None:
 
 
 def test_every_rule_of_a_scope_has_a_number_of_its_own() -> None:
-    """BUD-04: what is counted, over what, to what effect and for which models tell them apart."""
+    """BUD-04: measure, period, effect, models and origin tell them apart."""
     numbers = [
-        rule_number(*which) for which in product(Measure, Period, Effect, ("", "gpt-5", "gpt-5*"))
+        rule_number(*which)
+        for which in product(Measure, Period, Effect, ("", "gpt-5", "gpt-5*"), Origin)
     ]
     assert len(set(numbers)) == len(numbers)
     assert all(0 <= number < 2**63 for number in numbers)
@@ -161,6 +164,8 @@ def test_every_rule_of_a_scope_has_a_number_of_its_own() -> None:
         measure=Measure.CALLS, period=Period.DAY, effect=Effect.ALERT, models="o3", maximum=1
     )
     assert rule.number == rule_number("calls", "day", "alert", "o3")
+    of_tier = structs.replace(rule, origin=Origin.TIER)
+    assert of_tier.number == rule_number("calls", "day", "alert", "o3", "tier")
     scope = ScopeLimits(ORG, ScopeKind.USER, "ada", (rule,), {})
     assert scope.rule(rule.number) is rule
     assert scope.rule(rule_number("calls", "day", "hard", "o3")) is None

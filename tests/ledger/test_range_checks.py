@@ -22,7 +22,7 @@ from farebox.ledger.commands import (
     hold_amount,
 )
 from farebox.ledger.grants import Source
-from farebox.ledger.limits import Effect, Measure, Period
+from farebox.ledger.limits import Effect, Measure, Origin, Period
 from farebox.ledger.range_checks import (
     COUNT_MAX,
     COUNTER_MAX,
@@ -52,6 +52,12 @@ STOP: dict[str, Any] = {
     "measure": Measure.PARALLEL,
     "effect": Effect.STOP,
 }
+DEPTH: dict[str, Any] = {
+    "scope_kind": ScopeKind.RUN,
+    "scope_ref": "r-1",
+    "measure": Measure.DEPTH,
+    "period": Period.TOTAL,
+}
 
 GOOD: list[AnyCommand] = [
     ADMIT,
@@ -59,6 +65,10 @@ GOOD: list[AnyCommand] = [
     SETTLE,
     SCENE.settle("call", 0),
     SCENE.release("call"),
+    SCENE.limit(None, **DEPTH | {"effect": Effect.THROTTLE}),
+    SCENE.limit(5, effect=Effect.THROTTLE),
+    SCENE.limit(5, measure=Measure.PARALLEL, effect=Effect.THROTTLE),
+    SCENE.limit(5, origin=Origin.TIER),
     SCENE.lapse("call"),
     SCENE.report("call", 5),
     GRANT,
@@ -164,6 +174,10 @@ BAD: list[tuple[AnyCommand, dict[str, Any], str]] = [
     (SCENE.limit(0, **ALLOCATION), {"measure": Measure.TOKENS}, "effect"),
     (SCENE.limit(0, **ALLOCATION), {"models": "gpt*"}, "effect"),
     (SCENE.limit(0, **STOP), {"measure": Measure.CALLS}, "effect"),
+    (SCENE.limit(0), {"effect": Effect.THROTTLE, "period": Period.TOTAL}, "effect"),
+    (SCENE.limit(0, **DEPTH), {"effect": Effect.THROTTLE}, "effect"),
+    (SCENE.limit(0), {"origin": Origin.TIER, "effect": Effect.ALERT}, "origin"),
+    (SCENE.limit(0, **DEPTH), {"origin": Origin.TIER}, "origin"),
     (SCENE.limit(0, **STOP), {"maximum": 1}, "effect"),
     (SCENE.limit(0, **STOP), {"raised_to": 1}, "effect"),
     (SCENE.limit(0, **STOP), {"models": "gpt*"}, "effect"),

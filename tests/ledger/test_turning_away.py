@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from farebox.ledger.commands import Admitted, Done, Refused
-from farebox.ledger.limits import Effect, LimitFigures, Measure, Period
+from farebox.ledger.limits import Effect, LimitFigures, Measure, Origin, Period
 from farebox.ledger.scopes import ScopeKind
 from tests.support.ledger_scenes import HOUR, Scene
 
@@ -80,6 +80,26 @@ SAID: list[tuple[int, dict[str, Any], str, str]] = [
         (
             "The run r-1's total limit is 0.000000012: 0.00000001 used, 0.00 held by open calls,"
             " and this call needs up to 0.00000001."
+        ),
+    ),
+    (
+        12,
+        {"origin": Origin.TIER},
+        "organization_usage_limit_exceeded",
+        (
+            "The organization's monthly limit of its usage tier is 0.000000012: 0.00000001 used,"
+            " 0.00 held by open calls, and this call needs up to 0.00000001. It resets at"
+            " 2027-04-01T00:00:00+00:00."
+        ),
+    ),
+    (
+        12,
+        {"origin": Origin.TIER, "measure": Measure.TOKENS, "period": Period.MINUTE},
+        "rate_limit_exceeded",
+        (
+            "The organization's per-minute token limit of its usage tier is 12 tokens: 10 tokens"
+            " used, 0 tokens held by open calls, and this call needs up to 10 tokens. It resets at"
+            " 2027-03-10T12:01:00+00:00."
         ),
     ),
     (

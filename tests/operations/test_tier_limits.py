@@ -8,10 +8,10 @@ from msgspec import structs
 from farebox.kit.errors import RefusedError
 from farebox.kit.money import Nanos
 from farebox.ledger.commands import SetLimit
-from farebox.ledger.limits import Measure, Period
+from farebox.ledger.limits import Measure, Origin, Period
 from farebox.ledger.scopes import ScopeKind
 from farebox.operations.audited_money import audited
-from farebox.operations.tier_limits import OWNER, refuse_reserved, tier_limits
+from farebox.operations.tier_limits import limit_changes, tier_limits
 from farebox.tenancy.tiers import Tier, TierRate
 from tests.support.office import Office
 from tests.support.till import Till, new_id
@@ -38,40 +38,54 @@ def test_a_tier_is_a_few_limits_of_the_organisation() -> None:
     """LIM-05: a month of money and windows of rates, each with the tier as its owner."""
     commands = list(tier_limits(ORG, BUILD))
     assert [(c.measure, c.period, c.models, c.maximum) for c in commands] == [
-        (Measure.MONEY, Period.MONTH, "*", 500),
+        (Measure.MONEY, Period.MONTH, "", 500),
         (Measure.CALLS, Period.MINUTE, "gpt-5*", 5),
         (Measure.TOKENS, Period.UTC_DAY, "gpt-5*", 9),
     ]
-    assert {command.owner for command in commands} == {f"{OWNER}Build"}
+    assert {(c.origin, c.owner) for c in commands} == {(Origin.TIER, "tier Build")}
     assert {command.scope_kind for command in commands} == {ScopeKind.ORGANIZATION}
 
 
-@pytest.mark.parametrize("changes", [{"models": "*"}, {"owner": "tier Grow"}])
-async def test_nobody_poses_as_a_tier(office: Office, changes: dict[str, str]) -> None:
-    """What is a tier's by its form is refused at every door, before anything is noted."""
+async def test_nobody_poses_as_a_tier(office: Office) -> None:
+    """LIM-05: what says of itself that it is a tier's is refused, before anything is noted."""
     till = Till()
     till.put_into_database(office.dsn)
-    command = structs.replace(RATE, organization_id=till.organization_id, **changes)
-    with pytest.raises(RefusedError) as caught:
-        await audited(office.log, office.submit, command)
-    assert caught.value.reason == "limit_is_the_tiers"
+    mine = structs.replace(RATE, organization_id=till.organization_id, origin=Origin.TIER)
+    for command in (mine, structs.replace(mine, maximum=None)):
+        with pytest.raises(RefusedError, match="usage tier") as caught:
+            await audited(office.log, office.submit, command)
+        assert caught.value.reason == "limit_is_the_tiers"
     assert await office.actions() == []
     assert await office.tier_store.limits(till.organization_id) == ()
 
 
-async def test_a_tiers_limit_is_not_raised_or_removed_by_hand(office: Office) -> None:
-    """LIM-06: of the organisation; a project may have the same limit for itself."""
+async def test_a_limit_of_ones_own_stands_beside_the_tiers(office: Office) -> None:
+    """LIM-06: on the same scope, window and models; either is set and removed without the other."""
     till = Till()
     till.put_into_database(office.dsn)
-    mine = structs.replace(RATE, organization_id=till.organization_id)
-    refuse_reserved(mine, await office.tier_store.limits(till.organization_id))
-    for command in tier_limits(till.organization_id, BUILD):
+    budget = SetLimit(organization_id=till.organization_id, period=Period.MONTH, maximum=400)
+    mine = [structs.replace(RATE, organization_id=till.organization_id), budget]
+    for command in (*tier_limits(till.organization_id, BUILD), *mine):
         await office.submit(command)
-    standing = await office.tier_store.limits(till.organization_id)
-    for maximum in (10, None):
-        with pytest.raises(RefusedError, match="usage tier"):
-            refuse_reserved(structs.replace(mine, maximum=maximum), standing)
-    refuse_reserved(structs.replace(mine, models="gpt-4*"), standing)
-    refuse_reserved(
-        structs.replace(mine, scope_kind=ScopeKind.PROJECT, scope_ref=till.project_id.hex), standing
-    )
+
+    async def standing() -> dict[tuple[Measure, Origin], int]:
+        limits = await office.tier_store.limits(till.organization_id)
+        return {(each.rule.measure, each.rule.origin): each.maximum for each in limits}
+
+    before = await standing()
+    assert before == {
+        (Measure.MONEY, Origin.TIER): 500,
+        (Measure.CALLS, Origin.TIER): 5,
+        (Measure.TOKENS, Origin.TIER): 9,
+        (Measure.CALLS, Origin.MANUAL): 10,
+        (Measure.MONEY, Origin.MANUAL): 400,
+    }
+    higher = structs.replace(BUILD, name="Grow", monthly_maximum=Nanos(900), rates=())
+    limits = await office.tier_store.limits(till.organization_id)
+    for command in limit_changes(till.organization_id, higher, limits):
+        await office.submit(command)
+    assert await standing() == {
+        (Measure.MONEY, Origin.TIER): 900,
+        (Measure.CALLS, Origin.MANUAL): 10,
+        (Measure.MONEY, Origin.MANUAL): 400,
+    }

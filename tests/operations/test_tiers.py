@@ -50,11 +50,15 @@ async def till(office: Office) -> Till:
 
 async def test_a_tiers_month_is_never_passed(office: Office, till: Till) -> None:
     """LIM-05: the tier's maximum is a hard limit of the engine, named as the tier's own."""
-    assert isinstance(await office.submit(till.admit(15)), Admitted)
+    first = till.admit(15)
+    assert isinstance(await office.submit(first), Admitted)
+    await office.submit(till.settle(first, 15))
     refused = await office.submit(till.admit(15))
     assert isinstance(refused, Refused)
     assert refused.limit is not None
     assert (refused.limit.maximum, refused.limit.owner) == (20, "tier Free")
+    assert refused.code == "organization_usage_limit_exceeded"
+    assert "monthly limit of its usage tier is 0.00000002" in refused.message
     await office.submit(till.grant(500))
     assert await office.tiers.step() == 1
     assert isinstance(await office.submit(till.admit(15)), Admitted)
@@ -92,7 +96,7 @@ async def test_a_tier_leaves_other_limits_alone(office: Office, till: Till) -> N
     refused = await office.submit(till.admit(15))
     assert isinstance(refused, Refused)
     assert refused.limit is not None
-    assert refused.limit.owner == ""
+    assert (refused.code, refused.limit.owner) == ("organization_spend_limit_exceeded", "")
     await office.tiers.assign(till.organization_id, None)
     limits = await office.tier_store.limits(till.organization_id)
     assert sorted(limit.rule.owner for limit in limits) == ["", "tier Free"]
@@ -107,6 +111,7 @@ async def test_the_rule_is_taken_twice_without_harm(office: Office, till: Till) 
         measure=command.measure,
         period=command.period,
         models=command.models,
+        origin=command.origin,
         maximum=None,
     )
     await office.submit(removed)

@@ -28,7 +28,7 @@ from farebox.ledger.commands import (
     SetLimit,
 )
 from farebox.ledger.grants import Source
-from farebox.ledger.limits import Effect, Measure, Period
+from farebox.ledger.limits import Effect, Measure, Origin, Period
 from farebox.ledger.scopes import ScopeKind
 from farebox.operations.lane import QuarantinedError
 from tests.simulation.calls import CallAnswer, End, Script, SimulatedCall
@@ -292,13 +292,16 @@ class People:
         period = chance.choice(
             (Period.MONTH, Period.MONTH, Period.DAY, Period.MINUTE, Period.TOTAL)
         )
+        effect = chance.choices(EFFECTS, (8, 1, 1))[0]
+        tiers = scope_kind is ScopeKind.ORGANIZATION and effect is Effect.HARD
         limit = SetLimit(
             organization_id=tenant.organization_id,
             scope_kind=scope_kind,
             scope_ref=scope_ref,
             measure=measure,
             period=Period.TOTAL if measure is Measure.PARALLEL else period,
-            effect=chance.choices(EFFECTS, (8, 1, 1))[0],
+            effect=effect,
+            origin=Origin.TIER if tiers and chance.random() < 0.2 else Origin.MANUAL,
             models=chance.choice(("", "", "", "gpt-5.4-mini", "gpt-5*")),
             maximum=None if chance.random() < 0.2 else maximum,
             raised_to=2 * maximum if chance.random() < 0.1 else None,
@@ -311,7 +314,9 @@ class People:
         chance = self.chance
         match chance.randrange(4):
             case 0:
-                return structs.replace(limit, effect=Effect.THROTTLE)
+                if limit.period is Period.TOTAL and limit.measure is not Measure.PARALLEL:
+                    return limit
+                return structs.replace(limit, effect=Effect.THROTTLE, origin=Origin.MANUAL)
             case 1:
                 return structs.replace(
                     limit,
@@ -320,6 +325,7 @@ class People:
                     measure=Measure.MONEY,
                     period=chance.choice((Period.MONTH, Period.DAY)),
                     effect=Effect.ALLOCATION,
+                    origin=Origin.MANUAL,
                     models="",
                     maximum=chance.choice((None, int(self.world.plan.credit * chance.random()))),
                 )
@@ -328,6 +334,7 @@ class People:
                     limit,
                     scope_kind=ScopeKind.RUN,
                     scope_ref=chance.choice(("r1", "r1/s1")),
+                    origin=Origin.MANUAL,
                     measure=chance.choice((Measure.SECONDS, Measure.DEPTH, Measure.MONEY)),
                     period=Period.TOTAL,
                     maximum=chance.choice((None, 0, 1, 20)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from farebox.ledger.limits import micros, rule_number
+from farebox.ledger.limits import micros
 from tests.simulation.database import Batch, Database
 from tests.simulation.trace import SimulationError
 from tests.support.ledger_comparison import (
@@ -17,7 +17,7 @@ from tests.support.ledger_comparison import (
     compare_organization,
 )
 from tests.support.ledger_model import ModelOrg, World
-from tests.support.ledger_model_limits import RATES, Cap
+from tests.support.ledger_model_limits import RATES
 
 
 class Oracle:
@@ -68,7 +68,7 @@ class Oracle:
             caps, place = model.caps, (row.kind.value, row.ref)
             rates = [c for c in caps.in_force(place).values() if c.asked.period in RATES]
             for cap in rates if row.ref else ():
-                kept = {window.start for window in row.windows.get(_number(cap), ())}
+                kept = {window.start for window in row.windows.get(cap.asked.number, ())}
                 for call in model.calls.values():
                     span = caps.span(place, cap, call.at)
                     counts = place in call.places and cap.since <= call.at
@@ -87,8 +87,3 @@ class Oracle:
                 compare_organization(self._database.ledger, model)
         except AssertionError as error:
             raise SimulationError("oracle", str(error)) from error
-
-
-def _number(cap: Cap) -> int:
-    asked = cap.asked
-    return rule_number(asked.measure, asked.period, asked.effect, asked.models)

@@ -9,7 +9,8 @@ import msgspec
 from farebox.ledger.commands import Admitted, AnyCommand, ExpireGrants, Refused
 from farebox.ledger.holds import CallState
 from farebox.ledger.journal import Account
-from farebox.ledger.limits import LimitFigures, instant
+from farebox.ledger.limits import LimitFigures, Rule, instant
+from tests.support.ledger_model_limits import Tail
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -159,11 +160,11 @@ def compare_limits(ledger: MemoryLedger, model: ModelOrg) -> None:
     for row in rows:
         place = (row.kind.value, row.ref)
         mine = model.caps.caps.get(place, {})
-        assert {(r.measure, r.period, r.effect, r.models) for r in row.rules} == mine.keys(), row
+        assert {_tail(rule) for rule in row.rules} == mine.keys(), row
         if row.is_default:
             continue
         rules = {
-            (rule.measure, rule.period, rule.effect, rule.models): rule.number
+            _tail(rule): rule.number
             for other in rows
             if other.kind is row.kind and (other.is_default or other is row)
             for rule in other.rules
@@ -181,3 +182,7 @@ def compare_limits(ledger: MemoryLedger, model: ModelOrg) -> None:
         counted = (caps.used(span), caps.held(span), caps.told.get(span.key, 0))
         assert kept.pop(key, (0, 0, 0)) == counted, (key, counted)
     assert not any(any(found) for found in kept.values()), kept
+
+
+def _tail(rule: Rule) -> Tail:
+    return (rule.measure, rule.period, rule.effect, rule.models, rule.origin)

@@ -295,7 +295,7 @@ class MemoryLedger:
         self.postings.append(posting)
 
 
-_WHICH = ("measure", "period", "effect", "models")
+_WHICH = ("measure", "period", "effect", "models", "origin")
 _TOTALS = (
     "granted",
     "owed",

@@ -27,7 +27,9 @@ from farebox.ledger.commands import (
     SetLimit,
     Settle,
 )
+from farebox.ledger.limits import Effect
 from tests.support.ledger_model_facts import FAR, Call, Figures, Lot, places_of, plus_months
+from tests.support.ledger_model_limits import tail
 from tests.support.ledger_model_money import Answer, ModelMoney
 
 if TYPE_CHECKING:
@@ -312,6 +314,13 @@ class ModelOrg(ModelMoney):
         return self.done(c.amount)
 
     def set_limit(self, c: SetLimit, world: World) -> Answer:
+        shares = [
+            which
+            for which in self.caps.caps.get(self.caps.place(c), {})
+            if Effect.ALLOCATION in which and which != tail(c)
+        ]
+        if c.effect is Effect.ALLOCATION and c.maximum is not None and shares:
+            return {"refused": "allocation_exists"}
         if c.maximum is not None and self.caps.place(c)[1] == "" and not self.caps.has(c):
             # A default counts what comes after it: not what has come at this very instant.
             self.tick(self.now + timedelta(microseconds=1))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from farebox.ledger.commands import SetLimit
-from farebox.ledger.limits import Effect, Measure, Period
+from farebox.ledger.limits import Effect, Measure, Origin, Period
 from tests.support.ledger_model_facts import Call, Place
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ KEEPS_OUT = {Effect.HARD, Effect.THROTTLE, Effect.ALLOCATION}
 LEAVES_NOTHING = {Measure.PARALLEL, Measure.SECONDS, Measure.DEPTH}
 """Measures that an ended call has no part in."""
 
-Tail = tuple[Measure, Period, Effect, str]
+Tail = tuple[Measure, Period, Effect, str, Origin]
 """What tells the limits of one scope apart."""
 
 
@@ -193,6 +193,7 @@ class Caps:
             "effect": asked.effect.value,
             "models": asked.models,
             "owner": asked.owner,
+            "origin": asked.origin.value,
         }
 
     # --- what happens -------------------------------------------------------------------------
@@ -252,6 +253,7 @@ class Caps:
                             "used": str(used),
                             "maximum": str(maximum),
                             "owner": asked.owner,
+                            "origin": asked.origin.value,
                         }
                     )
         return told
@@ -259,7 +261,7 @@ class Caps:
 
 def tail(c: SetLimit) -> Tail:
     """Which limit of its scope is meant."""
-    return (c.measure, c.period, c.effect, c.models)
+    return (c.measure, c.period, c.effect, c.models, c.origin)
 
 
 @lru_cache(maxsize=1 << 14)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from farebox.ledger.limits import Effect, Measure
+from farebox.ledger.limits import Effect, Measure, Origin
 from tests.support.ledger_model_facts import Call, Figures, Lot
 from tests.support.ledger_model_limits import NEVER, RATES, Caps, Span
 
@@ -184,9 +184,14 @@ class ModelMoney:
         if asked.effect is Effect.THROTTLE and asks.of(measure) <= maximum:
             waits = turns = True
         code = f"{span.place[0]}_{WORDS[measure]}_limit_exceeded"
+        if asked.origin is Origin.TIER:
+            code = "organization_usage_limit_exceeded"
         if turns or waits:
             code = "rate_limit_exceeded" if turns else "balance_held"
         held = self.caps.held(span) if measure is Measure.MONEY else self.all_held()
+        if asked.effect is Effect.STOP:
+            # Nothing but a release helps.
+            return self.refusal(f"{span.place[0]}_stopped", asks, held, shown, waits=False)
         until = max(1, -((self.now - span.end) // timedelta(seconds=1)))
         return {
             **self.refusal(code, asks, held, shown, waits=waits),

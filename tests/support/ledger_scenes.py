@@ -40,7 +40,7 @@ from farebox.ledger.commands import (
 from farebox.ledger.grants import Grant, Source
 from farebox.ledger.holds import Dimensions, Hold
 from farebox.ledger.journal import Account
-from farebox.ledger.limits import Measure, Period, Window, rule_number
+from farebox.ledger.limits import Measure, Period, Window
 from farebox.ledger.organizations import OnLapse, OnOverrun, Organization
 from farebox.ledger.state import ClosedCall, KeyFacts
 from tests.support.ledger_memory import MemoryLedger, audit
@@ -382,8 +382,7 @@ class Scene:
         """The windows of a limit that are kept, oldest first; without words, as :meth:`limit`."""
         wanted = self.limit(0, **which)
         limits = self.ledger.limits[self.id, wanted.scope.number]
-        number = rule_number(wanted.measure, wanted.period, wanted.effect, wanted.models)
-        return limits.windows.get(number, [])
+        return limits.windows.get(wanted.number, [])
 
     def window(self, **which: Any) -> Window:
         """The newest of them."""

@@ -37,7 +37,7 @@ from farebox.ledger.commands import (
 )
 from farebox.ledger.grants import Source
 from farebox.ledger.holds import Dimensions
-from farebox.ledger.limits import Effect, Measure, Period
+from farebox.ledger.limits import Effect, Measure, Origin, Period
 from farebox.ledger.scopes import ScopeKind
 from tests.support.ledger_model_facts import places_of
 from tests.support.ledger_model_limits import EPOCH, Cap
@@ -90,6 +90,7 @@ EFFECTS = (
     Effect.ALERT,
     Effect.SHADOW,
     Effect.ALLOCATION,
+    Effect.STOP,
 )
 MODELS = ("", "model-0", "model-*")
 THRESHOLDS: tuple[tuple[int, ...], ...] = ((), (100, 50), (80,), (1, 100, 150))
@@ -352,6 +353,13 @@ class Maker:
         if EFFECTS[effect] is Effect.ALLOCATION:
             scope_kind, what, model = ScopeKind.PROJECT, Measure.MONEY, ""
             name = uuid((20, 60)[ref % 2] + wish.org).hex
+        if EFFECTS[effect] is Effect.STOP:
+            what, model = Measure.PARALLEL, ""
+        if EFFECTS[effect] is Effect.THROTTLE and what is not Measure.PARALLEL:
+            # Only what goes away by itself can be waited for.
+            what = Measure.CALLS if what in RUNS_ONLY else what
+            period = period if PERIODS[period] is not Period.TOTAL else 0
+        hard = scope_kind is ScopeKind.ORGANIZATION and EFFECTS[effect] is Effect.HARD
         wanted = SetLimit(
             organization_id=org.id,
             scope_kind=scope_kind,
@@ -361,6 +369,7 @@ class Maker:
             effect=EFFECTS[effect],
             models=model,
             maximum=0,
+            origin=Origin.TIER if hard and wish.pick % 2 else Origin.MANUAL,
         )
         return self.limit_like(org, wish, wanted)
 
@@ -373,6 +382,8 @@ class Maker:
         maximum = near(wish.mode % 3, wish.n % 5 if small else wish.n * 2, counted, org.posted())
         if like.measure is Measure.SECONDS:
             maximum = wish.n % 5 * 3600
+        stops = like.effect is Effect.STOP
+        maximum = 0 if stops else maximum
         return SetLimit(
             organization_id=org.id,
             scope_kind=like.scope_kind,
@@ -382,10 +393,11 @@ class Maker:
             effect=like.effect,
             models=like.models,
             maximum=None if wish.when == 0 else Nanos(maximum),
-            raised_to=maximum + wish.n % 9 if wish.mode == 3 else None,
+            raised_to=maximum + wish.n % 9 if wish.mode == 3 and not stops else None,
             raised_until=now + timedelta(hours=wish.when) if wish.when & 1 else None,
             thresholds=THRESHOLDS[(wish.n + wish.when) % len(THRESHOLDS)],
             owner="eve" if wish.n % 7 == 1 else "",
+            origin=like.origin,
         )
 
 

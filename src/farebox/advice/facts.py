@@ -14,7 +14,7 @@ import msgspec
 from farebox.advice.complaints import Complaint
 from farebox.kit.money import ZERO, Nanos
 from farebox.ledger.grants import Source
-from farebox.ledger.limits import LimitFigures
+from farebox.ledger.limits import LimitFigures, Origin
 from farebox.tenancy.api_keys import KeyState
 
 NODE_SILENT_SECONDS: Final = 60
@@ -170,6 +170,7 @@ class LimitRecord(msgspec.Struct, frozen=True, kw_only=True):
     held: int
     resets_at: datetime | None
     owner: str = ""
+    origin: str = Origin.MANUAL.value
 
     @property
     def left(self) -> int:

@@ -25,7 +25,7 @@ from farebox.advice.wording import (
     when,
 )
 from farebox.kit.ids import format_id
-from farebox.ledger.limits import OBSERVED, Effect, LimitFigures, Measure, Period
+from farebox.ledger.limits import OBSERVED, Effect, LimitFigures, Measure, Origin, Period
 from farebox.ledger.scopes import EVERY, ScopeKind
 
 NEARLY_PERCENT: Final = 80
@@ -81,6 +81,8 @@ def standing(case: Case) -> list[Finding]:
             continue
         if each.is_template or each.effect == Effect.SHADOW or each.measure in _PASSING:
             continue
+        if code_of(_figures(each)) is Code.D20:
+            continue  # told with the tier
         full = each.used >= each.maximum
         nearly = each.used * 100 >= each.maximum * NEARLY_PERCENT
         if each.period in _RATES and not full:
@@ -188,6 +190,8 @@ def code_of(figures: LimitFigures) -> Code:
         return Code.D17
     if figures.effect == Effect.THROTTLE:
         return Code.D17
+    if figures.origin == Origin.TIER:
+        return Code.D20
     found = finding_of(f"{figures.scope_kind}_spend_limit_exceeded")
     return Code.D21 if found is None else found
 
@@ -228,7 +232,7 @@ def _same(case: Case, figures: LimitFigures) -> LimitRecord | None:
 def _key(figures: LimitFigures) -> tuple[str, ...]:
     return (
         figures.scope_kind, figures.scope_id, figures.measure, figures.period, figures.effect,
-        figures.models,
+        figures.models, figures.origin,
     )  # fmt: skip
 
 
@@ -245,6 +249,7 @@ def _figures(each: LimitRecord) -> LimitFigures:
         effect=each.effect,
         models=each.models,
         owner=each.owner,
+        origin=each.origin,
     )
 
 
@@ -376,6 +381,8 @@ def _fixes(
         )
         what = "Or raise the rate" if figures.maximum else "Raise the rate"
         raising = Fix(text=f"Ask {owner} for a higher rate" if owner else what, command=change)
+        if figures.origin == Origin.TIER:
+            raising = Fix(text="Or reach a higher usage tier", command=f"farebox tiers show{where}")
         return (*(waiting if figures.maximum else ()), raising, see)
     what = "Move more of the balance to the project" if code is Code.D22 else "Raise the limit"
     raised = Fix(

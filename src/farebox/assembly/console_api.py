@@ -29,7 +29,6 @@ from farebox.operations.idempotency import RequestStore
 from farebox.operations.own_prices import own_name, with_facts
 from farebox.operations.people import People
 from farebox.operations.price_plans import PlanDesk
-from farebox.operations.tier_limits import refuse_reserved
 from farebox.operations.tiers import TierDesk
 from farebox.providers.base_urls import parse_base_url
 from farebox.providers.openai_compatible import OpenAICompatibleUpstream
@@ -140,7 +139,6 @@ class DatabaseApiDesk:
             before: Facts | None = None
             if isinstance(command, SetLimit):
                 standing = await balance_store.list_limits(connection, command.organization_id)
-                refuse_reserved(command, standing)
                 before = limit_before(command, standing)
             return await audited(audit, self.submit, command, before=before)
 

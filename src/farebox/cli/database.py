@@ -22,7 +22,6 @@ from farebox.operations.audited_money import audited, limit_before
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.people import People
 from farebox.operations.price_plans import PlanDesk
-from farebox.operations.tier_limits import refuse_reserved
 from farebox.operations.tiers import TierDesk
 from farebox.settings import DATABASE_VARIABLE, Settings, read_settings
 from farebox.storage.audit_log_store import PostgresAuditLog, append_event
@@ -133,7 +132,6 @@ class Session:
         """
         if isinstance(command, SetLimit):
             standing = await list_limits(self.connection, command.organization_id)
-            refuse_reserved(command, standing)
             before = limit_before(command, standing)
         return await audited(self.audit, self.decide, command, before=before, reason=reason)
 

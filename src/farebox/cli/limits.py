@@ -201,17 +201,9 @@ async def _scope(
 
 
 def _is_of(view: LimitView, command: SetLimit) -> bool:
-    rule = view.rule
-    mine = (view.scope_kind, view.scope_ref, rule.measure, rule.period, rule.effect, rule.models)
     scope = command.scope
-    return mine == (
-        scope.kind,
-        scope.ref,
-        command.measure,
-        command.period,
-        command.effect,
-        command.models,
-    )
+    meant = (scope.kind, scope.ref, command.number)
+    return (view.scope_kind, view.scope_ref, view.number) == meant
 
 
 async def _list(session: Session, args: argparse.Namespace) -> int:
@@ -266,6 +258,8 @@ def _limit_text(view: LimitView) -> str:
         words.append(rule.models)
     if rule.effect != "hard":
         words.append(f"({rule.effect})")
+    if rule.origin == "tier":
+        words.append("(usage tier)")
     return " ".join(words)
 
 

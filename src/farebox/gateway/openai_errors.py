@@ -15,7 +15,7 @@ from farebox.advice.error_codes import finding_url
 from farebox.gateway.http import Answer, Headers, json_answer
 from farebox.gateway.rate_headers import rate_headers
 from farebox.ledger.commands import Refused
-from farebox.ledger.limits import Effect
+from farebox.ledger.limits import OBSERVED, Effect, LimitFigures, Origin
 
 RETRY_AFTER_HELD_SECONDS: Final = 2
 RETRY_AFTER_AWAY_SECONDS: Final = 1
@@ -204,16 +204,24 @@ def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
         )
     if refusal.code in _NODE_LOST:
         return away()
-    message = refusal.message
-    if refusal.limit is not None and refusal.limit.effect != Effect.STOP:
-        message += " Raise the limit, or wait until it resets."
     return GatewayError(
         429,
-        _linked(message, explained or help_url),
+        _linked(refusal.message + _remedy(refusal.limit), explained or help_url),
         kind="insufficient_quota",
         code=refusal.code,
         headers=[_NO_RETRY],
     )
+
+
+def _remedy(limit: LimitFigures | None) -> str:
+    """What helps against a limit, as far as it does: a total never resets (ERR-03)."""
+    if limit is None or limit.effect == Effect.STOP or limit.measure in OBSERVED:
+        return ""  # the message has said it
+    if limit.origin == Origin.TIER:
+        return " Ask for a higher usage tier, or wait until it resets."
+    if limit.resets_at is None:
+        return " Raise the limit; it never resets."
+    return " Raise the limit, or wait until it resets."
 
 
 def _linked(message: str, url: str) -> str:

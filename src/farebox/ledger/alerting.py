@@ -42,4 +42,5 @@ def tell_thresholds(books: Books, limits: Iterable[Standing]) -> None:
                     used=str(window.used),
                     maximum=str(each.maximum),
                     owner=each.rule.owner,
+                    origin=each.rule.origin,
                 )

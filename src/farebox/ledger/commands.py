@@ -17,7 +17,7 @@ import msgspec
 from farebox.kit.money import Nanos, price_up
 from farebox.ledger.grants import Source
 from farebox.ledger.holds import CallState, Dimensions
-from farebox.ledger.limits import Effect, LimitFigures, Measure, Period
+from farebox.ledger.limits import Effect, LimitFigures, Measure, Origin, Period, rule_number
 from farebox.ledger.scopes import Scope, ScopeKind
 
 
@@ -198,7 +198,7 @@ class Correct(Command, frozen=True, kw_only=True):
 class SetLimit(Command, frozen=True, kw_only=True):
     """Set, change or (with None) remove a limit.
 
-    Scope, measure, period, effect and models say which one is meant.
+    Scope, measure, period, effect, models and origin say which one is meant.
     """
 
     scope_kind: ScopeKind = ScopeKind.ORGANIZATION
@@ -215,6 +215,12 @@ class SetLimit(Command, frozen=True, kw_only=True):
     raised_until: datetime | None = None
     thresholds: tuple[int, ...] = ()
     owner: str = ""
+    origin: Origin = Origin.MANUAL
+
+    @property
+    def number(self) -> int:
+        """The number of the rule that is meant."""
+        return rule_number(self.measure, self.period, self.effect, self.models, self.origin)
 
     @property
     def scope(self) -> Scope:

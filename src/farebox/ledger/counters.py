@@ -352,6 +352,7 @@ def limit_figures(each: Standing) -> LimitFigures:
         effect=rule.effect,
         models=rule.models,
         owner=rule.owner,
+        origin=rule.origin,
     )
 
 

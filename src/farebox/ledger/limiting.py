@@ -13,16 +13,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from farebox.ledger.admission import called_of
-from farebox.ledger.commands import Done, Result, SetFloor, SetLimit
+from farebox.ledger.commands import Done, Refused, Result, SetFloor, SetLimit
 from farebox.ledger.counters import UNCOUNTED, Amounts
 from farebox.ledger.holds import Hold, Raised
 from farebox.ledger.limits import (
+    Effect,
     Measure,
     Rule,
     ScopeLimits,
     Window,
     micros,
-    rule_number,
     window_bounds,
 )
 
@@ -36,9 +36,17 @@ _TICK: Final = timedelta(microseconds=1)
 def set_limit(books: Books, command: SetLimit) -> Result:
     """Set, change or remove a limit (BUD-02, BUD-05, BUD-14)."""
     scope = books.counters.scope(command.scope.kind, command.scope.ref)
-    number = rule_number(command.measure, command.period, command.effect, command.models)
-    had = scope.rule(number)
-    others = tuple(rule for rule in scope.rules if rule.number != number)
+    had = scope.rule(command.number)
+    others = tuple(rule for rule in scope.rules if rule.number != command.number)
+    if command.effect is Effect.ALLOCATION and command.maximum is not None:
+        # Each would set money aside, and the project could use no more than the least of them.
+        other = next((rule for rule in others if rule.effect is Effect.ALLOCATION), None)
+        if other is not None:
+            return Refused(
+                code="allocation_exists",
+                message=f"effect: the project has an allocation already, for the period "
+                f"{other.period}; change that one, or remove it first.",
+            )
     books.touched = True
     if command.maximum is None:
         if had is not None:
@@ -60,6 +68,7 @@ def set_limit(books: Books, command: SetLimit) -> Result:
         raised_until=command.raised_until,
         thresholds=command.thresholds,
         owner=command.owner,
+        origin=command.origin,
         counts_from=counts_from,
     )
     books.counters.set_rules(scope, (*others, rule))

@@ -103,6 +103,15 @@ REFUSING: Final = frozenset({Effect.HARD, Effect.THROTTLE, Effect.ALLOCATION, Ef
 """Effects of limits that are never passed."""
 
 
+class Origin(StrEnum):
+    """Whose limit it is; limits of different origins stand beside each other (LIM-06)."""
+
+    MANUAL = "manual"
+    """Somebody set it."""
+    TIER = "tier"
+    """It comes with the organisation's usage tier and changes with that alone (LIM-05)."""
+
+
 WINDOW_KEPT: Final = timedelta(days=35)
 """A budget's window is kept as long as holds are after closing, for late settles to find it."""
 
@@ -136,13 +145,14 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """Percentages of the maximum that are told when use reaches them (BUD-06)."""
     owner: str = ""
     """Who to ask (BUD-05)."""
+    origin: Origin = Origin.MANUAL
     counts_from: datetime | None = None
     """Calls admitted earlier are not counted: a default begins when it is set."""
 
     @property
     def number(self) -> int:
         """Its number within a scope: the same for a default and for what stands in its place."""
-        return rule_number(self.measure, self.period, self.effect, self.models)
+        return rule_number(self.measure, self.period, self.effect, self.models, self.origin)
 
     @property
     def since(self) -> Micros:
@@ -161,9 +171,13 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @lru_cache(maxsize=1 << 12)
-def rule_number(measure: str, period: str, effect: str, models: str) -> int:
+def rule_number(
+    measure: str, period: str, effect: str, models: str, origin: str = Origin.MANUAL
+) -> int:
     """A positive 63-bit number of what a rule is; one scope has one of each."""
     text = f"{measure}\0{period}\0{effect}\0{models}"
+    if origin != Origin.MANUAL:
+        text += f"\0{origin}"
     digest = sha256(text.encode()).digest()
     return int.from_bytes(digest[:8]) >> 1
 
@@ -268,3 +282,4 @@ class LimitFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     effect: str = Effect.HARD.value
     models: str = ""
     owner: str = ""
+    origin: str = Origin.MANUAL.value

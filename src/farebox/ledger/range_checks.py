@@ -22,7 +22,7 @@ from farebox.ledger.commands import (
     SetLimit,
     Settle,
 )
-from farebox.ledger.limits import OBSERVED, Effect, Measure, Period
+from farebox.ledger.limits import OBSERVED, Effect, Measure, Origin, Period
 from farebox.ledger.scopes import ID_KINDS, ScopeKind
 
 HOLD_SECONDS_MAX: Final = timedelta(hours=24)
@@ -122,12 +122,27 @@ def _check_kind_of_limit(command: SetLimit) -> None:
         raise InvalidInputError(
             "effect", "allocation sets money aside for one project, whatever the model"
         )
+    if command.effect is Effect.THROTTLE and command.maximum is not None and not _turns(command):
+        raise InvalidInputError(
+            "effect",
+            "throttle lets calls wait until there is room, and here there never is again: give a "
+            "period other than total, or limit calls in parallel",
+        )
+    if command.origin is Origin.TIER and (
+        kind is not ScopeKind.ORGANIZATION or command.effect is not Effect.HARD
+    ):
+        raise InvalidInputError("origin", "may be tier for hard limits of the organisation alone")
     if command.effect is Effect.STOP and (
         measure is not Measure.PARALLEL or command.maximum or command.raised_to or command.models
     ):
         raise InvalidInputError(
             "effect", "stop lets no call begin, whatever the model: its limit is 0 calls at a time"
         )
+
+
+def _turns(command: SetLimit) -> bool:
+    """Whether what a limit has counted goes away by itself."""
+    return command.period is not Period.TOTAL or command.measure is Measure.PARALLEL
 
 
 def _check_limit(command: SetLimit) -> None:

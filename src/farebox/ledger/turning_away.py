@@ -18,6 +18,7 @@ from farebox.ledger.limits import (
     Effect,
     Measure,
     Micros,
+    Origin,
     Period,
     micros,
 )
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from farebox.ledger.books import Books
+
+TIER_LIMIT_EXCEEDED: Final = "organization_usage_limit_exceeded"
+"""The usage tier allows no more: neither credit nor a raised budget helps (BUD-11)."""
 
 RATE_LIMIT_EXCEEDED: Final = "rate_limit_exceeded"
 """The code of every limit that lets the call through when it is sent again a little later."""
@@ -74,6 +78,8 @@ def refuse_limit(books: Books, each: Standing, asked: Amounts, own: Amounts) -> 
         code = RATE_LIMIT_EXCEEDED
     elif by_holds:
         code = "balance_held"
+    elif each.rule.origin is Origin.TIER:
+        code = TIER_LIMIT_EXCEEDED
     else:
         code = f"{each.scope.kind}_{_BUDGET_WORDS[measure]}_limit_exceeded"
     return Refused(
@@ -127,6 +133,8 @@ def _message(each: Standing, asked: Amounts) -> str:
         )
     kind = "" if measure is Measure.MONEY else f" {_BUDGET_WORDS[measure]}"
     models = f" for {each.rule.models}" if each.rule.models else ""
+    if each.rule.origin is Origin.TIER:
+        models += " of its usage tier"
     needs = (
         ""
         if measure is Measure.CALLS

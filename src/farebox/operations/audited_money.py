@@ -128,10 +128,9 @@ def limit_before(command: SetLimit, standing: Iterable[LimitView]) -> Facts | No
         standing: The organisation's limits.
     """
     scope = command.scope
-    wanted = (command.measure, command.period, command.effect, command.models)
     for limit in standing:
         rule = limit.rule
-        is_meant = (rule.measure, rule.period, rule.effect, rule.models) == wanted
+        is_meant = limit.number == command.number
         is_there = (limit.scope_kind, limit.scope_ref) == (scope.kind, scope.ref)
         is_own = not limit.is_default or limit.scope_ref == EVERY
         if is_meant and is_there and is_own:

@@ -153,6 +153,7 @@ def _limit(figures: LimitFigures) -> Document:
         "left": shown_amount(figures.measure, figures.maximum - figures.used - figures.held),
         "resets_at": _instant(figures.resets_at),
         "owner": figures.owner or None,
+        "origin": figures.origin,
     }
 
 

@@ -115,6 +115,7 @@ def limit_records(views: Iterable[LimitView], names: Mapping[str, str]) -> tuple
             held=view.held,
             resets_at=view.resets_at,
             owner=view.rule.owner,
+            origin=view.rule.origin.value,
         )
         for view in views
     )

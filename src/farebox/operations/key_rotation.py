@@ -34,6 +34,7 @@ def copied_limits(
             raised_until=limit.rule.raised_until,
             thresholds=limit.rule.thresholds,
             owner=limit.rule.owner,
+            origin=limit.rule.origin,
         )
         for limit in limits
         if limit.scope_kind is ScopeKind.KEY and limit.scope_ref == old.hex and not limit.is_default

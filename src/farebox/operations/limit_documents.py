@@ -50,6 +50,7 @@ def limit_document(limit: LimitView) -> Document:
         "left": shown_amount(measure, limit.left),
         "thresholds_percent": list(rule.thresholds),
         "owner": rule.owner or None,
+        "origin": rule.origin.value,
         "raised_to": None if rule.raised_to is None else shown_amount(measure, rule.raised_to),
         "raised_until": instant(rule.raised_until),
         "starts_at": instant(limit.starts_at),

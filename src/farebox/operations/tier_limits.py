@@ -1,6 +1,7 @@
-"""What a tier means to the engine: limits on the organisation, told apart from all others.
+"""What a tier means to the engine: limits on the organisation, told from others by their origin.
 
-They carry the tier's name as their owner. Nobody changes them by hand.
+They stand beside whatever the organisation limits itself to (LIM-06), and nobody changes them by
+hand.
 """
 
 from __future__ import annotations
@@ -11,16 +12,9 @@ from uuid import UUID
 
 from farebox.kit.errors import RefusedError
 from farebox.ledger.commands import SetLimit
-from farebox.ledger.limits import Effect, Measure, Period
-from farebox.ledger.scopes import ScopeKind
+from farebox.ledger.limits import Measure, Origin, Period
 from farebox.operations.balance import LimitView
 from farebox.tenancy.tiers import Tier
-
-OWNER: Final = "tier "
-"""With the tier's name: the owner of a tier's limits."""
-
-EVERY_MODEL: Final = "*"
-"""Unlike the empty pattern of an organisation's own limits, so that the two never meet."""
 
 _WINDOWS: Final = (
     ("calls_per_minute", Measure.CALLS, Period.MINUTE),
@@ -38,7 +32,7 @@ def tier_limits(organization_id: UUID, tier: Tier) -> Iterator[SetLimit]:
     """The limits that a tier sets on an organisation."""
     bounds = []
     if tier.monthly_maximum is not None:
-        bounds.append((Measure.MONEY, Period.MONTH, EVERY_MODEL, int(tier.monthly_maximum)))
+        bounds.append((Measure.MONEY, Period.MONTH, "", int(tier.monthly_maximum)))
     for rate in tier.rates:
         for field, measure, period in _WINDOWS:
             maximum = getattr(rate, field)
@@ -51,7 +45,8 @@ def tier_limits(organization_id: UUID, tier: Tier) -> Iterator[SetLimit]:
             period=period,
             models=models,
             maximum=maximum,
-            owner=f"{OWNER}{tier.name}",
+            owner=f"tier {tier.name}",
+            origin=Origin.TIER,
         )
 
 
@@ -65,63 +60,34 @@ def limit_changes(
         tier: Where it stands; None removes every tier's limits.
         standing: All its limits.
     """
-    mine = {
-        _key(limit): limit
-        for limit in standing
-        if limit.scope_kind is ScopeKind.ORGANIZATION and is_tiers(limit)
-    }
-    wanted = (
-        {} if tier is None else {_command_key(c): c for c in tier_limits(organization_id, tier)}
-    )
-    for key, command in wanted.items():
-        limit = mine.get(key)
-        if limit is None or (limit.rule.maximum, limit.rule.owner) != (
-            command.maximum,
-            command.owner,
-        ):
+    mine = {limit.number: limit.rule for limit in standing if limit.rule.origin is Origin.TIER}
+    wanted = {} if tier is None else {c.number: c for c in tier_limits(organization_id, tier)}
+    for number, command in wanted.items():
+        rule = mine.get(number)
+        if rule is None or (rule.maximum, rule.owner) != (command.maximum, command.owner):
             yield command
-    for measure, period, effect, models in mine.keys() - wanted.keys():
+    for number in mine.keys() - wanted.keys():
+        rule = mine[number]
         yield SetLimit(
             organization_id=organization_id,
-            measure=measure,
-            period=period,
-            effect=effect,
-            models=models,
+            measure=rule.measure,
+            period=rule.period,
+            effect=rule.effect,
+            models=rule.models,
+            origin=rule.origin,
             maximum=None,
         )
 
 
-def refuse_reserved(command: SetLimit, standing: Iterable[LimitView] = ()) -> None:
+def refuse_reserved(command: SetLimit) -> None:
     """Refuse to touch a tier's limit by hand: it is changed with the tier alone.
-
-    Args:
-        command: What somebody asks for.
-        standing: The organisation's limits, where they are known.
 
     Raises:
         RefusedError: ``limit_is_the_tiers``.
     """
-    if command.scope_kind is not ScopeKind.ORGANIZATION:
-        return
-    taken = {_key(limit) for limit in standing if is_tiers(limit)}
-    reserved = command.models == EVERY_MODEL or command.owner.startswith(OWNER)
-    if reserved or _command_key(command) in taken:
+    if command.origin is Origin.TIER:
         raise RefusedError(
             "limit_is_the_tiers",
-            "This limit is set by the usage tier and changes with it; set one for all models, of "
-            "a project or of a key instead, or ask an operator for another tier.",
+            "This limit is set by the usage tier and changes with it; set one of your own beside "
+            "it, or ask an operator for another tier.",
         )
-
-
-def is_tiers(limit: LimitView) -> bool:
-    """Whether a limit was set by a tier: nobody changes it but by the tier."""
-    return limit.rule.owner.startswith(OWNER)
-
-
-def _key(limit: LimitView) -> tuple[Measure, Period, Effect, str]:
-    rule = limit.rule
-    return rule.measure, rule.period, rule.effect, rule.models
-
-
-def _command_key(command: SetLimit) -> tuple[Measure, Period, Effect, str]:
-    return command.measure, command.period, command.effect, command.models

@@ -25,7 +25,7 @@ from farebox.kit.errors import InvalidInputError, NotFoundError
 from farebox.kit.ids import parse_id
 from farebox.kit.money import parse_amount
 from farebox.ledger.commands import SetLimit
-from farebox.ledger.limits import Effect, Measure, Period, rule_number
+from farebox.ledger.limits import Effect, Measure, Origin, Period
 from farebox.ledger.scopes import EVERY, ScopeKind, scope_number
 from farebox.operations.balance import LimitView
 from farebox.operations.limit_documents import limit_document
@@ -61,6 +61,8 @@ class LimitDocument(Struct, frozen=True, kw_only=True):
     left: Quantity
     thresholds_percent: list[int]
     owner: str | None
+    origin: Origin
+    """``tier``: it comes with the usage tier, and changes with that alone."""
     raised_to: Quantity | None
     raised_until: Instant | None
     starts_at: Instant | None
@@ -143,7 +145,7 @@ async def set_limit(context: Context) -> LimitDocument:
         await session.submit(command)
     except InvalidInputError as error:
         raise InvalidInputError(_FIELDS.get(error.field, error.field), error.reason) from error
-    number = _id(command.scope.kind, command.scope.ref, _rule_number(command))
+    number = _id(command.scope.kind, command.scope.ref, command.number)
     return _shown(await _find(context, number))
 
 
@@ -159,6 +161,7 @@ async def remove_limit(context: Context) -> None:
         period=rule.period,
         effect=rule.effect,
         models=rule.models,
+        origin=rule.origin,
         maximum=None,
     )
     await context.session.submit(command)
@@ -176,10 +179,6 @@ def limit_row(view: LimitView) -> dict[str, Any]:
 
 def _id(kind: ScopeKind, ref: str, rule: int) -> str:
     return f"{scope_number(kind, ref):016x}{rule:016x}"
-
-
-def _rule_number(command: SetLimit) -> int:
-    return rule_number(command.measure, command.period, command.effect, command.models)
 
 
 async def _views(context: Context) -> list[LimitView]:
