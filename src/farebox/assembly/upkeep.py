@@ -1,11 +1,15 @@
-"""The worker's part in the management plane: tiers move, abandoned notes are chained."""
+"""The worker's part in the management plane: tiers, abandoned notes, alerts beyond thresholds."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from farebox.operations.audited_money import Submit
+from farebox.kit.errors import RefusedError
+from farebox.ledger.commands import AnyCommand, Refused, Result
+from farebox.operations.anomaly_watch import AnomalyWatch
+from farebox.operations.audited_money import Submit, audited
 from farebox.operations.tiers import TierDesk
+from farebox.storage.anomaly_store import PostgresAnomalyStore
 from farebox.storage.audit_log_store import PostgresAuditLog
 from farebox.storage.node_store import Pool, borrowed
 from farebox.storage.request_store import PostgresRequestStore
@@ -14,6 +18,9 @@ from farebox.system.secrets import random_bytes
 
 UPKEEP_SECONDS: Final = 60.0
 """How soon a purchase moves an organisation's tier, and an abandoned note is chained."""
+
+REPEATS_SECONDS: Final = 5.0
+"""How soon a loop is told of, and stopped where that is wanted."""
 
 MENDING_STEPS: Final = 60
 """Every so many steps the limits of those who stay in their tier are looked at, too."""
@@ -46,3 +53,44 @@ class Upkeep:
             desk = TierDesk(PostgresTierStore(connection), self._submit, chance=random_bytes)
             await desk.step(mend=mend)
         self._steps += 1
+
+
+class Watching:
+    """The watch for anomalies; its steps are safe to take twice, and in two workers at once."""
+
+    def __init__(self, pool: Pool, submit: Submit) -> None:
+        """Put it together.
+
+        Args:
+            pool: Connections of the worker.
+            submit: Has the engine decide and commit a command.
+        """
+        self._pool = pool
+        self._submit = submit
+        self._watch = AnomalyWatch()
+
+    async def step(self) -> int:
+        """Look at whoever has spent; gives how many alerts are new.
+
+        Raises:
+            FareboxError: The database is away, or somebody could not be looked at.
+        """
+        async with borrowed(self._pool) as connection:
+            return await self._watch.step(PostgresAnomalyStore(connection))
+
+    async def step_repeats(self) -> int:
+        """Look at repeated requests; gives how many alerts are new.
+
+        Raises:
+            UnavailableError: The database is away.
+        """
+        async with borrowed(self._pool) as connection:
+            log = PostgresAuditLog(connection)
+
+            async def stop(command: AnyCommand) -> Result:
+                result = await audited(log, self._submit, command)
+                if isinstance(result, Refused):
+                    raise RefusedError(result.code, result.message)
+                return result
+
+            return await self._watch.step_repeats(PostgresAnomalyStore(connection), stop)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from typing import Final
 
 from farebox.assembly.database import OpenDatabase, open_pool
-from farebox.assembly.upkeep import UPKEEP_SECONDS, Upkeep
+from farebox.assembly.upkeep import REPEATS_SECONDS, UPKEEP_SECONDS, Upkeep, Watching
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.sweep import Sweep
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.node_store import PostgresNodeStore
 from farebox.worker.clockwork import housekeeping, repeating, sweeping
+
+POOL_CONNECTIONS: Final = 5
+"""One for each job."""
 
 
 class WorkerProcess:
@@ -25,7 +29,7 @@ class WorkerProcess:
     async def start(self) -> None:
         """Connect and begin the jobs."""
         stack = self._stack
-        pool = await open_pool(self._database.connector("worker"), size=3)
+        pool = await open_pool(self._database.connector("worker"), size=POOL_CONNECTIONS)
         stack.push_async_callback(pool.close)
         bookkeeper = Bookkeeper(
             [PostgresBatchStore(self._database.connector("worker lane"))],
@@ -36,10 +40,13 @@ class WorkerProcess:
         store = PostgresNodeStore(pool)
         sweep = Sweep(store, bookkeeper, monotonic=time.monotonic)
         upkeep = Upkeep(pool, bookkeeper.submit)
+        watching = Watching(pool, bookkeeper.submit)
         for job in (
             sweeping(sweep),
             housekeeping(store),
             repeating(upkeep.step, name="upkeep", every=UPKEEP_SECONDS),
+            repeating(watching.step, name="watch", every=UPKEEP_SECONDS),
+            repeating(watching.step_repeats, name="watch repeats", every=REPEATS_SECONDS),
         ):
             task = asyncio.create_task(job)
             stack.push_async_callback(_stopped, task)
