@@ -59,6 +59,14 @@ CREATE FUNCTION limit_event_limit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE TRIGGER limit_event_limit AFTER INSERT OR UPDATE ON scope_limit
     FOR EACH ROW EXECUTE FUNCTION limit_event_limit();
+
+CREATE FUNCTION limit_event_zone() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO limit_event (organization_id, what, facts)
+    VALUES (NEW.id, 'zone', jsonb_build_object('zone', NEW.zone));
+    RETURN NULL;
+END $$;
+CREATE TRIGGER limit_event_zone AFTER UPDATE ON organization
+    FOR EACH ROW WHEN (OLD.zone <> NEW.zone) EXECUTE FUNCTION limit_event_zone();
 """
 
 

@@ -92,6 +92,8 @@ class Recount:
     _texts: dict[Scope, str] = field(default_factory=dict)
     _windows: dict[Scope, dict[int, list[Any]]] = field(default_factory=dict)
     _firsts: dict[tuple[Scope, int], int] = field(default_factory=dict)
+    _defaults: set[tuple[str, int]] = field(default_factory=set)
+    """Every default that there ever was."""
     _held_tokens: dict[str, int] = field(default_factory=dict)
 
     def take(self, commit: Commit) -> None:
@@ -101,31 +103,34 @@ class Recount:
         totals: dict[Place, int] = {}
         admitted = []
         for event in commit.events:
-            if event.what != "limits":
-                continue
-            self._take_limits(event.facts, totals)
-        for event in commit.events:
             if event.what == "limits":
-                continue
-            call_id = event.facts["id"]
-            before = self.calls.get(call_id)
-            if event.what == "hold gone" and (before is None or not before.is_open):
-                continue  # the call's own row came first
-            if before is not None:
-                self._count(self.calls.pop(call_id), -1, totals)
-            if event.what == "hold gone":
-                continue
-            after = _counted(self.organization_id, event)
-            self.calls[call_id] = after
-            self._count(after, 1, totals)
-            if before is None and after.is_open:
-                admitted.append(after)
+                self._take_limits(event.facts, totals)
+            elif event.what == "zone":
+                self.zone = event.facts["zone"]
+                self._count_anew(None, totals)
+        for event in commit.events:
+            if event.what not in {"limits", "zone"}:
+                admitted += self._take_call(event, totals)
         beyond = self._beyond(commit)
         for call in admitted:
             self._look_at_observed(call)
         self._look_at_tallies(totals, commit.at, beyond)
         self._look_at_credit()
         self._compare(commit)
+
+    def _take_call(self, event: Event, totals: dict[Place, int]) -> list[Counted]:
+        """Follow one row of a hold or a call; gives the call if it was admitted here."""
+        call_id = event.facts["id"]
+        before = self.calls.get(call_id)
+        if event.what == "hold gone" and (before is None or not before.is_open):
+            return []  # the call's own row came first
+        if before is not None:
+            self._count(self.calls.pop(call_id), -1, totals)
+        if event.what == "hold gone":
+            return []
+        after = self.calls[call_id] = _counted(self.organization_id, event)
+        self._count(after, 1, totals)
+        return [after] if before is None and after.is_open else []
 
     @property
     def open_calls(self) -> int:
@@ -155,27 +160,51 @@ class Recount:
             return
         self._texts[scope] = facts["rules"]
         self.rules[scope] = decoded.rules
-        # What was counted before, it counts anew: a limit that is set counts its window's use.
-        old = {place: tally.total for place, tally in self.tallies.items()}
-        self.tallies.clear()
+        if not scope[1]:
+            self._defaults |= {(scope[0], rule.number) for rule in decoded.rules}
+        self._count_anew(scope, totals)
+
+    def _count_anew(self, changed: Scope | None, totals: dict[Place, int]) -> None:
+        """A limit that is set counts what its window has used; one that stood may be passed now.
+
+        Args:
+            changed: The scope whose rules are others now, empty for the defaults of a kind; None
+                where everything is.
+            totals: What every window had before.
+        """
+
+        def is_meant(scope: Scope) -> bool:
+            return changed is None or changed in {scope, (scope[0], "")}
+
+        old = {place: tally.total for place, tally in self.tallies.items() if is_meant(place.scope)}
+        for place in old:
+            del self.tallies[place]
         for call in self.calls.values():
-            self._count(call, 1, {})
+            for scope in call.scopes:
+                if is_meant(scope):
+                    self._count_under(scope, call, 1, {})
         for place, tally in self.tallies.items():
-            totals[place] = old.get(place, tally.total)
+            if is_meant(place.scope):
+                totals[place] = old.get(place, tally.total)
 
     def _count(self, call: Counted, sign: int, totals: dict[Place, int]) -> None:
         for scope in call.scopes:
-            for rule in self.rules_of(scope).values():
-                if rule.measure in OBSERVED or not is_for(rule.models, call.model):
-                    continue
-                place = self.place_of(scope, rule, call.at)
-                if place is None:
-                    continue
-                tally = self.tallies[place]
-                totals.setdefault(place, tally.total)
-                used, held = call.amounts(rule.measure)
-                tally.used += sign * used
-                tally.held += sign * held
+            self._count_under(scope, call, sign, totals)
+
+    def _count_under(
+        self, scope: Scope, call: Counted, sign: int, totals: dict[Place, int]
+    ) -> None:
+        for rule in self.rules_of(scope).values():
+            if rule.measure in OBSERVED or not is_for(rule.models, call.model):
+                continue
+            place = self.place_of(scope, rule, call.at)
+            if place is None:
+                continue
+            tally = self.tallies[place]
+            totals.setdefault(place, tally.total)
+            used, held = call.amounts(rule.measure)
+            tally.used += sign * used
+            tally.held += sign * held
 
     def _beyond(self, commit: Commit) -> int:
         """Tokens that the calls which ended here used beyond what they held."""
@@ -243,6 +272,8 @@ class Recount:
             rules_now = self.rules_of(scope)
             for number, windows in self._windows[scope].items():
                 rule = rules_now.get(number)
+                if rule is None and (scope[0], number) in self._defaults:
+                    continue  # what a default that is gone has left behind counts nowhere
                 if rule is None:
                     self._wrong(f"{scope} counts for a rule that is gone")
                 elif rule.measure not in OBSERVED:
