@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+ON_A_WIRE = ("test_arriving", "test_connections", "test_dialing", "test_http_client", "test_wire")
+
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
@@ -16,7 +18,7 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, LoopFactory]:
     """Run what touches a wire on both loops: they differ in the order of data and end."""
     factories: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    if item.path.stem == "test_openai_compatible_wire" and sys.platform != "win32":
+    if item.path.stem.startswith(ON_A_WIRE) and sys.platform != "win32":
         import uvloop
 
         factories["uvloop"] = uvloop.new_event_loop

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import OrderedDict
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -189,7 +190,9 @@ class Connections(Owner):
                 lambda: Wire(self, loop), sock=sock, ssl=tls, server_hostname=name
             )
         except BaseException:
-            sock.close()
+            # Not every way in which the event loops fail here closes it.
+            with suppress(OSError):
+                sock.close()
             raise
         try:
             self._check_in_use()

@@ -45,12 +45,14 @@ class Dialer:
             OSError: The name is not known, or no address answers.
             ValueError: The name cannot be one.
         """
-        addresses = await self._addresses()
+        found = await first_to_answer(await self._addresses())
+        if isinstance(found, socket.socket):
+            return found
+        self._known_until = 0.0
         try:
-            return await first_to_answer(addresses)
-        except OSError:
-            self._known_until = 0.0
-            raise
+            raise found
+        finally:
+            del found  # it knows this frame: nothing shall go round in circles
 
     async def _addresses(self) -> list[Address]:
         loop = asyncio.get_running_loop()
@@ -70,15 +72,11 @@ def alternating(addresses: Sequence[Address]) -> list[Address]:
     return [each for each in mixed if each is not None][:ADDRESSES_MAX]
 
 
-async def first_to_answer(addresses: Sequence[Address]) -> socket.socket:
-    """Try them in order, each beside those that still hang.
-
-    Raises:
-        OSError: None answers; the error of the last that failed.
-    """
+async def first_to_answer(addresses: Sequence[Address]) -> socket.socket | OSError:
+    """Try them in order, each beside those that still hang; where none answers, its error."""
     waiting = list(addresses)
-    running: set[asyncio.Task[socket.socket]] = set()
-    failed: OSError = OSError("its name has no address")
+    running: set[asyncio.Task[socket.socket | OSError]] = set()
+    found: socket.socket | OSError = OSError("its name has no address")
     try:
         while waiting or running:
             if waiting:
@@ -89,32 +87,37 @@ async def first_to_answer(addresses: Sequence[Address]) -> socket.socket:
             )
             for attempt in done:
                 running.discard(attempt)
-                try:
-                    return attempt.result()
-                except OSError as error:
-                    failed = error
-        raise failed
+                found = attempt.result()
+                if isinstance(found, socket.socket):
+                    return found
+        return found
     finally:
-        del failed  # it knows this frame: nothing shall go round in circles
         for attempt in running:
             attempt.cancel()
             attempt.add_done_callback(_close_late)
 
 
-async def _connect(address: Address) -> socket.socket:
+async def _connect(address: Address) -> socket.socket | OSError:
     family, place = address
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:  # a family that this machine does not speak
+        return error
     try:
         sock.settimeout(0)  # what event loops want
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().sock_connect(sock, place)
-    except BaseException:
+    except BaseException as error:
         sock.close()
+        if isinstance(error, OSError):
+            return error
         raise
     return sock
 
 
-def _close_late(attempt: asyncio.Task[socket.socket]) -> None:
+def _close_late(attempt: asyncio.Task[socket.socket | OSError]) -> None:
     """Close the connection that nobody waits for any more."""
     if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().close()
+        found = attempt.result()
+        if isinstance(found, socket.socket):
+            found.close()
