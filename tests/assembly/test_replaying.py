@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import aiohttp
+import socket
+
 import pytest
 
 from farebox.assembly.replaying import HttpSender
+from farebox.kit.errors import InvalidInputError
 from farebox.operations.replaying import CallOutcome
 from tests.support.scripted_server import Connection, answer, scripted_server
 
@@ -17,10 +19,12 @@ async def send(raw: bytes, *, stream: bool = False) -> CallOutcome:
         await connection.request()
         await connection.send(raw)
 
-    async with scripted_server(script) as server, aiohttp.ClientSession() as session:
-        sender = HttpSender(session, server.base_url, "key")
+    async with scripted_server(script) as server:
+        sender = HttpSender(server.base_url, "key", connections_max=1)
         outcome = await sender.send(b"{}", {"X-Farebox-Feature": "replay"}, stream=stream)
+        sender.close()
         assert b"authorization: bearer key" in server.requests[0].lower()
+        assert b"x-farebox-feature: replay" in server.requests[0].lower()
         return outcome
 
 
@@ -60,8 +64,8 @@ async def test_a_stream(events: bytes, charge: int | None) -> None:
         (answer(b'{"error":"x"}', status="400 X"), "400 without an error object"),
         (answer(b"\xff", status="500 X"), "500 without an error object"),
         (b"nonsense\r\n\r\n", ""),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort", "ClientPayloadError"),
-        (b"", "ServerDisconnectedError"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort", "upstream_broken"),
+        (b"", "upstream_broken"),
     ],
     ids=range(7),
 )
@@ -72,3 +76,21 @@ async def test_errors(raw: bytes, error: str) -> None:
     assert outcome.charge == 0
     if error:
         assert outcome.error == error
+
+
+async def test_nobody_there() -> None:
+    """A gateway that does not run is an error of the call too."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        sender = HttpSender(
+            f"http://127.0.0.1:{taken.getsockname()[1]}/v1", "key", connections_max=1
+        )
+        outcome = await sender.send(b"{}", {}, stream=False)
+    assert outcome.error == "upstream_not_reached"
+
+
+@pytest.mark.parametrize(("url", "key"), [("nowhere", "key"), ("http://h/v1", "k\r\nx: y")])
+def test_what_cannot_be_sent_is_refused_at_once(url: str, key: str) -> None:
+    """A base URL or a key that no request can carry is named before the first call."""
+    with pytest.raises(InvalidInputError):
+        HttpSender(url, key, connections_max=1)

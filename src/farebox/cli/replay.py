@@ -73,7 +73,6 @@ def _target(args: argparse.Namespace) -> tuple[str, str]:
 async def _replay(
     args: argparse.Namespace, trace: list[TracedCall], base_url: str, api_key: str
 ) -> ReplaySums:
-    import aiohttp
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -103,17 +102,19 @@ async def _replay(
         if sums.calls % 20 == 0 or sums.calls == len(trace):
             progress.update(task, completed=sums.calls, charge=format_amount(sums.charge))
 
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    sender = HttpSender(base_url, api_key, connections_max=max(1, args.concurrency))
+    try:
         with progress:
             return await replay(
                 trace,
-                HttpSender(session, base_url, api_key),
+                sender,
                 args.model,
                 concurrency=args.concurrency,
                 stream=args.stream,
                 told=told,
             )
+    finally:
+        sender.close()
 
 
 def _show(args: argparse.Namespace, sums: ReplaySums, seconds: float) -> None:
