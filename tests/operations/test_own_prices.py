@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from farebox.kit.errors import InvalidInputError
-from farebox.operations.own_prices import own_name, with_facts
+from farebox.operations.own_prices import own_name, refuse_unlikely, with_facts
 from farebox.rating.price_book import ModelFacts, PriceBook, PriceVersion
 from farebox.rating.units import Lane, Unit
 
@@ -47,3 +47,33 @@ def test_what_the_operator_says_of_a_model_stands_beside_what_is_known() -> None
     assert with_facts(book(), VERSION, None, None) == FACTS
     assert with_facts(book(), VERSION, 5, None) == structs.replace(FACTS, context_window=5)
     assert with_facts(book(), VERSION, None, 7).output_max == 7
+
+
+@pytest.mark.parametrize(
+    ("prices", "unit"),
+    [
+        ({"input": 1, "output": 2}, None),
+        ({"input": 99, "output": 1}, None),
+        ({"input": 0, "output": 0}, None),
+        ({"input": 100, "output": 2}, "input"),
+        ({"input": 1, "output": 2_000_000}, "output"),
+    ],
+)
+def test_a_price_a_hundred_times_off_is_a_slip_of_the_unit(
+    prices: dict[str, int], unit: str | None
+) -> None:
+    """Field bugs 31, 32: refused with its unit and both prices, unless it is the first of all."""
+    base = tuple((Unit(name), price) for name, price in prices.items())
+    for changes in ({}, {"model": "gpt-5.4-2026"}):
+        version = structs.replace(VERSION, base=base, **changes)
+        if unit is None:
+            refuse_unlikely(book(), version)
+            continue
+        with pytest.raises(InvalidInputError, match="per million units") as caught:
+            refuse_unlikely(book(), version, prefix="prices.")
+        assert caught.value.field == f"prices.{unit}"
+        refuse_unlikely(book(), structs.replace(version, model="brand-new"))
+    cheaper = structs.replace(VERSION, base=((Unit.OUTPUT, 500),))
+    dear = PriceBook([cheaper], [FACTS], revision=1)
+    with pytest.raises(InvalidInputError, match="250 times less"):
+        refuse_unlikely(dear, VERSION)

@@ -26,7 +26,7 @@ from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.call_facts import CallFacts
 from farebox.operations.documents import Document, document
 from farebox.operations.idempotency import RequestStore
-from farebox.operations.own_prices import own_name, with_facts
+from farebox.operations.own_prices import own_name, refuse_unlikely, with_facts
 from farebox.operations.people import People
 from farebox.operations.price_plans import PlanDesk
 from farebox.operations.tiers import TierDesk
@@ -234,11 +234,19 @@ class _CatalogueDesk:
         return await self._desk.price_book(self._connection)
 
     async def set_price(
-        self, version: PriceVersion, *, context_window: int | None, output_max: int | None
+        self,
+        version: PriceVersion,
+        *,
+        context_window: int | None,
+        output_max: int | None,
+        confirmed: bool,
     ) -> tuple[PriceVersion, ModelFacts]:
         async with changing_catalogue(self._connection) as change:
-            model = own_name(await change.check(), version.provider, version.model)
+            standing = await change.check()
+            model = own_name(standing, version.provider, version.model)
             version = msgspec.structs.replace(version, model=model)
+            if not confirmed:
+                refuse_unlikely(standing, version, prefix="prices.")
             await change.insert_price_versions([version])
             known = with_facts(await change.check(), version, context_window, output_max)
             await change.write_models([known])

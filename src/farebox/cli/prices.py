@@ -63,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     change.add_argument("--context-window", metavar="N", help="input tokens it takes at most")
     change.add_argument("--output-max", metavar="N", help="output tokens it gives at most")
     change.add_argument("--effective-at", metavar="T", help="date, or time with its zone")
+    change.add_argument(
+        "--confirm", action="store_true", help="it is meant to be 100 times the price in force"
+    )
 
     actions.add_parser("check", help="compare OpenAI's prices with another calculator's")
 
@@ -213,7 +216,7 @@ async def _set(session: Session, args: argparse.Namespace) -> int:
     from farebox.operations.administration import parse_currency
     from farebox.operations.audit_log import made
     from farebox.operations.catalogue_import import OPERATOR
-    from farebox.operations.own_prices import own_name, with_facts
+    from farebox.operations.own_prices import own_name, refuse_unlikely, with_facts
     from farebox.rating.price_book import PriceVersion
     from farebox.rating.units import Lane
     from farebox.storage.catalogue_store import changing_catalogue, load_catalogue
@@ -231,10 +234,11 @@ async def _set(session: Session, args: argparse.Namespace) -> int:
             raise InvalidInputError(
                 "effective_at", "must not lie in the past: what was charged stays as it was"
             )
+    standing = (await load_catalogue(session.connection)).prices
     version = PriceVersion(
         id=await session.new_id(),
         provider=provider,
-        model=own_name((await load_catalogue(session.connection)).prices, provider, model),
+        model=own_name(standing, provider, model),
         lane=Lane(args.lane),
         currency=parse_currency(args.currency),
         effective_at=effective_at,
@@ -242,6 +246,8 @@ async def _set(session: Session, args: argparse.Namespace) -> int:
         long_context_over=None,
         base=base,
     )
+    if not args.confirm:
+        refuse_unlikely(standing, version)
     async with changing_catalogue(session.connection) as change:
         await change.insert_price_versions([version])
         book = await change.check()

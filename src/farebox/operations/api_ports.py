@@ -84,9 +84,14 @@ class CatalogueDesk(Protocol):
         """Every price version there is."""
 
     async def set_price(
-        self, version: PriceVersion, *, context_window: int | None, output_max: int | None
+        self,
+        version: PriceVersion,
+        *,
+        context_window: int | None,
+        output_max: int | None,
+        confirmed: bool,
     ) -> tuple[PriceVersion, ModelFacts]:
-        """Add an operator's price.
+        """Add an operator's price; one that is far from the price in force must be confirmed.
 
         Raises:
             InvalidInputError: Naming the field.

@@ -88,6 +88,17 @@ async def test_a_price_that_cannot_be_is_refused(
     assert problem_of(answer, 422)["errors"][0]["field"] == field
 
 
+async def test_an_unlikely_price_must_be_confirmed(house: House) -> None:
+    """Field bugs 31, 32: a hundred times the price in force is refused until it is meant."""
+    dear = PRICE | {"prices": {"input": "150", "output": "6"}}
+    async with house.operator() as operator:
+        await operator.done("POST", "/prices", PRICE)
+        refused = await operator.ask("POST", "/prices", dear)
+        made = await operator.done("POST", "/prices", dear | {"confirm": True})
+    assert problem_of(refused, 422)["errors"][0]["field"] == "prices.input"
+    assert made["prices"]["input"] == "150.00"
+
+
 async def test_an_organisation_sees_what_it_pays(house: House) -> None:
     """Decision 16: prices as its plan makes them, in its currency."""
     async with house.operator() as operator, house.member(Role.VIEWER) as viewer:

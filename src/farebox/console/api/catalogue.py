@@ -77,6 +77,8 @@ class PriceOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of a million units; input and output are needed."""
     context_window: Annotated[int, Meta(ge=1, le=2**53)] | None = None
     output_max: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+    confirm: bool = False
+    """It is meant to be a hundred times the price in force, or a hundredth."""
 
 
 class PriceQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -163,7 +165,10 @@ async def set_price(context: Context) -> Price:
         base=read_prices(order.prices, field="prices"),
     )
     made, _ = await session.catalogue.set_price(
-        version, context_window=order.context_window, output_max=order.output_max
+        version,
+        context_window=order.context_window,
+        output_max=order.output_max,
+        confirmed=order.confirm,
     )
     return _price(made)
 
