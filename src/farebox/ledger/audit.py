@@ -266,6 +266,7 @@ class Audit:
         for key, window in self._windows.items():
             self._counted(Code.WINDOW_HELD, window, self._window_holds[key], window.held)
             self._counted(Code.WINDOW_HELD, window, self._window_raised[key], window.held)
+        self.checked.dropped_calls += calls.dropped
         self._totals(org, calls, journal)
         self._journal(org, journal)
         subject = format_id("org", org.id)

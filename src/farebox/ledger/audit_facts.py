@@ -46,6 +46,8 @@ class CallSums(msgspec.Struct, frozen=True):
     numbers: int = 0
     """Different sequence numbers among them."""
     number_max: int = 0
+    dropped: int = 0
+    """Calls of months past retention, in these sums by what was kept of them."""
 
 
 class GrantFacts(msgspec.Struct, frozen=True):
@@ -230,6 +232,8 @@ class Counts(msgspec.Struct):
     grants: int = 0
     holds: int = 0
     calls: int = 0
+    dropped_calls: int = 0
+    """Past retention: only their sums are left, and those are checked."""
     line_items: int = 0
     draws: int = 0
     postings: int = 0

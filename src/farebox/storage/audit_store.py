@@ -113,6 +113,7 @@ class PostgresAuditStore:
         try:
             async with asyncio.timeout(SNAPSHOT_SECONDS_MAX), self._connection.transaction():
                 await self._connection.execute(self._sql["begin_snapshot"])
+                await self._connection.execute(self._sql["hold_months"])
                 await self._connection.execute(self._sql["bound_snapshot"])
                 yield PostgresAuditSnapshot(self._connection, organization_id)
         except TimeoutError as error:
@@ -178,6 +179,7 @@ class PostgresAuditSnapshot:
         """Windows of limits with what their calls were charged."""
         scopes = [rows.limits(row) for row in await self._all("limits")]
         defaults = {scope.kind: scope.rules for scope in scopes if scope.is_default}
+        forgotten = [micros(row[0]) for row in await self._all("forgotten_before")]
         return [
             await self._window(scope, rule, window)
             for scope in scopes
@@ -188,6 +190,7 @@ class PostgresAuditSnapshot:
             for window in scope.windows.get(rule.number, ())
             # A default that was set anew begins anew; older windows wait to be forgotten.
             if rule.counts_from is None or window.start >= micros(rule.counts_from)
+            if not forgotten or window.held or window.end > forgotten[0]
         ]
 
     async def _window(self, scope: ScopeLimits, rule: Rule, window: Window) -> WindowFacts:

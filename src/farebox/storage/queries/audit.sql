@@ -1,6 +1,7 @@
 -- What an audit of the books reads. Rows that prove themselves come in pages, each a statement of
 -- its own; sums that must agree come from one short snapshot per organisation. Sums are cast back
--- to bigint: one that does not fit is an error, not a rounding.
+-- to bigint: one that does not fit is an error, not a rounding. Calls of months that retention has
+-- dropped count by what was kept of them (migration 0005).
 
 -- name: organizations
 SELECT id FROM organization WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
@@ -48,10 +49,12 @@ FROM price_version WHERE id = ANY(%(ids)s)
 
 -- name: posting_page
 SELECT p.id, p.kind, p.at, p.accounts, p.amounts_nanos, p.grant_id, p.call_id, g.expires_at,
-       c.state, coalesce(c.late_charge_nanos, 0), coalesce(c.late_absorbed_nanos, 0)
+       coalesce(c.state, d.state), coalesce(c.late_charge_nanos, d.late_charge_nanos, 0),
+       coalesce(c.late_absorbed_nanos, d.late_absorbed_nanos, 0)
 FROM posting p
 LEFT JOIN credit_grant g ON g.id = p.grant_id
 LEFT JOIN call c ON c.id = p.call_id AND c.organization_id = p.organization_id
+LEFT JOIN dropped_call d ON d.id = p.call_id AND d.organization_id = p.organization_id
 WHERE p.organization_id = %(organization_id)s AND p.id > %(after)s
 ORDER BY p.id LIMIT %(limit)s
 
@@ -61,6 +64,10 @@ WHERE organization_id = %(organization_id)s AND ruled_at IS NULL ORDER BY id LIM
 
 -- name: begin_snapshot
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
+
+-- name: hold_months
+-- Before the snapshot is taken: no month is dropped in the middle of it.
+LOCK TABLE call IN ACCESS SHARE MODE
 
 -- name: bound_snapshot
 -- The server ends a snapshot that the program forgets, long before it harms a hot row.
@@ -74,15 +81,29 @@ SELECT id, sequence, granted_nanos, owed_nanos, spent_nanos, reserved_nanos, unr
 FROM organization WHERE id = %(organization_id)s
 
 -- name: call_sums
-SELECT coalesce(sum(charge_nanos), 0)::bigint, coalesce(sum(absorbed_nanos), 0)::bigint,
-       coalesce(sum(owed_nanos), 0)::bigint
-FROM call WHERE organization_id = %(organization_id)s
+SELECT coalesce(sum(charge), 0)::bigint, coalesce(sum(absorbed), 0)::bigint,
+       coalesce(sum(owed), 0)::bigint
+FROM (
+    SELECT charge_nanos, absorbed_nanos, owed_nanos FROM call
+    WHERE organization_id = %(organization_id)s
+    UNION ALL
+    SELECT charge_nanos, absorbed_nanos, owed_nanos FROM dropped_calls
+    WHERE organization_id = %(organization_id)s
+) AS calls (charge, absorbed, owed)
 
 -- name: sequences
-SELECT count(*), count(DISTINCT sequence), coalesce(max(sequence), 0) FROM (
-    SELECT sequence FROM call WHERE organization_id = %(organization_id)s
-    UNION ALL SELECT sequence FROM credit_grant WHERE organization_id = %(organization_id)s
-) AS numbered
+SELECT n.rows + d.calls, n.numbers + d.calls, greatest(n.highest, d.highest), d.calls
+FROM (
+    SELECT count(*) AS rows, count(DISTINCT sequence) AS numbers,
+        coalesce(max(sequence), 0) AS highest
+    FROM (
+        SELECT sequence FROM call WHERE organization_id = %(organization_id)s
+        UNION ALL SELECT sequence FROM credit_grant WHERE organization_id = %(organization_id)s
+    ) AS numbered
+) AS n, (
+    SELECT coalesce(sum(calls), 0)::bigint AS calls, coalesce(max(sequence_max), 0) AS highest
+    FROM dropped_calls WHERE organization_id = %(organization_id)s
+) AS d
 
 -- name: journal_sums
 SELECT p.kind, e.account, sum(e.nanos)::bigint
@@ -93,8 +114,14 @@ GROUP BY p.kind, e.account
 -- name: grants
 WITH drawn AS (
     SELECT d.grant_id, sum(d.nanos) AS nanos
-    FROM call c, unnest(c.draw_grants, c.draw_nanos) AS d (grant_id, nanos)
-    WHERE c.organization_id = %(organization_id)s GROUP BY d.grant_id
+    FROM (
+        SELECT d.grant_id, d.nanos FROM call c, unnest(c.draw_grants, c.draw_nanos)
+            AS d (grant_id, nanos)
+        WHERE c.organization_id = %(organization_id)s
+        UNION ALL
+        SELECT grant_id, nanos FROM dropped_draw WHERE organization_id = %(organization_id)s
+    ) AS d
+    GROUP BY d.grant_id
 ), earmarked AS (
     SELECT e.grant_id, sum(e.nanos) AS nanos
     FROM hold h, unnest(h.earmark_grants, h.earmark_nanos) AS e (grant_id, nanos)
@@ -128,9 +155,23 @@ ORDER BY g.sequence
 SELECT organization_id, kind, ref, rules::text, windows
 FROM scope_limit WHERE organization_id = %(organization_id)s
 
+-- name: forgotten_before
+-- Once calls are dropped, windows that nothing reaches any more are not counted anew: their scopes
+-- forget them with their next call (ledger/limits.py, WINDOW_KEPT).
+SELECT farebox_now() - interval '35 days' FROM dropped_calls
+WHERE organization_id = %(organization_id)s
+
 -- name: used_between
-SELECT coalesce(sum(charge_nanos), 0)::bigint,
-       coalesce(sum(input_tokens + output_tokens), 0)::bigint, count(*)
+SELECT coalesce(sum(money), 0)::bigint, coalesce(sum(tokens), 0)::bigint,
+       coalesce(sum(calls), 0)::bigint
+FROM (
+SELECT money, tokens, calls FROM dropped_use
+WHERE organization_id = %(organization_id)s AND kind = %(kind)s AND since >= %(start)s
+  AND since < %(end)s
+  AND (%(model)s = '' OR model = %(model)s OR starts_with(model, %(prefix)s))
+  AND (ref = %(ref)s OR kind = 'run' AND starts_with(ref, %(ref)s || '/'))
+UNION ALL
+SELECT charge_nanos, input_tokens + output_tokens, 1
 FROM call
 WHERE organization_id = %(organization_id)s AND admitted_at >= %(start)s AND admitted_at < %(end)s
   AND (%(model)s = '' OR model = %(model)s OR starts_with(model, %(prefix)s))
@@ -142,6 +183,7 @@ WHERE organization_id = %(organization_id)s AND admitted_at >= %(start)s AND adm
       WHEN 'tag' THEN
           tags ->> split_part(%(ref)s, '=', 1) = substr(%(ref)s, strpos(%(ref)s, '=') + 1)
       ELSE true END
+) AS used
 
 -- name: holds
 SELECT h.call_id, h.amount_nanos, h.unsecured_nanos, h.earmark_nanos, h.raised, h.admitted_at,
@@ -152,7 +194,8 @@ FROM hold h WHERE h.organization_id = %(organization_id)s ORDER BY h.call_id
 
 -- name: unequal_ranges
 -- Postings of calls that differ from the calls they cover. A call belongs to the range that begins
--- last at or before its sequence; late corrections are postings of their own and are taken off.
+-- last at or before its sequence; late corrections are postings of their own and are taken off. A
+-- posting of which nothing is left is past retention; the totals vouch for those together.
 WITH late AS (
     SELECT p.call_id, sum(e.nanos) AS owed
     FROM posting p, unnest(p.accounts, p.amounts_nanos) AS e (account, nanos)
@@ -180,10 +223,20 @@ WITH late AS (
         WHERE c.organization_id = %(organization_id)s
     ) AS rows
 ), summed AS (
-    SELECT coalesce(belongs, 0) AS belongs, count(*) AS calls, min(sequence) AS call_first,
-           max(sequence) AS call_last, sum(charge)::bigint AS charge, sum(owed)::bigint AS owed,
+    SELECT coalesce(belongs, 0) AS belongs, sum(calls)::bigint AS calls,
+           min(call_first) AS call_first, max(call_last) AS call_last,
+           sum(charge)::bigint AS charge, sum(owed)::bigint AS owed,
            sum(absorbed)::bigint AS absorbed
-    FROM placed WHERE start IS NULL GROUP BY 1
+    FROM (
+        SELECT belongs, 1 AS calls, sequence AS call_first, sequence AS call_last, charge, owed,
+               absorbed
+        FROM placed WHERE start IS NULL
+        UNION ALL
+        SELECT first_sequence, calls, call_first, call_last, charge_nanos, owed_nanos,
+               absorbed_nanos
+        FROM dropped_part WHERE organization_id = %(organization_id)s
+    ) AS rows
+    GROUP BY 1
 )
 SELECT r.id, coalesce(r.first_sequence, 0), coalesce(r.last_sequence, 0),
     coalesce(r.range_before_ends, 0), coalesce(r.credit, 0), coalesce(r.receivable, 0),
@@ -194,29 +247,57 @@ FROM ranges r FULL JOIN summed s ON s.belongs = r.first_sequence
 WHERE (r.first_sequence, r.last_sequence, r.credit, r.receivable, r.absorbed, r.revenue)
       IS DISTINCT FROM (s.call_first, s.call_last, s.charge - s.owed, s.owed, s.absorbed,
                         -s.charge - s.absorbed)
+       AND NOT (s.belongs IS NULL AND r.range_before_ends < r.first_sequence
+                AND r.last_sequence <= coalesce((SELECT sequence_max FROM dropped_calls
+                    WHERE organization_id = %(organization_id)s), 0))
    OR r.range_before_ends >= r.first_sequence
 ORDER BY coalesce(r.first_sequence, s.call_first)
 
 -- name: unequal_rollups
--- Hours whose rollup differs from the calls that were admitted in them.
-SELECT coalesce(c.hour, r.hour), coalesce(c.model, r.model), r.measures, c.measures
-FROM (
-    SELECT date_trunc('hour', admitted_at, 'UTC') AS hour, project_id, key_id, feature,
-        environment, model, lane, endpoint,
-        ARRAY[count(*), sum(charge_nanos), sum(absorbed_nanos), sum(cost_nanos), sum(input_tokens),
-              sum(cached_tokens), sum(cache_write_tokens), sum(output_tokens),
-              sum(reasoning_tokens)]::bigint[] AS measures
-    FROM call WHERE organization_id = %(organization_id)s
-    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
-) AS c
-FULL JOIN (
-    SELECT hour, project_id, key_id, feature, environment, model, lane, endpoint,
-        ARRAY[calls, charge_nanos, absorbed_nanos, cost_nanos, input_tokens, cached_tokens,
-              cache_write_tokens, output_tokens, reasoning_tokens] AS measures
-    FROM rollup_hour WHERE organization_id = %(organization_id)s
-) AS r ON (c.hour, c.project_id, c.key_id, c.feature, c.environment, c.model, c.lane, c.endpoint)
-        = (r.hour, r.project_id, r.key_id, r.feature, r.environment, r.model, r.lane, r.endpoint)
-WHERE r.measures IS DISTINCT FROM c.measures
+-- Hours whose rollup differs from the calls that were admitted in them. Hours that calls were dropped
+-- of may have more, all together exactly what was kept of those calls: one row without a model.
+WITH gone AS (
+    SELECT * FROM dropped_calls WHERE organization_id = %(organization_id)s
+), compared AS MATERIALIZED (
+    SELECT coalesce(c.hour, r.hour) AS hour, coalesce(c.model, r.model) AS model,
+        r.measures AS stored, c.measures AS counted,
+        coalesce(c.hour, r.hour) BETWEEN g.first_hour AND g.last_hour
+            AND r.measures IS NOT NULL AND NOT EXISTS (
+                SELECT FROM unnest(c.measures, r.measures) AS m (counted, stored)
+                WHERE m.counted > m.stored) AS past
+    FROM (
+        SELECT date_trunc('hour', admitted_at, 'UTC') AS hour, project_id, key_id, feature,
+            environment, model, lane, endpoint,
+            ARRAY[count(*), sum(charge_nanos), sum(absorbed_nanos), sum(cost_nanos),
+                  sum(input_tokens), sum(cached_tokens), sum(cache_write_tokens),
+                  sum(output_tokens), sum(reasoning_tokens)]::bigint[] AS measures
+        FROM call WHERE organization_id = %(organization_id)s
+        GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
+    ) AS c
+    FULL JOIN (
+        SELECT hour, project_id, key_id, feature, environment, model, lane, endpoint,
+            ARRAY[calls, charge_nanos, absorbed_nanos, cost_nanos, input_tokens, cached_tokens,
+                  cache_write_tokens, output_tokens, reasoning_tokens] AS measures
+        FROM rollup_hour WHERE organization_id = %(organization_id)s
+    ) AS r ON (c.hour, c.project_id, c.key_id, c.feature, c.environment, c.model, c.lane,
+               c.endpoint)
+            = (r.hour, r.project_id, r.key_id, r.feature, r.environment, r.model, r.lane,
+               r.endpoint)
+    LEFT JOIN gone g ON true
+    WHERE r.measures IS DISTINCT FROM c.measures
+), together AS (
+    SELECT g.last_hour AS hour, ARRAY[g.calls, g.charge_nanos, g.absorbed_nanos, g.cost_nanos,
+            g.input_tokens, g.cached_tokens, g.cache_write_tokens, g.output_tokens,
+            g.reasoning_tokens] AS kept, (
+        SELECT array_agg(m.more ORDER BY m.place) FROM (
+            SELECT e.place, sum(e.stored - coalesce(e.counted, 0))::bigint AS more
+            FROM compared, unnest(stored, counted) WITH ORDINALITY AS e (stored, counted, place)
+            WHERE past GROUP BY e.place) AS m) AS more
+    FROM gone g
+)
+SELECT hour, model, stored, counted FROM compared WHERE past IS NOT TRUE
+UNION ALL
+SELECT hour, '', more, kept FROM together WHERE more IS DISTINCT FROM kept
 ORDER BY 1, 2
 
 -- name: count_rollups

@@ -83,7 +83,7 @@ SELECT organization_id, id, fingerprint FROM money_command WHERE id = ANY($1::uu
 -- name: read_used
 -- What the calls of a scope, admitted in a window, have used: money, tokens and calls. Whole hours
 -- come from the rollup where it knows the scope; $4 is the first of them, and where it does not,
--- the window's end, so that every call is read by itself.
+-- the window's end, so that every call is read by itself, and dropped ones by what was kept of them.
 SELECT coalesce(sum(u.money), 0)::bigint, coalesce(sum(u.tokens), 0)::bigint,
        coalesce(sum(u.calls), 0)::bigint
 FROM (
@@ -104,6 +104,12 @@ FROM (
           WHEN 'tag' THEN tags ->> split_part($3::text, '=', 1)
               = substr($3::text, strpos($3::text, '=') + 1)
           ELSE true END
+      AND ($6::text IN ('', model) AND starts_with(model, $7::text))
+    UNION ALL
+    SELECT money, tokens, calls FROM dropped_use
+    WHERE organization_id = $1::uuid AND kind = $2::text AND since >= $8::timestamptz
+      AND since < least($4::timestamptz, $5::timestamptz)
+      AND (ref = $3::text OR $2::text = 'run' AND starts_with(ref, $3::text || '/'))
       AND ($6::text IN ('', model) AND starts_with(model, $7::text))
 ) AS u (money, tokens, calls)
 
