@@ -16,7 +16,7 @@ import openai
 import pytest
 
 from farebox.ledger.commands import Done, SetLimit
-from farebox.ledger.limits import Period
+from farebox.ledger.limits import Measure, Period
 from farebox.storage.catalogue_store import changing_catalogue
 from tests.support.house import House
 from tests.support.openai_clients import sync_client
@@ -340,6 +340,56 @@ def script(name: str) -> dict[str, str]:
 
 
 # Health.
+
+
+def test_quota_rate_and_failure_are_series_of_their_own(
+    new_tenant: NewTenant, house: House
+) -> None:
+    """ERR-10: three kinds of trouble, three series; none of them counts under another."""
+    tenant = new_tenant(credit="1")
+
+    def series() -> dict[str, float]:
+        page = tenant.get("/metrics", key="").body.decode()
+        lines = (line.rpartition(" ") for line in page.splitlines() if line[:1] != "#")
+        return {name: float(value) for name, _, value in lines if "_created" not in name}
+
+    before = series()
+    assert tenant.chat(max_completion_tokens=100_000).status == 429
+    house.command(
+        SetLimit(
+            organization_id=tenant.organization_id,
+            period=Period.TOTAL,
+            measure=Measure.PARALLEL,
+            maximum=0,
+        )
+    )
+    assert tenant.chat().error["code"] == "rate_limit_exceeded"
+    house.command(
+        SetLimit(
+            organization_id=tenant.organization_id,
+            period=Period.TOTAL,
+            measure=Measure.PARALLEL,
+            maximum=None,
+        )
+    )
+    assert tenant.chat({"X-Sandbox-Fault": "status=500"}).status == 500
+    assert tenant.chat({"X-Sandbox-Fault": "drop_after=3"}, stream=True).status == 200
+    assert tenant.chat({"X-Sandbox-Fault": "no_usage"}, max_completion_tokens=5).status == 200
+    tenant.calls()
+
+    def counted() -> dict[str, float]:
+        now = series()
+        watched = ("farebox_refusals_total", "farebox_failed_calls_total")
+        changed = {name: value - before.get(name, 0) for name, value in now.items()}
+        return {n: v for n, v in changed.items() if v and n.startswith(watched)}
+
+    wait_for(lambda: len(counted()) == 4)
+    assert counted() == {
+        'farebox_refusals_total{code="credit_balance_exhausted"}': 1,
+        'farebox_refusals_total{code="rate_limit_exceeded"}': 1,
+        'farebox_failed_calls_total{reason="upstream_status_500"}': 1,
+        'farebox_failed_calls_total{reason="upstream_broken"}': 1,
+    }
 
 
 def test_health_stays_green_under_refusals(new_tenant: NewTenant, house: House) -> None:

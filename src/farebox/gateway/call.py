@@ -370,6 +370,7 @@ class Call:
                 request_id=self.request_id,
                 absorbed=format_amount(result.absorbed),
             )
+        self._note_failure(command.reason)
         if command.estimated:
             metrics.estimated.inc()
             logger.info("charge_estimated", request_id=self.request_id, reason=command.reason)
@@ -398,6 +399,12 @@ class Call:
         finally:
             self._ended()
         self.desk.metrics.released.inc()
+        self._note_failure(command.reason)
+
+    def _note_failure(self, reason: str) -> None:
+        """A call that failed is a series of its own, in the metrics and in the log (ERR-10)."""
+        if self.desk.metrics.failed(reason):
+            logger.warning("call_failed", request_id=self.request_id, reason=reason)
 
     def _ended(self) -> None:
         if self.desk.running.pop(self.id, None) is not None:

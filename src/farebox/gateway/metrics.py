@@ -1,7 +1,7 @@
 """Counters of the data plane, made once and only added to.
 
-Quota, rate and failure are separate series (ERR-10), and billing refusals never make the gateway
-unhealthy (ERR-05).
+Quota, rate and failure are separate series (ERR-10): refusals by their code, calls that the
+provider or we failed by their reason. Billing refusals never make the gateway unhealthy (ERR-05).
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_FAILED: Final = ("upstream_", "answer_too_large", "aborted")
+"""How the reasons of failed calls begin."""
 
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -43,6 +46,12 @@ class Metrics:
         self.released = calls.labels("released")
         self.refusals = Counter(
             "farebox_refusals_total", "Refused calls by code", ["code"], registry=registry
+        )
+        self._failures = Counter(
+            "farebox_failed_calls_total",
+            "Admitted calls that the provider or the gateway failed, by reason",
+            ["reason"],
+            registry=registry,
         )
         self.charged_nanos = Counter(
             "farebox_charged_nanos_total", "Charges in nanodollars", registry=registry
@@ -84,6 +93,17 @@ class Metrics:
             registry=registry,
         )
         self.lag.set(0)
+
+    def failed(self, reason: str) -> bool:
+        """Count a call that ended for that reason if it is a failure; tell whether it is one.
+
+        A client that goes and an answer whose tokens we counted are none.
+        """
+        name = reason.partition(":")[0]
+        if not name.startswith(_FAILED):
+            return False
+        self._failures.labels(name).inc()
+        return True
 
     def page(self) -> bytes:
         """The exposition that a scraper reads."""
