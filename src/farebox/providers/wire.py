@@ -281,7 +281,7 @@ class Wire(asyncio.Protocol):
             return
         assert self._answer is not None
         self._answer.lines.append((name, value))
-        self._head_bytes += len(name) + len(value)
+        self._head_bytes += len(name) + len(value) + 4  # with its colon and its line's end
         if self._head_bytes > HEAD_BYTES_MAX:
             self._refuse("its head is too large")
         if len(name) in _FRAMING_LENGTHS:
