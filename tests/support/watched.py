@@ -43,12 +43,13 @@ class Watched:
         self.shop = Shop.of(dsn)
         self.till = Till(**options)
         self.till.put_into_database(dsn)
-        self._workers: list[tuple[AsyncConnectionPool[Any], Watching]] = []
+        self._workers: list[tuple[AsyncConnectionPool[Any], Shop]] = []
 
     async def aclose(self) -> None:
         """Let go of everything."""
-        for pool, _ in self._workers:
+        for pool, lane in self._workers:
             await pool.close()
+            await lane.store.aclose()
         await self.shop.store.aclose()
 
     # Time.
@@ -128,9 +129,14 @@ class Watched:
             self.dsn, min_size=1, max_size=2, open=False, kwargs={"autocommit": True}
         )
         await pool.open()
-        watching = Watching(pool, self.submit)
-        self._workers.append((pool, watching))
-        return watching
+        lane = Shop.of(self.dsn)
+
+        async def submit(command: AnyCommand) -> Result:
+            result: Result = await lane.run(command)
+            return result
+
+        self._workers.append((pool, lane))
+        return Watching(pool, submit)
 
     async def look(self, *, workers: int = 1, repeats: bool = False) -> int:
         """So many new workers look at once; gives how many alerts were new."""

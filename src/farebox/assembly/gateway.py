@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -27,12 +28,14 @@ from farebox.operations.key_status import KeyStatuses
 from farebox.operations.key_use import KeyUse
 from farebox.operations.nodes import HEARTBEAT_SECONDS, Node
 from farebox.operations.refusals import RefusalRecorder
+from farebox.operations.request_watch import RequestWatch
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.call_store import PostgresCallStore
 from farebox.storage.key_status_store import PostgresKeyStatusStore
 from farebox.storage.key_use_store import PostgresKeyUseStore
 from farebox.storage.node_store import Pool, PostgresNodeStore, borrowed
 from farebox.storage.refusal_store import PostgresRefusalStore
+from farebox.storage.request_watch_store import PostgresRequestWatchStore
 from farebox.system.clock import unix_millis, unix_seconds
 from farebox.system.token_counter import count_o200k, warm_up
 
@@ -126,8 +129,11 @@ class GatewayProcess:
         stack.callback(reporter.cancel)
         use = KeyUse(PostgresKeyUseStore(pool), monotonic=time.monotonic)
         desk.note_use = use.note
-        writer = asyncio.create_task(_write_use(use))
-        stack.callback(writer.cancel)
+        watch = RequestWatch(PostgresRequestWatchStore(pool), monotonic=time.monotonic)
+        desk.note_request = watch.note
+        for flush in (use.flush, watch.flush):
+            writer = asyncio.create_task(_flushing(flush))
+            stack.callback(writer.cancel)
 
         async def look_up_call(organization_id: UUID, call_id: UUID) -> dict[str, object]:
             async with borrowed(pool) as connection:
@@ -157,11 +163,11 @@ async def _report(desk: Desk) -> None:
         await desk.report_running()
 
 
-async def _write_use(use: KeyUse) -> None:
-    """Write down now and then when keys were last used."""
+async def _flushing(flush: Callable[[], Awaitable[int]]) -> None:
+    """Write down now and then what was noted beside the money path."""
     while True:
         await asyncio.sleep(HEARTBEAT_SECONDS)
         try:
-            await use.flush()
+            await flush()
         except UnavailableError:
             continue  # what was due is written the next time

@@ -90,6 +90,8 @@ _KNOWN: Final = frozenset(
 class CallBody(msgspec.Struct):
     """What the gateway needs to know of a request's body."""
 
+    raw: bytes
+    """As it came."""
     fields: Fields
     model: str
     facts: PromptFacts
@@ -130,6 +132,7 @@ def read_chat(body: bytes) -> CallBody:
     _refuse_unbounded(fields)
     stream = flag_of(fields, "stream")
     return CallBody(
+        raw=body,
         fields=fields,
         model=_model(fields),
         facts=_chat_facts(fields, messages, len(body)),
@@ -154,6 +157,7 @@ def read_embeddings(body: bytes) -> CallBody:
         raise invalid_request("Missing required parameter: 'input'.", param="input")
     _refuse_unbounded(fields)
     return CallBody(
+        raw=body,
         fields=fields,
         model=_model(fields),
         # A token given as a number takes at least a digit and a comma: bytes bound these too.

@@ -23,6 +23,7 @@ from farebox.gateway.desk import (
     PATIENCE_SECONDS,
     SETTLE_SECONDS_MAX,
     Desk,
+    NoteRequest,
     logger,
     patiently,
 )
@@ -123,6 +124,9 @@ class Call:
         if isinstance(result, Admitted):
             self.output_limit = result.output_limit
             desk.note_use(self.caller.id, self.caller.project_id, result.admitted_at)
+            if desk.note_request is not None:
+                # After this turn, while the call is on its way.
+                asyncio.get_running_loop().call_soon(self._note, desk.note_request)
             if result.rates:
                 self.rates = rate_headers(result.rates, result.admitted_at)
             self._money = _Money.HELD
@@ -137,6 +141,18 @@ class Call:
         desk.metrics.refusals.labels(result.code).inc()
         desk.note_refusal(self._refused(result))
         raise refused(result, help_url=desk.help_url)
+
+    def _note(self, note: NoteRequest) -> None:
+        about = self.labels.attribution
+        note(
+            self.caller.organization_id,
+            self.caller.project_id,
+            self.caller.id,
+            run=about.run,
+            user=about.user,
+            model=self.body.model,
+            body=self.body.raw,
+        )
 
     async def _admit(self) -> Admitted | Refused:
         for tried in range(ADMIT_TRIES_MAX):

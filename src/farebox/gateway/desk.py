@@ -55,6 +55,23 @@ class Running(Protocol):
         """Close its upstream: its hold is lost."""
 
 
+class NoteRequest(Protocol):
+    """Notes an admitted call beside the money path: never waits, never keeps its content."""
+
+    def __call__(
+        self,
+        organization_id: UUID,
+        project_id: UUID,
+        key_id: UUID,
+        *,
+        run: str,
+        user: str,
+        model: str,
+        body: bytes,
+    ) -> None:
+        """See :class:`farebox.operations.request_watch.RequestWatch`."""
+
+
 class Desk:
     """Shared by all calls of a gateway."""
 
@@ -80,6 +97,8 @@ class Desk:
         self.note_refusal = note_refusal
         self.note_use: Callable[[UUID, UUID, datetime], None] = _unnoted
         """Hears of every admitted call: its key, project and instant (ORG-15)."""
+        self.note_request: NoteRequest | None = None
+        """Hears of every admitted call, what it asked for included: for the watch (ANO-01)."""
         self.help_url = ""
         """Where a person adds credit or raises a limit; empty where no console is known."""
         self.running: dict[UUID, Running] = {}
