@@ -44,6 +44,12 @@ _FIGURES = re.compile(
 )
 
 
+_SEEN = re.compile(
+    r" limit is (?P<maximum>[\d,]+) (?:calls? at a time|seconds?|levels?),"
+    r" and (?:this call is at )?(?P<at>[\d,]+) (?:is running|are running|seconds?|levels?)"
+)
+
+
 def codes_of(rule_scope: str, measure: str, period: str, effect: str) -> set[str]:
     """What a limit may refuse with."""
     if effect in {"alert", "shadow"}:
@@ -60,8 +66,14 @@ def codes_of(rule_scope: str, measure: str, period: str, effect: str) -> set[str
 
 def judge_figures(told: Told) -> bool:
     """A refusal's own figures: nobody fitted; gives whether there were any."""
+    seen = _SEEN.search(told.message)
+    if seen is not None:
+        maximum, at = int(seen["maximum"].replace(",", "")), int(seen["at"].replace(",", ""))
+        assert at > maximum if "depth" in told.message else at >= maximum, told.message
+        return True
     found = _FIGURES.search(told.message)
     if found is None:
+        assert told.code in {*CREDIT_CODES, "balance_held"}, told.message
         return False
     is_money = "tokens" not in told.message.split(" held by")[0]
 
@@ -130,16 +142,16 @@ class Judge:
         counts["receipts read"] = await self.receipts(receipts)
         return counts
 
-    async def whatever_changed(self) -> dict[str, int]:
+    async def whatever_changed(self, *, command: bool, receipts: int) -> dict[str, int]:
         """What holds even where limits came, moved and went meanwhile; gives counts."""
         self.never_passed()
         self.charged_as_told()
         counts = {"refusals with figures": sum(judge_figures(t) for t in self.refused)}
         for each in self.refused:
             judge_headers(each)
-        counts["figures shown"] = await self.shown(command=True)
+        counts["figures shown"] = await self.shown(command=command)
         await self.refusal_rows()
-        counts["receipts read"] = await self.receipts(10)
+        counts["receipts read"] = await self.receipts(receipts)
         return counts
 
     @property

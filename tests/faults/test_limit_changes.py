@@ -238,7 +238,7 @@ async def change_in_traffic(
             await asyncio.gather(*callers)
         recount = await asyncio.to_thread(recounted, home, tenant)
         judge = Judge(home, tenant, recount, traffic.told)
-        counts = await judge.whatever_changed()
+        counts = await judge.whatever_changed(command=True, receipts=10)
         codes = Counter("whole" if told.is_whole else told.code for told in traffic.told)
         assert codes["whole"]
         assert codes.total() > codes["whole"]
