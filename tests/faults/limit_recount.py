@@ -281,6 +281,8 @@ class Recount:
                         self._compare_window(scope, rule, kept, commit.at)
 
     def _compare_window(self, scope: Scope, rule: Rule, kept: Any, at: int) -> None:
+        if rule.counts_from is not None and kept.start < micros(rule.counts_from):
+            return  # of a default that stood before this one: it decides nothing any more
         place = Place(scope, rule.number, kept.start)
         ours = self.tallies.get(place, Tally())
         self.counters_compared += 1
