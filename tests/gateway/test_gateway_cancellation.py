@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from tests.support.scripted_upstream import (
     whole,
 )
 from tests.support.small_gateway import KEY, MODEL, SmallGateway
+from tests.support.wires import MemoryClient, request
 
 INPUT, OUTPUT = 2_500, 15_000
 
@@ -43,38 +43,12 @@ def refusing_script(_: Any) -> ScriptedResponse:
     return ScriptedResponse([b'{"error":{"message":"no"}}'], status=500, headers=JSON)
 
 
-class FakeServer:
-    """An ASGI server's two ends, with a client that may go."""
-
-    def __init__(self, **fields: object) -> None:
-        message = {"role": "user", "content": "Say hello."}
-        self._body = json.dumps({"model": MODEL, "messages": [message], **fields}).encode()
-        self.sent: list[MutableMapping[str, Any]] = []
-        self.gone = asyncio.Event()
-        self.scope: MutableMapping[str, Any] = {
-            "type": "http",
-            "method": "POST",
-            "path": "/v1/chat/completions",
-            "headers": [(b"authorization", f"Bearer {KEY}".encode())],
-        }
-        self._read = False
-
-    async def receive(self) -> MutableMapping[str, Any]:
-        await asyncio.sleep(0)
-        if not self._read:
-            self._read = True
-            return {"type": "http.request", "body": self._body}
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: MutableMapping[str, Any]) -> None:
-        await asyncio.sleep(0)
-        self.sent.append(message)
-
-    @property
-    def body(self) -> bytes:
-        """What the client got."""
-        return b"".join(m.get("body", b"") for m in self.sent)
+def chat(small: SmallGateway, **fields: object) -> MemoryClient:
+    """A client that has sent a call."""
+    message = {"role": "user", "content": "Say hello."}
+    body = json.dumps({"model": MODEL, "messages": [message], **fields}).encode()
+    key = f"authorization: Bearer {KEY}"
+    return MemoryClient(small.server()).send(request("POST", "/v1/chat/completions", body, key))
 
 
 SCRIPTS = pytest.mark.parametrize(
@@ -103,15 +77,16 @@ async def test_ended_at_every_turn(
     whole_turns = 0
     for turn in range(TURNS):
         async with SmallGateway(script) as small:
-            server = FakeServer(stream=stream)
-            call = asyncio.create_task(small.server()(server.scope, server.receive, server.send))
+            client = chat(small, stream=stream)
+            call = client.task
+            assert call is not None
             for _ in range(turn):
                 await asyncio.sleep(0)
             whole_turns += call.done()
             if how == "cancelled":
                 call.cancel()
             else:
-                server.gone.set()
+                client.hang_up()
             await asyncio.gather(call, return_exceptions=True)
             await small.settled()
             audit(small.ledger)
@@ -121,7 +96,7 @@ async def test_ended_at_every_turn(
                 await asyncio.wait_for(response.closed.wait(), 5)
             if small.upstream.requests and not small.calls:
                 raise AssertionError("a call left without a hold")
-            if b"[DONE]" in server.body or b'"usage"' in server.body:
+            if b"[DONE]" in client.received or b'"usage"' in client.received:
                 assert small.calls[0].charge == 10 * INPUT + 5 * OUTPUT
     assert whole_turns > 5, "the last turns come after the call's end"
     full = 10 * INPUT + 5 * OUTPUT
@@ -138,15 +113,16 @@ async def test_the_database_goes_at_every_turn(stream: bool) -> None:
     script = stream_script if stream else json_script
     for turn in range(0, 60, 2):
         async with SmallGateway(script) as small:
-            server = FakeServer(stream=stream)
-            call = asyncio.create_task(small.server()(server.scope, server.receive, server.send))
+            client = chat(small, stream=stream)
+            call = client.task
+            assert call is not None
             for _ in range(turn):
                 await asyncio.sleep(0)
             small.store.away = True
             for _ in range(30):
                 await asyncio.sleep(0)
             settled = bool(small.calls)
-            if b"[DONE]" in server.body or b'"usage"' in server.body:
+            if b"[DONE]" in client.received or b'"usage"' in client.received:
                 assert settled
             small.store.away = False
             await call

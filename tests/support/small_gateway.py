@@ -16,13 +16,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
-from farebox.gateway.asgi import AsgiGateway
 from farebox.gateway.callers import Callers
 from farebox.gateway.desk import Desk
 from farebox.gateway.gateway import Gateway
 from farebox.gateway.http import Answer, Presence, Request, StreamAnswer
 from farebox.gateway.metrics import Metrics
 from farebox.gateway.sales import Sales
+from farebox.gateway.server import HttpServer
 from farebox.kit.errors import NotFoundError
 from farebox.kit.ids import uuid7
 from farebox.kit.money import NANOS_PER_UNIT, Nanos
@@ -295,9 +295,9 @@ class SmallGateway:
         assert isinstance(answer, StreamAnswer), answer
         return [chunk async for chunk in answer.chunks]
 
-    def server(self) -> AsgiGateway:
-        """The same as an ASGI application."""
-        return AsgiGateway(self.gateway.handle)
+    def server(self) -> HttpServer:
+        """The same behind its server."""
+        return HttpServer(self.gateway.handle, refuse=self.gateway.refuse, unix_seconds=lambda: 0.0)
 
     # Money.
 

@@ -43,7 +43,8 @@ class HttpServer:
         self._refuse = refuse
         self._unix_seconds = unix_seconds
         self._limits = limits or Limits()
-        self._shared: Shared | None = None
+        self.shared: Shared | None = None
+        """What its connections share, once there was one."""
         self._listeners: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -54,11 +55,11 @@ class HttpServer:
 
     def connection(self) -> Connection:
         """A new connection, for a transport of the running loop."""
-        if self._shared is None:
+        if self.shared is None:
             loop = asyncio.get_running_loop()
-            self._shared = Shared(self.handler, self._refuse, self._limits, loop)
-            self._tick(self._shared)
-        return Connection(self._shared)
+            self.shared = Shared(self.handler, self._refuse, self._limits, loop)
+            self._tick(self.shared)
+        return Connection(self.shared)
 
     async def aclose(self, seconds: float) -> None:
         """Accept nothing more, let requests end for so long, then end them.
@@ -67,7 +68,7 @@ class HttpServer:
         """
         for listener in self._listeners:
             listener.close()
-        shared = self._shared
+        shared = self.shared
         if shared is None:
             return
         shared.is_stopping = True

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from farebox.gateway.desk import logger
 from farebox.gateway.http import Answer, ClientGoneError, Presence, Request, StreamAnswer
-from farebox.gateway.openai_errors import internal
+from farebox.gateway.openai_errors import GatewayError, internal
 from farebox.gateway.server_exchange import Exchange
 from farebox.gateway.server_faults import too_many_connections, too_slow
 from farebox.gateway.server_parser import Fault, RequestParser
@@ -39,7 +39,6 @@ class Connection(asyncio.Protocol):
     """A client's connection."""
 
     __slots__ = (
-        "_current",
         "_deadline",
         "_drained",
         "_fault",
@@ -55,6 +54,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unsent",
         "_until_gone",
+        "current",
         "shared",
     )
 
@@ -63,8 +63,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is made
         self._parser = RequestParser(self, shared.limits)
         self._deadline = 0.0
-        # The request that is answered, those that wait, and bytes that nobody has parsed yet.
-        self._current: Exchange | None = None
+        self.current: Exchange | None = None
+        """The request that is being answered."""
+        # Those that wait, and bytes that nobody has parsed yet.
         self._queue: deque[Exchange] = deque()
         self._later: list[bytes] = []
         self._later_bytes = 0
@@ -97,7 +98,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
-        if self._current is None or self._parser.incoming is self._current:
+        if self.current is None or self._parser.incoming is self.current:
             self._feed(data)
             return
         # A request before its turn.
@@ -148,8 +149,8 @@ class Connection(asyncio.Protocol):
             return
         elif self._is_closing:
             self.abort()
-        elif self._current is not None:
-            if incoming is self._current and self._is_reading:
+        elif self.current is not None:
+            if incoming is self.current and self._is_reading:
                 self._break_off(incoming, partial(too_slow, "body"))
         elif incoming is None and self._parser.in_head:
             self._refuse(partial(too_slow, "head"))
@@ -158,7 +159,7 @@ class Connection(asyncio.Protocol):
 
     def stop(self) -> None:
         """Close at once where nothing is under way; else after the answer."""
-        if self._current is None and not self._parser.in_head and self._parser.incoming is None:
+        if self.current is None and not self._parser.in_head and self._parser.incoming is None:
             self._close()
 
     def abort(self) -> None:
@@ -197,7 +198,7 @@ class Connection(asyncio.Protocol):
 
     def accept(self, exchange: Exchange) -> bool:
         """Take a request whose head is whole; False where too many wait already."""
-        if self._current is None:
+        if self.current is None:
             self._begin(exchange)
         elif len(self._queue) < self.shared.limits.pipelined:
             self._queue.append(exchange)
@@ -209,7 +210,7 @@ class Connection(asyncio.Protocol):
         """All of a request has come."""
         if exchange.is_last:
             self._is_deaf = True
-        if self._current is None:
+        if self.current is None:
             self._rest()
 
     def hold_back(self) -> None:
@@ -240,9 +241,9 @@ class Connection(asyncio.Protocol):
         exchange, self._parser.incoming = self._parser.incoming, None
         if exchange is not None:
             self._break_off(exchange, fault)
-            if self._current is None:  # it had its answer
+            if self.current is None:  # it had its answer
                 self._close()
-        elif self._current is not None:
+        elif self.current is not None:
             self._fault = fault
         else:
             self._refuse(fault)
@@ -257,7 +258,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, exchange: Exchange) -> None:
         shared = self.shared
-        self._current = exchange
+        self.current = exchange
         shared.running.add(exchange)
         exchange.task = shared.loop.create_task(self._serve(exchange))
 
@@ -275,6 +276,9 @@ class Connection(asyncio.Protocol):
                 await self._send_stream(exchange, answer)
         except ClientGoneError:
             pass
+        except GatewayError as error:  # of the body, where the handler lets it pass
+            if not exchange.is_begun:
+                self._send_whole(exchange, self.shared.refuse(error))
         except Exception as error:  # noqa: BLE001 - the server's last door: it must go on
             logger.exception("answer_failed", path=exchange.path)
             exchange.is_last = True
@@ -287,7 +291,7 @@ class Connection(asyncio.Protocol):
     def _end(self, exchange: Exchange) -> None:
         """A request has had its answer, or will have none."""
         shared = self.shared
-        exchange.task = self._current = None
+        exchange.task = self.current = None
         shared.running.discard(exchange)
         shared.note_end()
         if self._is_gone:
@@ -311,7 +315,7 @@ class Connection(asyncio.Protocol):
         elif self._fault is not None:
             self._refuse(self._fault)
             return
-        if self._later and (self._current is None or self._current is self._parser.incoming):
+        if self._later and (self.current is None or self.current is self._parser.incoming):
             data = b"".join(self._later)
             self._later, self._later_bytes = [], 0
             if not self._is_deaf:
@@ -437,8 +441,8 @@ class Connection(asyncio.Protocol):
         self._later.clear()
         _wake(self._until_gone)
         _wake(self._drained)
-        if self._current is not None and self._current.abandon is not None:
-            self._current.abandon()
+        if self.current is not None and self.current.abandon is not None:
+            self.current.abandon()
 
 
 def _wake(future: asyncio.Future[None] | None) -> None:
