@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import psycopg
@@ -15,8 +16,9 @@ from farebox.storage.exchange import Exchange
 async def exchange(dsn: str) -> AsyncIterator[Exchange]:
     """A connection in pipeline mode."""
     connection = await Connector(dsn, name="test", durable=False).connect()
-    yield Exchange(connection)
-    await connection.close()
+    exchange = Exchange(connection)
+    yield exchange
+    await exchange.aclose()
 
 
 async def test_answers_come_in_order(exchange: Exchange) -> None:
@@ -65,7 +67,7 @@ async def test_nothing_after_an_error_takes_effect(exchange: Exchange, dsn: str)
     exchange.send("COMMIT")
     with pytest.raises(psycopg.errors.CheckViolation):
         await exchange.answers()
-    await exchange.connection.close()
+    await exchange.aclose()
     with psycopg.connect(dsn) as look:
         assert look.execute("SELECT count(*) FROM made").fetchone() == (0,)
 
@@ -93,3 +95,41 @@ async def test_the_end_of_the_connection_is_an_error(exchange: Exchange) -> None
     exchange.send("SELECT 1")
     with pytest.raises(psycopg.OperationalError):
         await exchange.answers()
+
+
+async def test_what_comes_between_two_waits_is_read_by_the_next(exchange: Exchange) -> None:
+    """ENGINE "A batch": the socket stays watched between waits, yet nothing is lost or spins."""
+    exchange.send("LISTEN word")
+    await exchange.answers()
+    async with await psycopg.AsyncConnection.connect(
+        exchange.connection.info.dsn, autocommit=True
+    ) as other:
+        await other.execute("NOTIFY word")
+    for _ in range(50):
+        if not exchange.is_watched:
+            break
+        await asyncio.sleep(0.01)
+    assert not exchange.is_watched
+    for number in ("1", "2"):
+        exchange.send("SELECT $1::int", (number,))
+        assert (await exchange.answers())[0].rows == [(int(number),)]
+        assert exchange.is_watched
+
+
+async def test_a_connection_that_ends_between_two_waits_is_let_go(
+    exchange: Exchange, dsn: str
+) -> None:
+    """ENGINE "Idempotency": its socket is watched no more, and the next use tells of the end."""
+    exchange.send("SELECT pg_backend_pid()")
+    ((pid,),) = (await exchange.answers())[0].rows
+    with psycopg.connect(dsn, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+    for _ in range(50):
+        if not exchange.is_watched:
+            break
+        await asyncio.sleep(0.01)
+    assert not exchange.is_watched
+    exchange.send("SELECT 1")
+    with pytest.raises(psycopg.OperationalError):
+        await exchange.answers()
+    assert not exchange.is_watched

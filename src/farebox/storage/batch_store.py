@@ -114,6 +114,7 @@ class PostgresBatchStore:
     async def _connected(self) -> Exchange:
         exchange = self._exchange
         if exchange is None or exchange.connection.closed:
+            await self._forget()
             connection = await self._connector.connect()
             await connection.execute(_PLANNING)
             exchange = self._exchange = Exchange(connection)
@@ -122,7 +123,7 @@ class PostgresBatchStore:
     async def _forget(self) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            await exchange.connection.close()
+            await exchange.aclose()
 
 
 class _UndecidableError(FareboxError):

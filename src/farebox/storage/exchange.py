@@ -40,7 +40,16 @@ class Exchange:
         self._transformer = Transformer(connection)
         self._names: dict[str, bytes] = {}
         self._awaited = 0
+        self._waiter: asyncio.Future[None] | None = None
+        # Watched from one wait to the next: to begin and to end it each time takes as long as a
+        # tenth of the wait.
+        self._watched: tuple[asyncio.AbstractEventLoop, int] | None = None
         self._pq.enter_pipeline_mode()
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the loop is told of what arrives."""
+        return self._watched is not None
 
     def send(self, sql: str, parameters: tuple[str | None, ...] = ()) -> None:
         """Queue a statement; :meth:`answers` sends it.
@@ -68,38 +77,50 @@ class Exchange:
         Raises:
             psycopg.Error: The first error that the server reported, or the connection's end.
         """
-        self._pq.pipeline_sync()
-        await self._flush()
+        try:
+            self._pq.pipeline_sync()
+            await self._flush()
+            return await self._answers()
+        except BaseException:
+            # The library may have closed its socket: nobody may watch that number any longer.
+            self._unwatch()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        self._unwatch()
+        await self.connection.close()
+
+    async def _answers(self) -> list[Answer]:
+        is_busy, next_result = self._pq.is_busy, self._pq.get_result
         found: list[Answer] = []
         while self._awaited:
-            result = await self._result()
+            if is_busy():
+                await self._arrived()
+            result = next_result()
             self._awaited -= 1
+            if result is None:
+                raise OperationalError("the server gave no answer")
             if result.status not in _ROWS:
                 raise self._error(result)
             if result.nfields or result.command_status:
                 found.append(self._answer(result))
-        await self._synchronised()
-        return found
-
-    async def _synchronised(self) -> None:
-        result = await self._next()
+            if is_busy():
+                await self._arrived()
+            if next_result() is not None:
+                raise OperationalError("the server lost step with the pipeline")
+        if is_busy():
+            await self._arrived()
+        result = next_result()
         if result is None or result.status != pq.ExecStatus.PIPELINE_SYNC:
             raise OperationalError("the server lost step with the pipeline")
+        return found
 
-    async def _result(self) -> pq.abc.PGresult:
-        """The next statement's result, and the separator after it."""
-        result = await self._next()
-        if result is None:
-            raise OperationalError("the server gave no answer")
-        if await self._next() is not None:
-            raise OperationalError("the server lost step with the pipeline")
-        return result
-
-    async def _next(self) -> pq.abc.PGresult | None:
+    async def _arrived(self) -> None:
+        """Wait until the next result is whole."""
         while self._pq.is_busy():
             await self._ready(write=False)
             self._pq.consume_input()
-        return self._pq.get_result()
 
     async def _flush(self) -> None:
         while self._pq.flush():
@@ -110,22 +131,33 @@ class Exchange:
     async def _ready(self, *, write: bool) -> None:
         """Wait until the socket can be read, or, where asked, written."""
         loop = asyncio.get_running_loop()
-        ready = loop.create_future()
+        ready = self._waiter = loop.create_future()
         socket = self._pq.socket
-
-        def wake() -> None:
-            if not ready.done():
-                ready.set_result(None)
-
-        loop.add_reader(socket, wake)
+        if self._watched is None:
+            loop.add_reader(socket, self._wake)
+            self._watched = (loop, socket)
         if write:
-            loop.add_writer(socket, wake)
+            loop.add_writer(socket, self._wake)
         try:
             await ready
         finally:
-            loop.remove_reader(socket)
+            self._waiter = None
             if write:
                 loop.remove_writer(socket)
+
+    def _wake(self) -> None:
+        if self._waiter is None:
+            # Something came while nobody waits, the connection's end perhaps: the next one to wait
+            # will see it; until then the loop would call without end.
+            self._unwatch()
+        elif not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            loop, socket = self._watched
+            self._watched = None
+            loop.remove_reader(socket)
 
     def _answer(self, result: pq.abc.PGresult) -> Answer:
         rows: list[Row] = []
