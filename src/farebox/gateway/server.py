@@ -85,8 +85,9 @@ class HttpServer:
             self._timer.cancel()
 
     def _tick(self, shared: Shared) -> None:
+        # First of all: whatever goes wrong below, time goes on.
+        self._timer = shared.loop.call_later(self._limits.tick_seconds, self._tick, shared)
         now = shared.now = shared.loop.time()
         shared.date_line = f"date: {formatdate(self._unix_seconds(), usegmt=True)}\r\n"
         for connection in list(shared.connections):
             connection.look(now)
-        self._timer = shared.loop.call_later(self._limits.tick_seconds, self._tick, shared)

@@ -48,7 +48,6 @@ class Connection(asyncio.Protocol):
         "_is_reading",
         "_is_stuck",
         "_later",
-        "_later_bytes",
         "_parser",
         "_queue",
         "_transport",
@@ -67,8 +66,7 @@ class Connection(asyncio.Protocol):
         """The request that is being answered."""
         # Those that wait, and bytes that nobody has parsed yet.
         self._queue: deque[Exchange] = deque()
-        self._later: list[bytes] = []
-        self._later_bytes = 0
+        self._later = bytearray()
         self._fault: Fault | None = None
         """What to say when all of them have their answers."""
         self._is_reading = True
@@ -102,9 +100,8 @@ class Connection(asyncio.Protocol):
             self._feed(data)
             return
         # A request before its turn.
-        self._later.append(data)
-        self._later_bytes += len(data)
-        if self._later_bytes > self.shared.limits.later_bytes:
+        self._later += data
+        if len(self._later) > self.shared.limits.later_bytes:
             self.hold_back()
 
     @override
@@ -188,11 +185,12 @@ class Connection(asyncio.Protocol):
     async def until_gone(self) -> None:
         """Return when the client has gone."""
         if not self._is_gone:
-            self._until_gone = self.shared.loop.create_future()
+            waiting = self._until_gone = self.shared.loop.create_future()
             try:
-                await self._until_gone
+                await waiting
             finally:
-                self._until_gone = None
+                if self._until_gone is waiting:  # and not the next request's
+                    self._until_gone = None
 
     # What the parser calls.
 
@@ -276,14 +274,13 @@ class Connection(asyncio.Protocol):
                 await self._send_stream(exchange, answer)
         except ClientGoneError:
             pass
-        except GatewayError as error:  # of the body, where the handler lets it pass
+        except Exception as error:  # noqa: BLE001 - the server's last door: it must go on
+            exchange.is_last = True
+            if not isinstance(error, GatewayError):  # of the body, where the handler lets it pass
+                logger.exception("answer_failed", path=exchange.path)
+                error = internal(error)
             if not exchange.is_begun:
                 self._send_whole(exchange, self.shared.refuse(error))
-        except Exception as error:  # noqa: BLE001 - the server's last door: it must go on
-            logger.exception("answer_failed", path=exchange.path)
-            exchange.is_last = True
-            if not exchange.is_begun:
-                self._send_whole(exchange, self.shared.refuse(internal(error)))
         finally:
             presence.close()
             self._end(exchange)
@@ -299,7 +296,7 @@ class Connection(asyncio.Protocol):
         if not exchange.is_answered:
             self._close()
         elif exchange.is_last or shared.is_stopping:
-            self._close(linger=not exchange.is_whole or self._later_bytes > 0)
+            self._close(linger=not exchange.is_whole or bool(self._later))
         elif not exchange.is_whole:
             exchange.spill()
             exchange.body_until = shared.now + shared.limits.spill_seconds
@@ -316,11 +313,11 @@ class Connection(asyncio.Protocol):
             self._refuse(self._fault)
             return
         if self._later and (self.current is None or self.current is self._parser.incoming):
-            data = b"".join(self._later)
-            self._later, self._later_bytes = [], 0
+            data, self._later = bytes(self._later), bytearray()
             if not self._is_deaf:
                 self._feed(data)
-        self.read_on()
+        if len(self._later) <= self.shared.limits.later_bytes:
+            self.read_on()
         self._rest()
 
     # Answers.

@@ -27,10 +27,10 @@ class Exchange:
     """A request whose head has come; its body may still be coming."""
 
     __slots__ = (
+        "_body",
         "_failure",
         "_limit_bytes",
         "_line",
-        "_parts",
         "_waiter",
         "abandon",
         "body_until",
@@ -76,7 +76,8 @@ class Exchange:
         self.size = 0
         """Bytes of the body so far."""
         self.body_until = 0.0
-        self._parts: list[bytes] | None = []
+        self._body: bytes | bytearray | None = b""
+        """What has come; None where it is thrown away."""
         self._limit_bytes: int | None = None
         self._failure: Callable[[], Exception] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -108,22 +109,27 @@ class Exchange:
         if self._failure is not None:
             # Made anew and kept nowhere: an error that we keep would lead back to us.
             raise self._failure()
-        parts, self._parts = self._parts or [], None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        body, self._body = self._body or b"", None
+        return bytes(body)  # which costs nothing where it came in one piece
 
     # The connection's side.
 
     @property
     def unread_bytes(self) -> int:
         """Of the body, kept without anybody's asking for it."""
-        return 0 if self._parts is None or self._waiter is not None else self.size
+        return 0 if self._body is None or self._waiter is not None else self.size
 
     def take(self, part: bytes) -> None:
         """A piece of the body."""
         self.size += len(part)
-        if self._parts is None:
+        if self._body is None:
             return
-        self._parts.append(part)
+        if not self._body:
+            self._body = part
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += part  # however small the pieces, it takes no more than its size
         if self._limit_bytes is not None and self.size > self._limit_bytes:
             self.fail(BodyTooLargeError)
 
@@ -141,7 +147,7 @@ class Exchange:
 
     def spill(self) -> None:
         """Keep nothing of the body any more."""
-        self._parts = None
+        self._body = None
 
     def stop(self) -> None:
         """End it: the server's time is up."""
