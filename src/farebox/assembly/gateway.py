@@ -21,9 +21,10 @@ from farebox.gateway.metrics import Metrics
 from farebox.gateway.sales import Sales
 from farebox.gateway.server import HttpServer
 from farebox.kit.errors import NotFoundError, UnavailableError
-from farebox.kit.ids import RANDOM_BYTES, uuid7_from_millis
+from farebox.kit.ids import RANDOM_BYTES, uuid7, uuid7_from_millis
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.calls import explain_call
+from farebox.operations.content import ContentRecorder
 from farebox.operations.key_status import KeyStatuses
 from farebox.operations.key_use import KeyUse
 from farebox.operations.nodes import HEARTBEAT_SECONDS, Node
@@ -31,6 +32,7 @@ from farebox.operations.refusals import RefusalRecorder
 from farebox.operations.request_watch import RequestWatch
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.call_store import PostgresCallStore
+from farebox.storage.content_store import PostgresContentWriter
 from farebox.storage.key_status_store import PostgresKeyStatusStore
 from farebox.storage.key_use_store import PostgresKeyUseStore
 from farebox.storage.node_store import Pool, PostgresNodeStore, borrowed
@@ -44,8 +46,8 @@ POOL_CONNECTIONS: Final = 8
 DRAIN_SECONDS: Final = 20.0
 
 
-def new_call_id() -> UUID:
-    """An id for a call, by this machine's clock: only its order in lists depends on it."""
+def new_node_id() -> UUID:
+    """An id for a node, by this machine's clock; a call's is by engine time, as its month is."""
     return uuid7_from_millis(unix_millis(), os.urandom(RANDOM_BYTES))
 
 
@@ -87,6 +89,9 @@ class GatewayProcess:
         refusals = RefusalRecorder(PostgresRefusalStore(pool), monotonic=time.monotonic)
         refusals.start()
         stack.push_async_callback(refusals.aclose)
+        content = ContentRecorder(PostgresContentWriter(pool))
+        content.start()
+        stack.push_async_callback(content.aclose)
         directory = DatabaseDirectory(pool, self._home)
         callers = Callers(directory, monotonic=time.monotonic)
         sales = Sales(directory, monotonic=time.monotonic, on_change=callers.forget)
@@ -102,7 +107,7 @@ class GatewayProcess:
         stack.push_async_callback(heart.close)
         node = Node(
             PostgresNodeStore(heart),
-            node_id=new_call_id(),
+            node_id=new_node_id(),
             name=f"{platform.node()} {os.getpid()}",
             monotonic=time.monotonic,
             on_lost=lost,
@@ -115,9 +120,10 @@ class GatewayProcess:
                 queued=lambda: bookkeeper.queued,
                 waiting=lambda: bookkeeper.waiting,
                 refusals_dropped=lambda: refusals.dropped,
+                content_dropped=lambda: content.dropped,
             ),
             count_tokens=count_o200k,
-            new_call_id=new_call_id,
+            new_call_id=lambda: uuid7(sales.now, os.urandom(RANDOM_BYTES)),
             monotonic=time.monotonic,
             note_refusal=refusals.note,
         )
@@ -129,6 +135,7 @@ class GatewayProcess:
         stack.callback(reporter.cancel)
         use = KeyUse(PostgresKeyUseStore(pool), monotonic=time.monotonic)
         desk.note_use = use.note
+        desk.note_content = content.note
         watch = RequestWatch(PostgresRequestWatchStore(pool), monotonic=time.monotonic)
         desk.note_request = watch.note
         for flush in (use.flush, watch.flush):

@@ -28,6 +28,7 @@ from farebox.gateway.desk import (
     patiently,
 )
 from farebox.gateway.http import Headers
+from farebox.gateway.keeping import JSON, Keeping
 from farebox.gateway.metering import estimated_usage, prompt_tokens
 from farebox.gateway.openai_errors import (
     away,
@@ -99,6 +100,10 @@ class Call:
         self._timer: asyncio.TimerHandle | None = None
         self.epoch = 0
         self._money = _Money.NONE
+        self.keeping: Keeping | None = None
+        """What is to be stored of the call; None where nothing is."""
+        self.is_streaming = False
+        """Whether events pass, the last of them after the charge."""
         self._prompt_tokens: int | None = None
 
     @property
@@ -130,6 +135,8 @@ class Call:
             if result.rates:
                 self.rates = rate_headers(result.rates, result.admitted_at)
             self._money = _Money.HELD
+            if desk.note_content is not None and self.caller.content_days is not None:
+                self.keeping = Keeping(desk.note_content, self.caller, self.id, self.body.raw)
             desk.running[self.id] = self
             self._timer = asyncio.get_running_loop().call_later(
                 CALL_SECONDS_MAX, lambda: desk.spawn(self.abort())
@@ -423,6 +430,8 @@ class Call:
             logger.warning("call_failed", request_id=self.request_id, reason=reason)
 
     def _ended(self) -> None:
+        if self.keeping is not None and not self.is_streaming:
+            self.keeping.hand_over(JSON)
         if self.desk.running.pop(self.id, None) is not None:
             self.desk.metrics.open_calls.dec()
         if self._timer is not None:

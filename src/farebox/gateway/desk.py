@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 
+from farebox.gateway.keeping import NoteContent
 from farebox.gateway.metering import CountTokens
 from farebox.gateway.metrics import Metrics
 from farebox.gateway.sales import Sales
@@ -99,6 +100,8 @@ class Desk:
         """Hears of every admitted call: its key, project and instant (ORG-15)."""
         self.note_request: NoteRequest | None = None
         """Hears of every admitted call, what it asked for included: for the watch (ANO-01)."""
+        self.note_content: NoteContent | None = None
+        """Stores what calls say, where their project wants that; and for how many days."""
         self.help_url = ""
         """Where a person adds credit or raises a limit; empty where no console is known."""
         self.running: dict[UUID, Running] = {}

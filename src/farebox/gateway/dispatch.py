@@ -110,6 +110,8 @@ async def _refused_upstream(call: Call, response: UpstreamResponse) -> Answer:
         # The client goes while the reason is read: nothing was answered, nothing is billed.
         call.release(reason, http_status=response.status)
         raise
+    if call.keeping is not None:
+        call.keeping.add(without_identity(body))
     error = translated(response.status, body, provider=call.offer.provider.name)
     if error is not None and error.code == UPSTREAM_QUOTA_EXHAUSTED:
         reason = UPSTREAM_QUOTA_EXHAUSTED

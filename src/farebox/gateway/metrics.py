@@ -28,6 +28,7 @@ class Metrics:
         queued: Callable[[], int],
         waiting: Callable[[], int],
         refusals_dropped: Callable[[], int],
+        content_dropped: Callable[[], int] = lambda: 0,
     ) -> None:
         """Make every series at once.
 
@@ -35,6 +36,7 @@ class Metrics:
             queued: Commands that wait for a batch.
             waiting: Admissions that wait for money to come back.
             refusals_dropped: Refusals that could not be recorded.
+            content_dropped: Calls whose content should have been stored and was not.
         """
         registry = CollectorRegistry()
         self.registry = registry
@@ -86,6 +88,9 @@ class Metrics:
         Gauge(
             "farebox_refusals_dropped", "Refusals that could not be recorded", registry=registry
         ).set_function(refusals_dropped)
+        Gauge(
+            "farebox_content_dropped", "Calls whose content could not be stored", registry=registry
+        ).set_function(content_dropped)
         self.open_calls = Gauge("farebox_open_calls", "Calls under way", registry=registry)
         self.lag = Gauge(
             "farebox_enforcement_lag_seconds",

@@ -18,6 +18,7 @@ from typing_extensions import override
 from farebox.gateway import streaming
 from farebox.gateway.call import Call
 from farebox.gateway.desk import USAGE_AFTER_DISCONNECT_SECONDS, logger
+from farebox.gateway.keeping import EVENTS, Keeping
 from farebox.gateway.metering import OutputMeter
 from farebox.gateway.openai_errors import GatewayError
 from farebox.gateway.pricing import Priced, tier_of
@@ -63,7 +64,9 @@ class StreamedCall(Call):
     def stream(self, response: UpstreamResponse) -> AsyncGenerator[bytes, None]:
         """The answer's bytes; must be read to its end, or until it has been told to abandon."""
         self.response = response
-        return self._run(response)
+        self.is_streaming = True
+        events = self._run(response)
+        return events if self.keeping is None else _kept(events, self.keeping)
 
     def abandon(self) -> None:
         """The client is gone: close the upstream, or wait a moment for a finished answer's usage.
@@ -311,6 +314,19 @@ class StreamedCall(Call):
                 if chunk is not None and chunk.service_tier is not None:
                     return tier_of(chunk.service_tier)
         return self._tier
+
+
+async def _kept(
+    events: AsyncGenerator[bytes, None], keeping: Keeping
+) -> AsyncGenerator[bytes, None]:
+    """The same bytes, kept as they leave."""
+    try:
+        async for piece in events:
+            keeping.add(piece)
+            yield piece
+    finally:
+        keeping.hand_over(EVENTS)
+        await events.aclose()
 
 
 def _error_event(error: GatewayError) -> bytes:

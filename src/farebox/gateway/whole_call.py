@@ -72,6 +72,8 @@ async def finish_whole(call: Call, response: UpstreamResponse, flavor: Flavor) -
         # Nobody said what it used, so nothing is billed for it (field bug 50).
         call.release("upstream_broken", http_status=502)
         raise broken(502, "broke off its answer") from error
+    if call.keeping is not None:
+        call.keeping.add(body)
     reply = _read(body)
     if reply.error and reply.usage is None:
         # Some providers report a failure with status 200; no tokens are billed for it (DED-14).

@@ -48,6 +48,10 @@ class Caller(Protocol):
         """The most output tokens that a call of the project may ask for (SAV-12)."""
 
     @property
+    def content_days(self) -> int | None:
+        """For how long the project stores what calls say; None: not at all."""
+
+    @property
     def plan_id(self) -> UUID | None:
         """The organisation's price plan; None passes prices through."""
 

@@ -66,6 +66,8 @@ class KeyRow(msgspec.Struct, frozen=True, gc=False):
     """The most output tokens that a call of the project may ask for (SAV-12)."""
     plan_id: UUID | None = None
     """The organisation's price plan; None passes prices through."""
+    content_days: int | None = None
+    """For how long the project stores what calls say; None: not at all."""
 
     def state_at(self, now: datetime) -> KeyState:
         """Whether it opens anything at that instant; ``admit`` decides it again, exactly."""
