@@ -34,6 +34,7 @@ from farebox.providers.base_urls import parse_base_url
 from farebox.providers.openai_compatible import OpenAICompatibleUpstream
 from farebox.rating.price_book import ModelFacts, PriceBook, PriceVersion
 from farebox.storage import balance_store
+from farebox.storage.anomaly_store import PostgresAnomalyStore
 from farebox.storage.audit_log_store import PostgresAuditLog, append_event
 from farebox.storage.call_store import PostgresCallStore
 from farebox.storage.catalogue_store import (
@@ -155,6 +156,7 @@ class DatabaseApiDesk:
             plan_store=plan_store,
             tiers=TierDesk(tier_store, self.submit, chance=random_bytes),
             tier_store=tier_store,
+            alert_store=PostgresAnomalyStore(connection, by),
             submit=submit,
             plain_submit=self.submit,
         )

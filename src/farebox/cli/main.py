@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "members": ("people of an organisation: roles and invitations", "members"),
     "credits": ("credit: grant, balance, grants, history, refund", "credits"),
     "limits": ("hard spend limits: set, list", "limits"),
+    "alerts": ("what was told and stopped: list, settings, release", "alerts"),
     "tiers": ("usage tiers: list, set, assign, show", "tiers"),
     "providers": ("model providers: add, list, remove, test", "providers"),
     "models": ("models that can be called: list", "models"),

@@ -18,6 +18,7 @@ import msgspec
 from farebox.ledger.commands import AnyCommand, Result
 from farebox.ledger.grants import Grant
 from farebox.operations.administration import Administration
+from farebox.operations.alerts import AlertStore
 from farebox.operations.audit_log import AuditLog
 from farebox.operations.audited_money import Submit
 from farebox.operations.balance import Balance, GrantView, LimitView
@@ -132,6 +133,7 @@ class ApiSession:
     plan_store: PlanStore
     tiers: TierDesk
     tier_store: TierStore
+    alert_store: AlertStore
     submit: Submit
     """Has the engine decide a command and notes it in the audit log; refusals are raised."""
     plain_submit: Submit
