@@ -133,14 +133,8 @@ class GatewayProcess:
         stack.push_async_callback(desk.drain, DRAIN_SECONDS)
         reporter = asyncio.create_task(_report(desk))
         stack.callback(reporter.cancel)
-        use = KeyUse(PostgresKeyUseStore(pool), monotonic=time.monotonic)
-        desk.note_use = use.note
         desk.note_content = content.note
-        watch = RequestWatch(PostgresRequestWatchStore(pool), monotonic=time.monotonic)
-        desk.note_request = watch.note
-        for flush in (use.flush, watch.flush):
-            writer = asyncio.create_task(_flushing(flush))
-            stack.callback(writer.cancel)
+        self._note_beside(desk, pool)
 
         async def look_up_call(organization_id: UUID, call_id: UUID) -> dict[str, object]:
             async with borrowed(pool) as connection:
@@ -152,6 +146,16 @@ class GatewayProcess:
         gateway = Gateway(desk, callers, look_up_call, _key_statuses(pool).of)
         self.server = HttpServer(gateway.handle, refuse=gateway.refuse, unix_seconds=unix_seconds)
         return self.server
+
+    def _note_beside(self, desk: Desk, pool: Pool) -> None:
+        """Have noted what is written now and then beside the money path."""
+        use = KeyUse(PostgresKeyUseStore(pool), monotonic=time.monotonic)
+        desk.note_use = use.note
+        watch = RequestWatch(PostgresRequestWatchStore(pool), monotonic=time.monotonic)
+        desk.note_request = watch.note
+        for flush in (use.flush, watch.flush):
+            writer = asyncio.create_task(_flushing(flush))
+            self._stack.callback(writer.cancel)
 
     async def aclose(self) -> None:
         """Finish what runs, retire the node, close everything."""
