@@ -316,10 +316,23 @@ OTHERS = (
         waves=2,
     ),
     Case(
-        "wall time of each run, waiting",
-        (Limit("run", "", "seconds", "total", effect="throttle", maximum=2),),
+        "wall time of each run",
+        (Limit("run", "", "seconds", "total", maximum=2),),
         who=RUNS,
         waves=2,
+    ),
+    Case(
+        "a run that was stopped",
+        (Limit("run", "crawl/page", "parallel", "total", effect="stop", maximum=0),),
+        who=RUNS,
+    ),
+    Case(
+        "a user and a key that were stopped",
+        (
+            Limit("user", "user-2", "parallel", "total", effect="stop", maximum=0),
+            Limit("key", "side", "parallel", "total", effect="stop", maximum=0),
+        ),
+        who=tuple({**labels, "key": ("main", "side")[n % 2]} for n, labels in enumerate(USERS)),
     ),
     Case("depth below a run", (Limit("run", "crawl", "depth", "total", maximum=1),), who=RUNS),
     Case("depth below each run", (Limit("run", "", "depth", "total", maximum=1),), who=RUNS),

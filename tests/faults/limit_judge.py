@@ -37,9 +37,10 @@ WORDS = {
 CREDIT_CODES = {"credit_balance_exhausted", "credit_set_aside"}
 
 RATE_CODE = "rate_limit_exceeded"
+TIER_CODES = {RATE_CODE, "organization_usage_limit_exceeded", "balance_held"}
 
 _FIGURES = re.compile(
-    r" limit(?: for \S+)? is (?P<maximum>[\d.,]+)\D*: (?P<used>[\d.,]+)\D* used,"
+    r" limit(?: for \S+)?(?: of its usage tier)? is (?P<maximum>[\d.,]+)\D*: (?P<used>[\d.,]+)\D* used,"
     r" (?P<held>[\d.,]+)\D* held by open calls(?:, and this call needs up to (?P<need>[\d.,]+\d))?"
 )
 
@@ -54,6 +55,8 @@ def codes_of(rule_scope: str, measure: str, period: str, effect: str) -> set[str
     """What a limit may refuse with."""
     if effect in {"alert", "shadow"}:
         return set()
+    if effect == "stop":
+        return {f"{rule_scope}_stopped"}
     if period in RATES or measure == "parallel":
         return {RATE_CODE}
     found = {f"{rule_scope}_{WORDS[measure]}_limit_exceeded"}
@@ -71,6 +74,8 @@ def judge_figures(told: Told) -> bool:
         maximum, at = int(seen["maximum"].replace(",", "")), int(seen["at"].replace(",", ""))
         assert at > maximum if "depth" in told.message else at >= maximum, told.message
         return True
+    if told.code.endswith("_stopped"):
+        return " was stopped" in told.message
     found = _FIGURES.search(told.message)
     if found is None:
         assert told.code in {*CREDIT_CODES, "balance_held"}, told.message

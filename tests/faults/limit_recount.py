@@ -18,7 +18,7 @@ from farebox.storage import rows
 from tests.faults.limit_log import Commit, Event
 from tests.faults.wall_windows import window
 
-REFUSING = {Effect.HARD, Effect.THROTTLE, Effect.ALLOCATION}
+REFUSING = {Effect.HARD, Effect.THROTTLE, Effect.ALLOCATION, Effect.STOP}
 OBSERVED = {Measure.SECONDS, Measure.DEPTH}
 SECOND = 1_000_000
 

@@ -52,6 +52,7 @@ RULES: tuple[Rule, ...] = (
     ("environment", "live", "calls", "utc_day", "hard", ""),
     ("run", "crawl", "money", "total", "hard", ""),
     ("run", "", "tokens", "day", "hard", ""),
+    ("run", "other", "parallel", "total", "stop", ""),
     ("tag", "team=search", "tokens", "day", "shadow", ""),
 )
 
@@ -174,6 +175,8 @@ class Changer:
         maximum: int | None = self.chance.randrange(LARGEST[measure])
         if rule in self.standing and self.chance.random() < 0.3:
             maximum = None
+        if effect == "stop" and maximum is not None:
+            maximum = 0
         text = "none" if maximum is None else str(maximum)
         if measure == "money" and maximum is not None:
             text = format_amount(maximum)
@@ -201,6 +204,8 @@ class Changer:
 
     async def _set(self, rule: Rule, maximum: int, **more: Any) -> dict[str, Any]:
         kind, name, measure, period, effect, models = rule
+        if effect == "stop":
+            maximum, more = 0, {}
         shown = await self.home.set_limit(
             self.tenant,
             scope_kind=kind,

@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults.limit_cases import GROUPS, Case
 from tests.faults.limit_house import House, Order, Tenant, Told, house
-from tests.faults.limit_judge import CREDIT_CODES, Judge
+from tests.faults.limit_judge import CREDIT_CODES, TIER_CODES, Judge
 from tests.faults.limit_log import read_log
 from tests.faults.limit_recount import Recount
 from tests.support.figures import Figures
@@ -84,7 +84,7 @@ def judge_codes(case: Case, told: Sequence[Told]) -> None:
     """Only limits of the case refuse, and they do."""
     right = {code for limit in case.limits for code in limit.codes()}
     if case.tier:
-        right |= {"rate_limit_exceeded", "organization_spend_limit_exceeded", "balance_held"}
+        right |= TIER_CODES
     if case.credit_room is not None:
         right |= {*CREDIT_CODES, "balance_held"}
     codes = Counter("whole" if each.is_whole else each.code for each in told)
