@@ -130,12 +130,12 @@ async def test_what_remains_is_what_the_engine_admits(binds: str, house: House) 
 
 async def test_a_key_that_opens_nothing_is_told_why(house: House) -> None:
     """ERR-04: 401 in OpenAI's shape for no key, an unknown one, a revoked one, one that manages."""
+    unknown = house.bearer("fbx_test_" + "2" * 44)
     async with house.model_key() as key, house.nobody() as nobody, house.operator() as operator:
         fresh = await status_of(key)
         with psycopg.connect(house.dsn, autocommit=True) as sql:
             sql.execute("UPDATE api_key SET revoked_at = now()")
         kept = await status_of(key)
-        unknown = Caller(nobody._transport.app, "fbx_test_" + "2" * 44)  # type: ignore[attr-defined]
         answers = [await each.get(KEY) for each in (nobody, operator, unknown)]
         await unknown.aclose()
     assert kept == fresh, "for a second, as wherever nothing is charged"

@@ -69,3 +69,13 @@ def test_chance_does_not_repeat() -> None:
     assert password != make_password()
     assert len(password) == 19
     assert not set(password) & set("l1oO0I")
+
+
+def test_a_mark_stands_for_data_and_is_of_one_house(tmp_path: Path) -> None:
+    """The same data has the same mark here and another elsewhere, so nobody tries passwords out."""
+    here, there = SecretBox(tmp_path / "here"), SecretBox(tmp_path / "there")
+    mark = here.mark(b"a password")
+    assert len(mark) == 32
+    assert SecretBox(tmp_path / "here").mark(b"a password") == mark
+    assert here.mark(b"a passwore") != mark
+    assert there.mark(b"a password") != mark

@@ -101,6 +101,10 @@ class DatabaseApiDesk:
         return uuid7_from_millis(unix_millis(), chance)
 
     def seal(self, body: bytes) -> bytes:
+    def mark(self, data: bytes) -> bytes:
+        """See the port."""
+        return self._secrets.mark(data)
+
         """See the port."""
         return self._secrets.seal(body.decode())
 

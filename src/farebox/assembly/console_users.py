@@ -9,13 +9,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from farebox.console.passwords import (
-    PASSWORD_LENGTH_MAX,
-    PASSWORD_LENGTH_MIN,
-    SALT_BYTES,
-    hash_password,
-)
-from farebox.kit.errors import InvalidInputError
+from farebox.console.passwords import SALT_BYTES, check_password, hash_password
 from farebox.kit.ids import RANDOM_BYTES, uuid7
 from farebox.storage.tenancy_store import PostgresTenantStore, put_console_user
 from farebox.tenancy.actors import SYSTEM, Actor
@@ -46,10 +40,7 @@ async def make_console_user(
         InvalidInputError: Naming the field.
     """
     address = parse_email(email)
-    if not PASSWORD_LENGTH_MIN <= len(password) <= PASSWORD_LENGTH_MAX:
-        raise InvalidInputError(
-            "password", f"must have from {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters"
-        )
+    check_password(password)
     hashed = await asyncio.to_thread(hash_password, password, os.urandom(SALT_BYTES))
     return await put_console_user(
         connection,

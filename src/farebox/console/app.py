@@ -21,10 +21,12 @@ from farebox.console.errors import ErrorPages
 from farebox.console.finding_pages import FindingPages
 from farebox.console.model_keys import ModelKeys
 from farebox.console.pages import Pages
+from farebox.console.passwords import PasswordDesk
 from farebox.console.people import SIGN_IN, People, SignedOutError
+from farebox.console.reception import Reception
 from farebox.console.rendering import make_environment
 from farebox.console.security import SecurityHeaders
-from farebox.console.throttle import REQUESTS_PER_CALLER_MAX, ApiThrottle
+from farebox.console.throttle import REQUESTS_PER_CALLER_MAX, ApiThrottle, SignInThrottle
 from farebox.kit.errors import NotFoundError, UnavailableError
 from farebox.operations.api_ports import ApiDesk
 from farebox.operations.console_views import ConsoleStore
@@ -57,15 +59,19 @@ def build_console(deps: ConsoleDeps) -> ASGIApp:
     """Put the console together; nothing is read or started yet."""
     assets = Assets()
     environment = make_environment(assets.address, sandbox=deps.sandbox)
+    reception = Reception(
+        PasswordDesk(chance=deps.chance), SignInThrottle(monotonic=deps.monotonic)
+    )
     people = People(
         deps.store,
         environment,
         chance=deps.chance,
-        monotonic=deps.monotonic,
+        reception=reception,
         login_place=deps.login_place if deps.sandbox else None,
     )
     pages = Pages(deps.store, people, environment)
     throttle = ApiThrottle(monotonic=deps.monotonic, requests_max=deps.requests_max)
+    api = NativeApi(deps.api, ROUTES, describe(ROUTES), throttle=throttle, reception=reception)
     model_keys = ModelKeys(
         deps.keys, throttle, new_request_id=lambda: f"api_{deps.api.new_id().hex}"
     )
@@ -90,7 +96,7 @@ def build_console(deps: ConsoleDeps) -> ASGIApp:
             Route(SIGN_IN, people.sign_in, methods=["POST"]),
             Route("/doctor/{code}", FindingPages(environment).show),
             Route("/sign-out", people.sign_out, methods=["POST"]),
-            Mount(API_PREFIX, NativeApi(deps.api, ROUTES, describe(ROUTES), throttle=throttle)),
+            Mount(API_PREFIX, api),
             Route(KEY_PATH, model_keys.show),
             Route("/healthz", healthz),
             Route("/readyz", readyz),

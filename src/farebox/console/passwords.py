@@ -6,10 +6,13 @@ A wrong address costs as much time as a wrong password, so nobody learns who may
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+
+from farebox.kit.errors import InvalidInputError
 
 SALT_BYTES: Final = 16
 """Random bytes that one password takes (RFC 9106)."""
@@ -28,6 +31,18 @@ DECOY: Final = (
 """What an unknown address is checked against: as slow as the real thing, and nothing opens it."""
 
 _HASHER: Final = PasswordHasher()  # the library's defaults: RFC 9106, low memory
+
+
+def check_password(password: str) -> None:
+    """Refuse what is no password to begin with.
+
+    Raises:
+        InvalidInputError: Its length.
+    """
+    if not PASSWORD_LENGTH_MIN <= len(password) <= PASSWORD_LENGTH_MAX:
+        raise InvalidInputError(
+            "password", f"must have from {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters"
+        )
 
 
 def hash_password(password: str, salt: bytes) -> str:
@@ -50,9 +65,15 @@ def password_matches(password: str, password_hash: str) -> bool:
 
 
 class PasswordDesk:
-    """Checks passwords in threads, a few at once, so that signing in never stops the pages."""
+    """Checks and makes passwords in threads, a few at once: signing in never stops the pages."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, chance: Callable[[int], bytes]) -> None:
+        """Begin.
+
+        Args:
+            chance: Gives so many random bytes, good enough for secrets.
+        """
+        self._chance = chance
         self._turns = asyncio.Semaphore(CHECKS_AT_ONCE)
 
     async def matches(self, password: str, password_hash: str | None) -> bool:
@@ -67,3 +88,14 @@ class PasswordDesk:
         async with self._turns:
             matched = await asyncio.to_thread(password_matches, password, password_hash or DECOY)
         return matched and password_hash is not None
+
+    async def hash(self, password: str) -> str:
+        """The hash under which a new password is kept.
+
+        Raises:
+            InvalidInputError: It is too short, or too long.
+        """
+        check_password(password)
+        salt = self._chance(SALT_BYTES)
+        async with self._turns:
+            return await asyncio.to_thread(hash_password, password, salt)

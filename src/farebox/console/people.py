@@ -28,8 +28,7 @@ from farebox.console.cookies import (
     token_digest,
 )
 from farebox.console.forms import read_form
-from farebox.console.passwords import PasswordDesk
-from farebox.console.throttle import SignInThrottle
+from farebox.console.reception import Reception
 from farebox.operations.console_views import ConsoleStore, Session
 
 SESSION_LASTS: Final = timedelta(hours=12)
@@ -60,15 +59,15 @@ class People:
         environment: Environment,
         *,
         chance: Callable[[int], bytes],
-        monotonic: Callable[[], float],
+        reception: Reception,
         login_place: str | None,
     ) -> None:
         self._store = store
         self._template = environment.get_template("sign_in.html")
         self._chance = chance
         self._login_place = login_place
-        self._passwords = PasswordDesk()
-        self._throttle = SignInThrottle(monotonic=monotonic)
+        self._passwords = reception.passwords
+        self._throttle = reception.throttle
 
     async def session(self, request: Request) -> Session:
         """Who is signed in.

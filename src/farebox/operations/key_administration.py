@@ -104,6 +104,7 @@ class KeyAdministration:
         key_id: UUID,
         *,
         overlap: timedelta = OVERLAP,
+        new_id: UUID | None = None,
         prepare: Callable[[UUID], Awaitable[None]] | None = None,
     ) -> MadeKey:
         """Make a key in the place of another; both work while they overlap (ORG-16).
@@ -111,6 +112,7 @@ class KeyAdministration:
         Args:
             key_id: The old one, which ends after the overlap, or earlier if it did anyway.
             overlap: Zero ends it at once.
+            new_id: The new key's id, for requests that may be repeated and were prepared.
             prepare: Is given the new key's id before the key opens anything: sets its limits
                 (:mod:`farebox.operations.key_rotation`).
 
@@ -130,7 +132,7 @@ class KeyAdministration:
             raise rotated_already()
         if found[0].revoked_at is not None or _has_ended(found[0], now):
             raise key_has_ended()
-        made = self._make_key(self._key_kind, now)
+        made = self._make_key(self._key_kind, now, new_id)
         if prepare is not None:
             await prepare(made.id)
         new = NewKey(
@@ -286,9 +288,10 @@ class KeyAdministration:
     async def _new_id(self) -> UUID:
         return uuid7(await self._store.now(), self._chance(RANDOM_BYTES))
 
-    def _make_key(self, kind: KeyKind, now: datetime) -> MadeKey:
+    def _make_key(self, kind: KeyKind, now: datetime, key_id: UUID | None = None) -> MadeKey:
         text = make_key(kind, self._chance(SECRET_BYTES))
-        return MadeKey(uuid7(now, self._chance(RANDOM_BYTES)), text, shown_prefix(text))
+        key_id = key_id or uuid7(now, self._chance(RANDOM_BYTES))
+        return MadeKey(key_id, text, shown_prefix(text))
 
 
 def rotated_already() -> ConflictError:

@@ -127,6 +127,9 @@ class PeopleStore(Protocol):
     ) -> list[User]:
         """People, narrowed by what is given; addresses without regard to case."""
 
+    async def password_hash(self, user_id: UUID) -> str | None:
+        """What a person's password is checked against; None for nobody, and for a closed login."""
+
     async def insert_user(self, new: NewUser) -> User:
         """Add a person.
 
@@ -306,8 +309,15 @@ class People:
         """
         return await self._store.accept_invitation(_digest(token), user_id)
 
-    async def accept_new(self, token: str, password_hash: str) -> Member:
+    async def accept_new(
+        self, token: str, password_hash: str, *, user_id: UUID | None = None
+    ) -> Member:
         """Accept an invitation as somebody new, whose login it makes.
+
+        Args:
+            token: As it was handed over.
+            password_hash: Of the password that they chose.
+            user_id: The id to give them, for requests that may be repeated.
 
         Raises:
             NotFoundError: There is no such invitation.
@@ -315,21 +325,29 @@ class People:
             ConflictError: The address has a login: sign in with it first.
         """
         invitation = await self.find_invitation(token)
-        new = await self._new_user(invitation.email, password_hash)
+        new = await self._new_user(invitation.email, password_hash, user_id)
         return await self._store.accept_invitation(_digest(token), new)
 
-    async def create_user(self, email: str, password_hash: str, *, operator: bool = False) -> User:
+    async def create_user(
+        self,
+        email: str,
+        password_hash: str,
+        *,
+        operator: bool = False,
+        user_id: UUID | None = None,
+    ) -> User:
         """Make a login.
 
         Raises:
             InvalidInputError: The address.
             ConflictError: The address has one.
         """
-        new = await self._new_user(parse_email(email), password_hash)
+        new = await self._new_user(parse_email(email), password_hash, user_id)
         return await self._store.insert_user(msgspec.structs.replace(new, operator=operator))
 
-    async def _new_user(self, email: str, password_hash: str) -> NewUser:
-        user_id = uuid7(await self._store.now(), self._chance(RANDOM_BYTES))
+    async def _new_user(self, email: str, password_hash: str, user_id: UUID | None) -> NewUser:
+        if user_id is None:
+            user_id = uuid7(await self._store.now(), self._chance(RANDOM_BYTES))
         return NewUser(id=user_id, email=email, password_hash=password_hash)
 
 

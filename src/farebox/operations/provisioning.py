@@ -83,20 +83,39 @@ async def sign_up(
     email: str,
     password_hash: str,
     organization_name: str,
+    user_id: UUID | None = None,
 ) -> SignedUp:
     """Make a login and an organisation of its own for a stranger, where strangers are let in.
+
+    Args:
+        administration: Over the same connection as the others.
+        people: Over the same connection.
+        store: Over the same connection.
+        email: What they will sign in with.
+        password_hash: Of the password that they chose.
+        organization_name: What is to be theirs.
+        user_id: The id to give them, for requests that may be repeated.
 
     Raises:
         RefusedError: ``sign_up_is_off``, as it is unless an operator lets strangers in.
         InvalidInputError: Naming the field.
         ConflictError: The address or the name is taken.
     """
+    await refuse_sign_up(store)
+    async with administration.together():
+        organization = await administration.create_organization(organization_name)
+        user = await people.create_user(email, password_hash, user_id=user_id)
+        member = await store.insert_member(organization.id, user.id, Role.OWNER)
+    return SignedUp(user, organization, member)
+
+
+async def refuse_sign_up(store: PeopleStore) -> None:
+    """Let strangers pass only where an operator lets them in.
+
+    Raises:
+        RefusedError: ``sign_up_is_off``.
+    """
     if not await store.may_sign_up():
         raise RefusedError(
             "sign_up_is_off", "Nobody signs up here by themselves; ask for an invitation."
         )
-    async with administration.together():
-        organization = await administration.create_organization(organization_name)
-        user = await people.create_user(email, password_hash)
-        member = await store.insert_member(organization.id, user.id, Role.OWNER)
-    return SignedUp(user, organization, member)

@@ -6,6 +6,7 @@ change seldom and by hand.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -277,6 +278,7 @@ class TenantStore(Protocol):
         *,
         organization_id: UUID | None = None,
         name: str | None = None,
+        among: Iterable[UUID] | None = None,
         after: UUID | None = None,
         limit: int,
     ) -> list[OrganizationProfile]:

@@ -77,6 +77,11 @@ class PostgresPeopleStore:
             for row in await self._ask("list_users", values)
         ]
 
+    async def password_hash(self, user_id: UUID) -> str | None:
+        """See the port."""
+        rows = await self._ask("read_password_hash", (user_id,))
+        return rows[0][0] if rows else None
+
     async def insert_user(self, new: NewUser) -> User:
         """See the port."""
         try:

@@ -5,6 +5,7 @@ Whoever writes a row of an organisation takes the organisation's row first (ENGI
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -143,11 +144,18 @@ class PostgresTenantStore:
         *,
         organization_id: UUID | None = None,
         name: str | None = None,
+        among: Iterable[UUID] | None = None,
         after: UUID | None = None,
         limit: int,
     ) -> list[OrganizationProfile]:
         """See the port."""
-        values = {"id": organization_id, "name": name, "after": after, "limit": limit}
+        values = {
+            "id": organization_id,
+            "name": name,
+            "among": None if among is None else list(among),
+            "after": after,
+            "limit": limit,
+        }
         return [_organization(row) for row in await self._ask("list_organizations", values)]
 
     async def insert_project(self, new: NewProject) -> Project:

@@ -7,6 +7,7 @@ opens nothing. Several nodes on one database share the file's content.
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 import stat
@@ -24,6 +25,9 @@ KEY_FILE: Final = "secrets.key"
 """Its name in FAREBOX_HOME."""
 
 _KEY_FILE_BYTES_MAX: Final = 4096
+_MARK: Final = b"farebox mark\0"
+"""What else is ever made with that key cannot be taken for a mark."""
+
 _LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"  # nothing that is easily misread
 
 
@@ -78,9 +82,29 @@ class SecretBox:
                 "again with their keys."
             ) from error
 
+    def mark(self, data: bytes) -> bytes:
+        """Give 32 bytes that stand for data, for comparing it later.
+
+        Without the key file nobody can try out what the data was, however short it is.
+
+        Raises:
+            SecretKeyError: The key file cannot be made or used.
+        """
+        if not self._path.exists():
+            self._make()
+        return hmac.digest(self._key(), _MARK + data, "sha256")
+
     def _fernet(self) -> Fernet:
         from cryptography.fernet import Fernet  # noqa: PLC0415  # 30 ms: only who needs it
 
+        try:
+            return Fernet(self._key())
+        except ValueError as error:
+            raise SecretKeyError(
+                f"{self._path} holds no key: restore that file from a backup or another node."
+            ) from error
+
+    def _key(self) -> bytes:
         try:
             with self._path.open("rb") as file:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -98,12 +122,7 @@ class SecretBox:
                 f"{self._path} can be read by others (mode {mode:04o}): chmod 600 it, and change "
                 "the providers' keys if somebody else may have read it."
             )
-        try:
-            return Fernet(key)
-        except ValueError as error:
-            raise SecretKeyError(
-                f"{self._path} holds no key: restore that file from a backup or another node."
-            ) from error
+        return key
 
     def _make(self) -> None:
         """Make the key file whole or not at all; of two that make it at once, the first wins."""

@@ -17,6 +17,9 @@ class ActorKind(StrEnum):
     """Whoever holds it."""
     SHELL = "shell"
     """Whoever may run commands on the machine: named by the system's user."""
+    STRANGER = "stranger"
+    """Somebody who has shown nothing; what they may do is done in the name of who they turn out to
+    be."""
     SYSTEM = "system"
     """Farebox itself, by a rule that somebody set."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+import pytest
 
 from farebox.kit.ids import format_id
+from farebox.storage.request_store import PostgresRequestStore
 from farebox.tenancy.permissions import Role
 from tests.support.api_clients import Caller, House, problem_of
 
@@ -49,6 +51,42 @@ async def test_a_rotated_key_has_its_limits_and_both_work(house: House) -> None:
     assert old["expires_at"] is not None
     assert {each["scope_id"] for each in limits} == {key, new["id"]}
     assert problem_of(twice, 409)["code"] == "conflict"
+
+
+async def test_a_rotation_that_died_shows_its_key_after_all(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ORG-16: the new key and the memory of its answer commit together; a fault between the copied
+    limits and both leaves no key that nobody knows, and the repetition makes the same one.
+    """
+    path = f"{house.path}/keys/{format_id('key', house.payer.key_id)}"
+    limit = {
+        "scope_kind": "key",
+        "scope_id": format_id("key", house.payer.key_id),
+        "period": "month",
+        "maximum": "3",
+    }
+    finish = PostgresRequestStore.finish
+
+    async def dying(store: Any, caller: str, key: str, answer: Any) -> None:
+        monkeypatch.setattr(PostgresRequestStore, "finish", finish)
+        raise RuntimeError("died")
+
+    async with house.operator() as operator:
+        await operator.done("PUT", f"{house.path}/limits", limit)
+        monkeypatch.setattr(PostgresRequestStore, "finish", dying)
+        problem_of(await operator.ask("POST", f"{path}/rotate", {}, key="k"), 500)
+        assert (await operator.done("GET", path))["replaced_by_id"] is None
+        waits = await operator.ask("POST", f"{path}/rotate", {}, key="k")
+        assert problem_of(waits, 409)["code"] == "request_in_progress"
+        with psycopg.connect(house.dsn, autocommit=True) as sql:
+            sql.execute("UPDATE api_request SET taken_at = taken_at - interval '5 minutes'")
+        made = await operator.done("POST", f"{path}/rotate", {}, key="k")
+        again = await operator.done("POST", f"{path}/rotate", {}, key="k")
+        limits = await operator.every(f"{house.path}/limits")
+    assert again == made
+    scopes = {each["scope_id"]: each["maximum"] for each in limits}
+    assert scopes == {limit["scope_id"]: "3.00", made["id"]: "3.00"}
 
 
 async def test_a_service_account_owns_keys_and_takes_them_along(house: House) -> None:

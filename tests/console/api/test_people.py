@@ -6,21 +6,8 @@ from typing import Any
 
 import psycopg
 
-from farebox.kit.ids import format_id
 from farebox.tenancy.permissions import Role
 from tests.support.api_clients import House, problem_of
-
-
-def join(house: House, role: Role) -> str:
-    """Make the console's person a member; gives their id."""
-    with psycopg.connect(house.dsn, autocommit=True) as sql:
-        row = sql.execute("SELECT id FROM console_user").fetchone()
-        assert row is not None
-        sql.execute(
-            "INSERT INTO member (organization_id, user_id, role) VALUES (%s, %s, %s)",
-            (house.payer.id, row[0], role.value),
-        )
-    return format_id("user", row[0])
 
 
 async def test_somebody_is_invited_and_the_token_is_shown_once(house: House) -> None:
@@ -40,7 +27,7 @@ async def test_somebody_is_invited_and_the_token_is_shown_once(house: House) -> 
 
 async def test_members_change_and_leave_but_not_the_last_owner(house: House, app: Any) -> None:
     """ORG-01: an organisation always has an owner."""
-    user = join(house, Role.OWNER)
+    user = house.join(Role.OWNER)
     path = f"{house.path}/members/{user}"
     other = House(app, house.dsn, "Zoo")
     async with house.operator() as operator, other.member(Role.OWNER) as zoe:

@@ -16,7 +16,9 @@ from farebox.assembly.console_api import DatabaseApiDesk
 from farebox.assembly.database import open_pool
 from farebox.console.api.routing import Context, Route
 from farebox.console.api.serving import NativeApi
-from farebox.console.throttle import ApiThrottle
+from farebox.console.passwords import PasswordDesk
+from farebox.console.reception import Reception
+from farebox.console.throttle import ApiThrottle, SignInThrottle
 from farebox.kit.errors import UnavailableError
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.tenants import OrganizationChange
@@ -57,7 +59,15 @@ async def serve(dsn: str, tmp_path: Path) -> AsyncIterator[Serve]:
             answer=Done,
             atomic=atomic,
         )
-        api = NativeApi(desk, (route,), b"{}", throttle=ApiThrottle(monotonic=lambda: 0.0))
+        api = NativeApi(
+            desk,
+            (route,),
+            b"{}",
+            throttle=ApiThrottle(monotonic=lambda: 0.0),
+            reception=Reception(
+                PasswordDesk(chance=os.urandom), SignInThrottle(monotonic=lambda: 0.0)
+            ),
+        )
 
         async def mounted(scope: Any, receive: Any, send: Any) -> None:
             path = scope["path"].removeprefix("/api/v1")

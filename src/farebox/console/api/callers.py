@@ -50,9 +50,23 @@ def credential_of(request: Request) -> str:
 
 
 async def find_caller(
-    connection: ApiConnection, request: Request, via: Via, *, write: bool, model_keys: bool
+    connection: ApiConnection,
+    request: Request,
+    via: Via,
+    *,
+    write: bool,
+    model_keys: bool,
+    strangers: bool = False,
 ) -> Who:
     """Find out who asks.
+
+    Args:
+        connection: Of the request.
+        request: Its header counts before its cookie.
+        via: How it came.
+        write: Whether it changes anything.
+        model_keys: Whether keys for models may ask.
+        strangers: Whether whoever shows nothing may ask.
 
     Raises:
         ProblemError: 401 nobody, 403 somebody who may not ask in this way.
@@ -63,7 +77,9 @@ async def find_caller(
     token = read_cookie(request, SESSION_COOKIE)
     found = None if token is None else await connection.person_standing(token_digest(token), via)
     if found is None:
-        raise nobody()
+        if not strangers:
+            raise nobody()
+        return Who(Standing(actor=_actor(ActorKind.STRANGER, "stranger", via)))
     if write:
         refuse_foreign(request)
         if not form_token_matches(token, request.headers.get(FORM_TOKEN_HEADER, "")):
@@ -92,10 +108,15 @@ async def _by_key(connection: ApiConnection, header: str, via: Via, *, model_key
             "model_key_manages_nothing",
             "A key for models manages nothing; send a management key (fbx_admin_...).",
         )
-    actor = Actor(
-        kind=ActorKind.SYSTEM, id="model key", name="", door=via.door, address=via.address
-    )
+    actor = _actor(ActorKind.SYSTEM, "model key", via)
     return Who(Standing(actor=actor), organization_id)
+
+
+def _actor(kind: ActorKind, name: str, via: Via) -> Actor:
+    """Somebody whom nothing is done in the name of."""
+    return Actor(
+        kind=kind, id=name, name="", door=via.door, address=via.address, request_id=via.request_id
+    )
 
 
 def nobody() -> ProblemError:

@@ -29,7 +29,7 @@ from farebox.console.api.fields import (
     write_cursor,
 )
 from farebox.console.api.routing import Context, Route
-from farebox.kit.errors import InvalidInputError
+from farebox.kit.errors import InvalidInputError, NotFoundError
 from farebox.kit.ids import format_id
 from farebox.kit.money import format_amount, parse_amount
 from farebox.operations.administration import parse_currency
@@ -181,6 +181,15 @@ async def list_providers(context: Context) -> Page[Provider]:
     return page_of(Provider, rows, query.limit, [skipped + query.limit] * len(rows))
 
 
+async def show_provider(context: Context) -> dict[str, Any]:
+    """One of them."""
+    wanted = format_id("prov", context.ids["provider_id"])
+    for each in await context.session.catalogue.providers():
+        if each["id"] == wanted:
+            return each
+    raise NotFoundError("There is no such provider.")
+
+
 async def add_provider(context: Context) -> dict[str, Any]:
     """Add one; its key is stored encrypted."""
     body = context.body_as(ProviderOrderBody)
@@ -275,6 +284,7 @@ def _price(version: PriceVersion) -> Price:
 
 
 _PROVIDERS: Final = "/providers"
+_PROVIDER: Final = _PROVIDERS + "/{provider_id}"
 
 ROUTES: Final = (
     Route(
@@ -335,8 +345,18 @@ ROUTES: Final = (
         status=201,
     ),
     Route(
+        method="GET",
+        path=_PROVIDER,
+        name="showProvider",
+        summary="A provider; its key is never shown",
+        tag="providers",
+        handler=show_provider,
+        action=Action.DEPLOYMENT_VIEW,
+        answer=Provider,
+    ),
+    Route(
         method="DELETE",
-        path=_PROVIDERS + "/{provider_id}",
+        path=_PROVIDER,
         name="removeProvider",
         summary="Take a provider out of service",
         tag="providers",

@@ -10,11 +10,13 @@ import binascii
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Struct
 
 from farebox.kit.errors import InvalidInputError
+from farebox.kit.ids import parse_id
 from farebox.kit.texts import storable
 from farebox.operations.documents import document
 
@@ -151,6 +153,13 @@ def page_of(
     )
 
 
+def page_by_id(
+    kind: type[S], rows: Sequence[Mapping[str, object]], limit: int, *, name: str = "id"
+) -> Page[S]:
+    """A page of a list in the order of ids; ``name`` is the field that has them."""
+    return page_of(kind, rows, limit, [row[name] for row in rows])
+
+
 def write_cursor(place: str) -> str:
     """The text of a place in a list; opaque to whoever gets it."""
     return base64.urlsafe_b64encode(place.encode()).rstrip(b"=").decode()
@@ -172,6 +181,16 @@ def read_cursor(text: str | None) -> str | None:
     if not place or storable(place) != place:
         raise bad_cursor()
     return place
+
+
+def read_id_cursor(prefix: str, text: str | None) -> UUID | None:
+    """The id that a cursor names.
+
+    Raises:
+        InvalidInputError: It is none of ours.
+    """
+    place = read_cursor(text)
+    return None if place is None else parse_id(prefix, place, field="cursor")
 
 
 def read_number_cursor(text: str | None) -> int | None:

@@ -55,7 +55,7 @@ def describe(routes: Iterable[Route]) -> bytes:
         "openapi": "3.1.0",
         "info": {"title": "Farebox native API", "version": VERSION, "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
-        "security": [{"managementKey": []}, {"session": [], "formToken": []}],
+        "security": _CALLERS,
         "tags": [{"name": tag} for tag in (*dict.fromkeys(r.tag for r in table), _MODELS)],
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": _SECURITY},
@@ -72,6 +72,7 @@ def _prune(document: Document, components: Document) -> None:
             del components[name]
 
 
+_CALLERS: Final[list[Document]] = [{"managementKey": []}, {"session": [], "formToken": []}]
 _MODELS: Final = "model keys"
 
 
@@ -128,6 +129,8 @@ def _operation(route: Route, schemas: Document, components: Document) -> Documen
     }
     if route.action is not None:
         operation["x-farebox-action"] = route.action.value
+    if route.open:
+        operation["security"] = [{}, *_CALLERS]
     if route.is_write:
         operation["parameters"].append(_KEY)
     if route.body is not None:

@@ -18,8 +18,8 @@ from farebox.console.api.fields import (
     PageQuery,
     PlanId,
     ProjectId,
-    page_of,
-    read_cursor,
+    page_by_id,
+    read_id_cursor,
     shown,
 )
 from farebox.console.api.routing import Context, Route
@@ -100,19 +100,13 @@ class Floor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 async def list_organizations(context: Context) -> Page[Organization]:
     """Those that whoever asks has to do with; an operator has with all."""
-    query, tenants = context.query_as(PageQuery), context.session.tenants
-    place = read_cursor(query.cursor)
-    after = None if place is None else parse_id("org", place, field="cursor")
-    if context.standing.operator:
-        found = await tenants.organizations(after=after, limit=query.limit + 1)
-    else:
-        mine = sorted(each for each in context.standing.roles if after is None or each > after)
-        found = []
-        for organization_id in mine[: query.limit + 1]:
-            found += await tenants.organizations(organization_id=organization_id, limit=1)
-    rows = [_row(context, profile) for profile in found]
-    places = [format_id("org", profile.id) for profile in found]
-    return page_of(Organization, rows, query.limit, places)
+    query, standing = context.query_as(PageQuery), context.standing
+    found = await context.session.tenants.organizations(
+        among=None if standing.operator else standing.roles,
+        after=read_id_cursor("org", query.cursor),
+        limit=query.limit + 1,
+    )
+    return page_by_id(Organization, [_row(context, each) for each in found], query.limit)
 
 
 async def create_organization(context: Context) -> NewOrganization:

@@ -15,13 +15,13 @@ from farebox.console.api.fields import (
     Page,
     PageQuery,
     UserId,
-    page_of,
-    read_cursor,
+    page_by_id,
+    read_id_cursor,
     shown,
 )
 from farebox.console.api.routing import Context, Route
 from farebox.kit.errors import NotFoundError
-from farebox.kit.ids import format_id, parse_id
+from farebox.kit.ids import format_id
 from farebox.operations import people
 from farebox.operations.documents import document
 from farebox.tenancy.invitations import LASTS, LASTS_MAX
@@ -110,14 +110,23 @@ async def show_caller(context: Context) -> Caller:
 async def list_members(context: Context) -> Page[Member]:
     """Who is in it, as what."""
     query = context.query_as(PageQuery)
-    place = read_cursor(query.cursor)
     found = await context.session.people_store.members(
         organization_id=context.organization.id,
-        after=None if place is None else parse_id("user", place, field="cursor"),
+        after=read_id_cursor("user", query.cursor),
         limit=query.limit + 1,
     )
     rows = [document(member) for member in found]
-    return page_of(Member, rows, query.limit, [row["user_id"] for row in rows])
+    return page_by_id(Member, rows, query.limit, name="user_id")
+
+
+async def show_member(context: Context) -> Member:
+    """One of them."""
+    found = await context.session.people_store.members(
+        organization_id=context.organization.id, user_id=context.ids["user_id"], limit=1
+    )
+    if not found:
+        raise NotFoundError("There is no such member.")
+    return shown(Member, found[0])
 
 
 async def change_member(context: Context) -> Member:
@@ -138,15 +147,20 @@ async def remove_member(context: Context) -> RemovedMember:
 async def list_invitations(context: Context) -> Page[Invitation]:
     """Invitations, also those that are over."""
     query, session = context.query_as(PageQuery), context.session
-    place = read_cursor(query.cursor)
     found = await session.people_store.invitations(
         organization_id=context.organization.id,
-        after=None if place is None else parse_id("inv", place, field="cursor"),
+        after=read_id_cursor("inv", query.cursor),
         limit=query.limit + 1,
     )
     now = await session.now()
     rows = [_row(invitation, now) for invitation in found]
-    return page_of(Invitation, rows, query.limit, [row["id"] for row in rows])
+    return page_by_id(Invitation, rows, query.limit)
+
+
+async def show_invitation(context: Context) -> Invitation:
+    """One of them."""
+    row = _row(await _find_invitation(context), await context.session.now())
+    return msgspec.convert(row, Invitation)
 
 
 async def invite(context: Context) -> NewInvitation:
@@ -161,14 +175,20 @@ async def invite(context: Context) -> NewInvitation:
 
 async def revoke_invitation(context: Context) -> Invitation:
     """Take an invitation back."""
-    store, invitation_id = context.session.people_store, context.ids["invitation_id"]
-    found = await store.invitations(
-        invitation_id=invitation_id, organization_id=context.organization.id, limit=1
+    invitation = await _find_invitation(context)
+    await context.session.people_store.revoke_invitation(invitation.id)
+    return await show_invitation(context)
+
+
+async def _find_invitation(context: Context) -> people.Invitation:
+    found = await context.session.people_store.invitations(
+        invitation_id=context.ids["invitation_id"],
+        organization_id=context.organization.id,
+        limit=1,
     )
     if not found:
         raise NotFoundError("There is no such invitation.")
-    revoked = await store.revoke_invitation(invitation_id)
-    return msgspec.convert(_row(revoked, await context.session.now()), Invitation)
+    return found[0]
 
 
 def _row(invitation: people.Invitation, now: datetime) -> dict[str, Any]:
@@ -177,6 +197,7 @@ def _row(invitation: people.Invitation, now: datetime) -> dict[str, Any]:
 
 _ONE: Final = "/organizations/{organization_id}"
 _MEMBER: Final = _ONE + "/members/{user_id}"
+_INVITATION: Final = _ONE + "/invitations/{invitation_id}"
 
 ROUTES: Final = (
     Route(
@@ -198,6 +219,16 @@ ROUTES: Final = (
         action=Action.MEMBERS_VIEW,
         query=PageQuery,
         answer=Page[Member],
+    ),
+    Route(
+        method="GET",
+        path=_MEMBER,
+        name="showMember",
+        summary="A member",
+        tag="people",
+        handler=show_member,
+        action=Action.MEMBERS_VIEW,
+        answer=Member,
     ),
     Route(
         method="PATCH",
@@ -245,8 +276,18 @@ ROUTES: Final = (
         secret=True,
     ),
     Route(
+        method="GET",
+        path=_INVITATION,
+        name="showInvitation",
+        summary="An invitation; its token is not kept",
+        tag="people",
+        handler=show_invitation,
+        action=Action.MEMBERS_CHANGE,
+        answer=Invitation,
+    ),
+    Route(
         method="DELETE",
-        path=_ONE + "/invitations/{invitation_id}",
+        path=_INVITATION,
         name="revokeInvitation",
         summary="Take an invitation back",
         tag="people",

@@ -96,6 +96,7 @@ class ProblemError(Exception):
 
 
 _UNPROCESSABLE: Final = frozenset({"idempotency_key_reused"})
+_FORBIDDEN: Final = frozenset({"permission_denied", "sign_up_is_off"})
 
 
 def problem_of(error: FareboxError) -> ProblemError:
@@ -108,10 +109,9 @@ def problem_of(error: FareboxError) -> ProblemError:
             return ProblemError(404, error.code, error.message)
         case ConflictError():
             return ProblemError(409, error.code, error.message)
-        case RefusedError(reason="permission_denied"):
-            return ProblemError(403, error.reason, error.message)
         case RefusedError():
             status = 422 if error.reason in _UNPROCESSABLE else 409
+            status = 403 if error.reason in _FORBIDDEN else status
             return ProblemError(status, error.reason, error.message)
         case UnavailableError() | IncompatibleError():
             detail = "Nothing is lost; ask again, with the same Idempotency-Key if there was one."

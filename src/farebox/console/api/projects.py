@@ -14,8 +14,8 @@ from farebox.console.api.fields import (
     PageQuery,
     ProjectId,
     Text,
-    page_of,
-    read_cursor,
+    page_by_id,
+    read_id_cursor,
     shown,
 )
 from farebox.console.api.routing import Context, Route
@@ -88,17 +88,23 @@ class ProjectOrder(ProjectPatch, frozen=True, kw_only=True, forbid_unknown_field
     name: Name
 
 
+class Split(Struct, frozen=True, kw_only=True):
+    """The usual projects, as they are."""
+
+    object: Literal["project_split"] = "project_split"
+    data: list[Project]
+
+
 async def list_projects(context: Context) -> Page[Project]:
     """In the order of their making, archived ones too."""
     query = context.query_as(PageQuery)
-    place = read_cursor(query.cursor)
     found = await context.session.tenants.projects(
         organization_id=context.organization.id,
-        after=None if place is None else parse_id("proj", place, field="cursor"),
+        after=read_id_cursor("proj", query.cursor),
         limit=query.limit + 1,
     )
     rows = [document(project, of="proj") for project in found]
-    return page_of(Project, rows, query.limit, [row["id"] for row in rows])
+    return page_by_id(Project, rows, query.limit)
 
 
 async def create_project(context: Context) -> Project:
@@ -108,6 +114,12 @@ async def create_project(context: Context) -> Project:
         order.name, context.organization.id, settings=order.change()
     )
     return shown(Project, made, of="proj")
+
+
+async def split_projects(context: Context) -> Split:
+    """Make the usual ones: testing, production, customer project, internal tool."""
+    made = await context.session.administration.create_split(context.organization.id)
+    return Split(data=[shown(Project, each, of="proj") for each in made])
 
 
 async def show_project(context: Context) -> Project:
@@ -186,6 +198,16 @@ ROUTES: Final = (
         body=ProjectOrder,
         answer=Project,
         status=201,
+    ),
+    Route(
+        method="POST",
+        path="/organizations/{organization_id}/project-split",
+        name="splitProjects",
+        summary="Make the projects that suit most; those that are there are left alone",
+        tag="projects",
+        handler=split_projects,
+        action=Action.PROJECTS_CHANGE,
+        answer=Split,
     ),
     Route(
         method="GET",

@@ -14,8 +14,10 @@ from uuid import UUID
 from msgspec import Struct
 
 from farebox.console.api.fields import Nothing
+from farebox.console.reception import Reception
 from farebox.operations.api_ports import ApiSession
 from farebox.operations.tenants import OrganizationProfile
+from farebox.tenancy.actors import Actor
 from farebox.tenancy.permissions import Action, Standing
 
 T = TypeVar("T")
@@ -27,6 +29,9 @@ class Context:
 
     session: ApiSession
     standing: Standing
+    acting: Callable[[Actor], ApiSession]
+    """The same in somebody else's name: for strangers who have proven who they are."""
+    reception: Reception
     ids: Mapping[str, UUID]
     """Path parameters that are ids."""
     texts: Mapping[str, str]
@@ -37,6 +42,10 @@ class Context:
     """Of the path's organisation."""
     model_key_of: UUID | None = None
     """Asked with a key for models, of this organisation."""
+    prepared: Any = None
+    """What the route's preparation found."""
+    address: str = ""
+    """The network address that the request came from."""
     query: Struct = field(default_factory=Nothing)
     body: Any = None
 
@@ -89,6 +98,13 @@ class Route:
     """Whether the answer holds a secret: it is remembered encrypted."""
     model_keys: bool = False
     """Whether keys for models may ask too."""
+    open: bool = False
+    """Whether whoever shows nothing may ask: the preparation finds out who they are."""
+    prepare: Handler | None = None
+    """Comes before an atomic write's transaction: what takes long, and what the engine decides."""
+    prepare_stays: bool = False
+    """Whether the preparation changes anything: a request that fails then keeps its effect id, and
+    its repetition waits until it is surely gone."""
 
     @property
     def is_write(self) -> bool:

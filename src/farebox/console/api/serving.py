@@ -33,12 +33,13 @@ from farebox.console.api.reading import (
     read_body,
 )
 from farebox.console.api.routing import Context, Route
+from farebox.console.reception import Reception
 from farebox.console.throttle import ApiThrottle
 from farebox.kit.errors import ConflictError, FareboxError, NotFoundError, UnavailableError
 from farebox.operations.api_ports import ApiConnection, ApiDesk
-from farebox.operations.idempotency import Answer, Begun, parse_key, request_fingerprint
+from farebox.operations.idempotency import Answer, parse_key, request_fingerprint
 from farebox.operations.tenants import OrganizationProfile
-from farebox.tenancy.actors import Door, Via
+from farebox.tenancy.actors import ActorKind, Door, Via
 
 PREFIX: Final = "/api/v1"
 REQUEST_ID: Final = "x-request-id"
@@ -47,6 +48,9 @@ REPLAYED_HEADER: Final = "idempotency-replayed"
 
 _SEALED: Final = "application/json; sealed"
 """How a remembered answer is marked whose body is encrypted."""
+
+_PASSING: Final = frozenset({429})
+"""Refusals that a repetition shall not meet again: they are not remembered."""
 
 logger: Final = structlog.get_logger("farebox.api")
 
@@ -61,6 +65,7 @@ class NativeApi:
         description: bytes,
         *,
         throttle: ApiThrottle,
+        reception: Reception,
     ) -> None:
         """Put it together.
 
@@ -69,9 +74,11 @@ class NativeApi:
             routes: What is served.
             description: The OpenAPI document; anybody may read it.
             throttle: Counts who asks how often.
+            reception: Checks and makes passwords.
         """
         self._desk = desk
         self._throttle = throttle
+        self._reception = reception
 
         async def openapi(_: Request) -> Response:
             return Response(description, media_type=JSON)
@@ -140,17 +147,26 @@ class NativeApi:
         )
         async with self._desk.connect() as connection:
             who = await find_caller(
-                connection, request, via, write=route.is_write, model_keys=route.model_keys
+                connection,
+                request,
+                via,
+                write=route.is_write,
+                model_keys=route.model_keys,
+                strangers=route.open,
             )
-            self._throttle.proven(credential)
+            if who.standing.actor.kind is not ActorKind.STRANGER:
+                self._throttle.proven(credential)
             ids, texts = parse_path(request.path_params)
             context = Context(
                 session=connection.acting(who.standing.actor),
                 standing=who.standing,
+                acting=connection.acting,
+                reception=self._reception,
                 ids=ids,
                 texts=texts,
                 effect_id=self._desk.new_id(),
                 model_key_of=who.model_key_of,
+                address=via.address,
             )
             context.profile = await _admitted(route, context, who)
             if route.query is not Nothing or request.query_params:
@@ -184,11 +200,18 @@ class NativeApi:
         """Do it once: whoever repeats it with its key gets the answer of the first time."""
         given = request.headers.get(KEY_HEADER)
         if given is None:
+            context.effect_id = self._desk.new_id(await context.session.now())
+            await _prepare(route, context)
             async with _whole(route, context):
                 return _answer(route, await route.handler(context))
         key, caller = parse_key(given), context.standing.actor.id
         asked = request.url.path + ("?" + request.url.query if request.url.query else "")
         fingerprint = request_fingerprint(route.method, asked, body)
+        if route.open:
+            # A password is in it: nobody who reads the table may try passwords out against it. And
+            # strangers have no name but what they ask for: two of them never share a key.
+            fingerprint = self._desk.mark(fingerprint)
+            caller = f"{caller} {fingerprint.hex()}"
         try:
             # By the database's clock: what is made carries this id.
             new_id = self._desk.new_id(await context.session.now())
@@ -198,21 +221,22 @@ class NativeApi:
             raise ProblemError(409, "request_in_progress", error.message, headers=again) from error
         if isinstance(begun, Answer):
             return self._again(begun)
-        return await self._first(route, connection, context, begun, key)
+        context.effect_id = begun.effect_id
+        return await self._first(route, connection, context, caller, key)
 
     async def _first(
-        self, route: Route, connection: ApiConnection, context: Context, begun: Begun, key: str
+        self, route: Route, connection: ApiConnection, context: Context, caller: str, key: str
     ) -> Response:
-        caller, requests = context.standing.actor.id, connection.requests
-        context.effect_id = begun.effect_id
+        requests = connection.requests
         try:
+            await _prepare(route, context)
             async with _whole(route, context):
                 response = _answer(route, await route.handler(context))
                 await requests.finish(caller, key, self._kept(route, response))
                 return response
         except (FareboxError, ProblemError) as error:
             problem = error if isinstance(error, ProblemError) else problem_of(error)
-            if problem.status < 500:
+            if problem.status < 500 and problem.status not in _PASSING:
                 response = response_of(problem)
                 await requests.finish(caller, key, self._kept(route, response))
                 return response
@@ -262,9 +286,14 @@ def _whole(route: Route, context: Context) -> AbstractAsyncContextManager[None]:
     return context.session.tenants.together() if route.atomic else nullcontext()
 
 
+async def _prepare(route: Route, context: Context) -> None:
+    if route.prepare is not None:
+        context.prepared = await route.prepare(context)
+
+
 async def _abandon(route: Route, connection: ApiConnection, caller: str, key: str) -> None:
     """Forget a request that had no effect; one that may have had stays, and meets its id again."""
-    if route.atomic:
+    if route.atomic and not route.prepare_stays:
         with suppress(Exception):
             await connection.requests.abandon(caller, key)
 

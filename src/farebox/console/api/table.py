@@ -5,29 +5,34 @@ from __future__ import annotations
 from typing import Final
 
 from farebox.console.api import (
-    alerts,
     audit,
     calls,
     catalogue,
+    deployment,
+    doors,
     keys,
     limits,
+    management_keys,
     money,
     organizations,
     people,
     plans,
     projects,
+    service_accounts,
     tiers,
     usage,
 )
 from farebox.console.api.routing import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
+    *doors.ROUTES,
     *people.ROUTES,
     *organizations.ROUTES,
     *projects.ROUTES,
     *keys.ROUTES,
+    *service_accounts.ROUTES,
+    *management_keys.ROUTES,
     *limits.ROUTES,
-    *alerts.ROUTES,
     *tiers.ROUTES,
     *plans.ROUTES,
     *catalogue.ROUTES,
@@ -35,4 +40,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     *calls.ROUTES,
     *usage.ROUTES,
     *audit.ROUTES,
+    *deployment.ROUTES,
 )

@@ -7,6 +7,9 @@ WHERE (%(id)s::uuid IS NULL OR id = %(id)s)
   AND (%(after)s::uuid IS NULL OR id > %(after)s)
 ORDER BY id LIMIT %(limit)s
 
+-- name: read_password_hash
+SELECT password_hash FROM console_user WHERE id = %s AND disabled_at IS NULL
+
 -- name: insert_user
 INSERT INTO console_user (id, email, password_hash, operator)
 VALUES (%(id)s, %(email)s, %(password_hash)s, %(operator)s)

@@ -39,6 +39,7 @@ SELECT o.id, o.name, o.currency, o.zone, o.active, o.billing_mode, o.floor_nanos
 FROM organization o LEFT JOIN price_plan p ON p.id = o.plan_id
 WHERE (%(id)s::uuid IS NULL OR o.id = %(id)s)
   AND (%(name)s::text IS NULL OR lower(o.name) = lower(%(name)s))
+  AND (%(among)s::uuid[] IS NULL OR o.id = ANY(%(among)s))
   AND (%(after)s::uuid IS NULL OR o.id > %(after)s)
 ORDER BY o.id LIMIT %(limit)s
 
