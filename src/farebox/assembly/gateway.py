@@ -16,7 +16,7 @@ from farebox.assembly.database import OpenDatabase, open_pool
 from farebox.assembly.directory import DatabaseDirectory
 from farebox.gateway.callers import Callers
 from farebox.gateway.desk import Desk
-from farebox.gateway.gateway import Gateway
+from farebox.gateway.gateway import CallLookup, Gateway
 from farebox.gateway.metrics import Metrics
 from farebox.gateway.sales import Sales
 from farebox.gateway.server import HttpServer
@@ -136,14 +136,7 @@ class GatewayProcess:
         desk.note_content = content.note
         self._note_beside(desk, pool)
 
-        async def look_up_call(organization_id: UUID, call_id: UUID) -> dict[str, object]:
-            async with borrowed(pool) as connection:
-                found = await explain_call(PostgresCallStore(connection), call_id)
-            if found.get("organization_id") != str(organization_id):
-                raise NotFoundError("There is no such call.")
-            return found
-
-        gateway = Gateway(desk, callers, look_up_call, _key_statuses(pool).of)
+        gateway = Gateway(desk, callers, _call_lookup(pool), _key_statuses(pool).of)
         self.server = HttpServer(gateway.handle, refuse=gateway.refuse, unix_seconds=unix_seconds)
         return self.server
 
@@ -165,6 +158,19 @@ class GatewayProcess:
 def _key_statuses(pool: Pool) -> KeyStatuses:
     """Answers to keys that ask what is left of them."""
     return KeyStatuses(PostgresKeyStatusStore(pool), monotonic=time.monotonic)
+
+
+def _call_lookup(pool: Pool) -> CallLookup:
+    """Explains the calls of an organisation to its own keys."""
+
+    async def look_up(organization_id: UUID, call_id: UUID) -> dict[str, object]:
+        async with borrowed(pool) as connection:
+            found = await explain_call(PostgresCallStore(connection), call_id)
+        if found.get("organization_id") != str(organization_id):
+            raise NotFoundError("There is no such call.")
+        return found
+
+    return look_up
 
 
 async def _report(desk: Desk) -> None:
