@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import openai
@@ -20,6 +21,7 @@ from farebox.storage.migrate import migrate
 from farebox.system.postgres.server import RunningServer
 from farebox.system.postgres.throwaway import throwaway
 from tests.support.house import House, running_house
+from tests.support.limits import at_once, costly, set_limit
 from tests.support.openai_clients import sync_client
 from tests.support.scripted_upstream import (
     DONE,
@@ -138,6 +140,48 @@ def test_db_down_503_not_401(killable: Killable, tenant: Tenant) -> None:
     assert tenant.get("/readyz", key="").status == 200
     assert [call.state for call in tenant.calls()].count("settled") == 2
     tenant.check_books()
+
+
+def test_degraded_mode_is_loud(killable: Killable, tenant: Tenant) -> None:
+    """Field bug 59, promise 5: without the database no process goes on with limits of its own.
+
+    Every call is refused as 503 and counted so, readiness says what is missing, and nothing of it
+    shows as a refusal of the tenant's; back again, the limit stands where it stood.
+    """
+    set_limit(tenant, "0.02")
+    assert costly(tenant).status == 200
+    before = _counted(tenant)
+    killable.kill()
+    replies = at_once([partial(costly, tenant)] * 6)
+    assert {(reply.status, reply.error["code"]) for reply in replies} == {
+        (503, "billing_unavailable")
+    }
+    ready = tenant.get("/readyz", key="")
+    assert (ready.status, ready.json) == (503, {"status": "unavailable", "reason": "database"})
+    during = _counted(tenant)
+    assert during["farebox_unavailable_total"] - before["farebox_unavailable_total"] >= 6
+    refusals = [name for name in during if name.startswith("farebox_refusals_total")]
+    assert all(during[name] == before.get(name) for name in refusals)
+    killable.start()
+    statuses: list[int] = []
+
+    def answered() -> bool:
+        statuses.append(costly(tenant).status)
+        return statuses[-1] != 503
+
+    wait_for(answered)
+    assert statuses[-1] == 429
+    assert costly(tenant).error["code"] == "organization_spend_limit_exceeded"
+    set_limit(tenant, "1")
+    assert costly(tenant).status == 200
+    tenant.check_books()
+
+
+def _counted(tenant: Tenant) -> dict[str, float]:
+    """Every series of the gateway's metrics."""
+    page = tenant.get("/metrics", key="").body.decode()
+    lines = (line.rpartition(" ") for line in page.splitlines() if line[:1] != "#")
+    return {name: float(value) for name, _, value in lines}
 
 
 @pytest.mark.parametrize("stream", [False, True])

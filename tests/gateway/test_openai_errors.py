@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -10,11 +11,14 @@ import msgspec
 import pytest
 from msgspec import structs
 
+from farebox.gateway.http import Answer
 from farebox.gateway.openai_errors import (
     GatewayError,
     away,
     internal,
+    invalid_request,
     missing_key,
+    model_not_allowed,
     refused,
     too_large,
     unknown_model,
@@ -23,6 +27,8 @@ from farebox.gateway.openai_errors import (
 from farebox.kit.money import Nanos
 from farebox.ledger.commands import Refused
 from farebox.ledger.limits import LimitFigures
+from tests.support.scripted_upstream import ScriptedResponse
+from tests.support.small_gateway import SmallGateway
 
 FIGURES = LimitFigures(
     scope_kind="organization",
@@ -165,3 +171,45 @@ def test_the_native_shape() -> None:
     assert (document["status"], document["title"]) == (503, "Service Unavailable")
     assert document["code"] == "billing_unavailable"
     assert ("retry-after", "1") in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("error", "finding"),
+    [
+        (wrong_key(), "D04"),
+        (unknown_model("x"), "D06"),
+        (model_not_allowed("x"), "D06"),
+        (away(), "D71"),
+        (internal(RuntimeError()), "D83"),
+        (too_large(1), "D68"),
+        (invalid_request("No."), ""),
+    ],
+)
+def test_every_refusal_links_to_its_finding(error: GatewayError, finding: str) -> None:
+    """ERR-03, DOC-16: whatever has a code has a page that explains it; it is linked once."""
+    said = error.message
+    error.explain("")
+    assert error.message == said
+    for _ in range(2):
+        error.explain("http://127.0.0.1:8081")
+    link = f" See http://127.0.0.1:8081/doctor/{finding}" if finding else ""
+    assert error.message == said + link
+
+
+async def test_whatever_refuses_a_call_links_to_its_finding() -> None:
+    """ERR-03: keys, models, money and the provider's trouble with us alike, streamed or not."""
+    no_quota = b'{"error":{"message":"x","code":"insufficient_quota"}}'
+    async with SmallGateway(lambda _: ScriptedResponse([no_quota], status=429)) as small:
+        small.desk.help_url = "http://127.0.0.1:8081"
+        for stream in (False, True):
+            found = [
+                await small.call(headers={"authorization": "Bearer x"}, stream=stream),
+                await small.call(model="gpt-nothing", stream=stream),
+                await small.call(max_completion_tokens=128_000, n=9, stream=stream),
+                await small.call(stream=stream),
+            ]
+            for answer, code in zip(found, ("D04", "D06", "D12", "D42"), strict=True):
+                assert isinstance(answer, Answer)
+                message = json.loads(answer.body)["error"]["message"]
+                assert message.endswith(f" See http://127.0.0.1:8081/doctor/{code}"), message
+                assert message.count("http") == 1

@@ -64,7 +64,8 @@ async def dispatch(call: Call, headers: Mapping[str, str]) -> UpstreamResponse |
     """Send a held call; gives the upstream's good answer, or the client's answer if it is not good.
 
     Raises:
-        GatewayError: The upstream could not be reached or broke off; the hold has gone back.
+        GatewayError: The upstream could not be reached, broke off, or refused our key or account;
+            the hold has gone back.
     """
     request = call.upstream_request(sent_headers(headers), directives(headers))
     call.sending = asyncio.ensure_future(call.offer.upstream.send(request))
@@ -100,7 +101,11 @@ async def _let_go(sending: asyncio.Future[UpstreamResponse]) -> None:
 
 
 async def _refused_upstream(call: Call, response: UpstreamResponse) -> Answer:
-    """Give the hold back and pass on, or translate, the provider's error."""
+    """Give the hold back and pass on, or translate, the provider's error.
+
+    Raises:
+        GatewayError: It is our trouble with the provider.
+    """
     reason = f"upstream_status_{response.status}"
     try:
         body = await response.read(ERROR_BYTES_MAX)
@@ -117,7 +122,7 @@ async def _refused_upstream(call: Call, response: UpstreamResponse) -> Answer:
         reason = UPSTREAM_QUOTA_EXHAUSTED
     call.release(reason, http_status=response.status)
     if error is not None:
-        return error.answer(call.request_id)
+        raise error
     headers = answer_headers(call, response)
     retry_after = dict(response.headers).get("retry-after")
     if retry_after is not None:

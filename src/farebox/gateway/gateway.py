@@ -22,6 +22,7 @@ from farebox.gateway.http import (
 )
 from farebox.gateway.metrics import CONTENT_TYPE
 from farebox.gateway.openai_errors import (
+    BILLING_UNAVAILABLE,
     GatewayError,
     away,
     internal,
@@ -96,6 +97,9 @@ class Gateway:
         return self._refusal(request, internal(error), request_id)
 
     def _refusal(self, request: Request, error: GatewayError, request_id: str) -> Answer:
+        if error.code == BILLING_UNAVAILABLE:
+            self.desk.metrics.unavailable.inc()
+        error.explain(self.desk.help_url)
         if request.path.startswith("/api/"):
             return error.problem(request_id)
         return error.answer(request_id)
@@ -145,7 +149,7 @@ class Gateway:
                 await call.admit()
             return await answer_whole(call, request.headers, flavor)
         except GatewayError as error:
-            return error.answer(call.request_id)
+            return self._refusal(request, error, call.request_id)
         except ClientGoneError:
             raise
         except Exception as error:  # noqa: BLE001 - the same last door, with the call's id on it
@@ -160,7 +164,7 @@ class Gateway:
                 await call.admit()
             return await self._stream_of(call, request)
         except GatewayError as error:
-            return error.answer(call.request_id)
+            return self._refusal(request, error, call.request_id)
         except ClientGoneError:
             raise
         except Exception as error:  # noqa: BLE001 - as above

@@ -49,6 +49,11 @@ class Metrics:
         self.refusals = Counter(
             "farebox_refusals_total", "Refused calls by code", ["code"], registry=registry
         )
+        self.unavailable = Counter(
+            "farebox_unavailable_total",
+            "Answers that were 503 because the database was away: nothing is served without it",
+            registry=registry,
+        )
         self._failures = Counter(
             "farebox_failed_calls_total",
             "Admitted calls that the provider or the gateway failed, by reason",

@@ -20,6 +20,9 @@ from farebox.ledger.limits import OBSERVED, Effect, LimitFigures, Origin
 RETRY_AFTER_HELD_SECONDS: Final = 2
 RETRY_AFTER_AWAY_SECONDS: Final = 1
 
+BILLING_UNAVAILABLE: Final = "billing_unavailable"
+"""The database is away: the answer is 503, whoever asks."""
+
 _NO_RETRY: Final = ("x-should-retry", "false")
 
 _NODE_LOST: Final = frozenset({"stale_epoch", "hold_closed"})
@@ -55,6 +58,16 @@ class GatewayError(Exception):
         self.code = code
         self.param = param
         self.headers = headers or []
+
+    def explain(self, base: str) -> None:
+        """Let the message link to the page that explains its code (ERR-03).
+
+        Args:
+            base: The console's address; empty where none is known.
+        """
+        url = finding_url(self.code or "", base)
+        if url not in self.message:
+            self.message = _linked(self.message, url)
 
     def answer(self, request_id: str) -> Answer:
         """The HTTP answer, with the request id that the doctor takes (ERR-07)."""
@@ -158,7 +171,7 @@ def away() -> GatewayError:
         503,
         "Billing is unavailable for a moment; nothing was charged. Please try again.",
         kind="service_unavailable_error",
-        code="billing_unavailable",
+        code=BILLING_UNAVAILABLE,
         headers=[("retry-after", str(RETRY_AFTER_AWAY_SECONDS))],
     )
 
@@ -170,7 +183,7 @@ def charge_pending(request_id: str) -> GatewayError:
         "Billing went away before this answer's charge was durable, so the answer was withheld; "
         f"it may still be charged: see /api/v1/calls/{request_id}.",
         kind="service_unavailable_error",
-        code="billing_unavailable",
+        code=BILLING_UNAVAILABLE,
         headers=[_NO_RETRY],
     )
 
