@@ -48,9 +48,9 @@ class RequestParser:
         "_fault",
         "_framing",
         "_head_bytes",
-        "_head_lines",
-        "_headers",
+        "_is_long",
         "_limits",
+        "_lines",
         "_parser",
         "_url",
         "in_head",
@@ -63,8 +63,9 @@ class RequestParser:
         self._parser = httptools.HttpRequestParser(self)
         self._fault: Fault | None = None
         self._url = b""
-        self._headers: dict[str, str] = {}
-        self._head_bytes = self._head_lines = 0
+        self._lines: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._is_long = False
         self._framing = 0
         self.in_head = False
         """A head has begun to come and is not whole."""
@@ -77,6 +78,7 @@ class RequestParser:
         Requests go to the connection as soon as their heads are whole.
         """
         before, was_in_head = self.incoming, self.in_head
+        self._is_long = was_in_head or len(data) > self._limits.head_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -88,7 +90,7 @@ class RequestParser:
         # What llhttp keeps of an unfinished line, or drops of a body's coding, it does not tell.
         if self.in_head and was_in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > 2 * self._limits.head_bytes:
+            if self._head_bytes > self._limits.head_bytes:
                 return self._too_large()
         elif before is not None and self.incoming is before:
             self._framing += len(data)
@@ -106,42 +108,24 @@ class RequestParser:
     def on_message_begin(self) -> None:
         """A request's first byte."""
         self.in_head = True
-        self._url = b""
-        self._headers = {}
-        self._head_bytes = self._head_lines = 0
+        self._url, self._lines = b"", []
+        self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         """A part of its target."""
         self._url += url
-        self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A line of its head, or of its trailers, which mean nothing here."""
-        if not self.in_head:
-            return
-        self._head_lines += 1
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_lines > self._limits.head_lines or self._head_bytes > self._limits.head_bytes:
-            self._give_up(self._too_large())
-        key = _lower(name)
-        try:
-            text = value.decode()  # labels in people's own languages are UTF-8
-        except UnicodeDecodeError:
-            text = value.decode("latin-1")
-        text = text.strip(" \t")
-        headers = self._headers
-        if key in headers:
-            if key == "host":
-                self._give_up(partial(malformed, "it names two hosts"))
-            text = f"{headers[key]},{text}"
-        headers[key] = text
+        self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Its head is whole."""
-        parser, headers = self._parser, self._headers
+        parser = self._parser
         if parser.should_upgrade():
             return  # read in a second try
         self.in_head = False
+        headers = self._read_lines()
         is_plain = self._check(parser.get_http_version(), headers)
         exchange = Exchange(
             self._connection, parser.get_method().decode("ascii"), self._path(), headers
@@ -173,6 +157,32 @@ class RequestParser:
             self._connection.note_whole(exchange)
 
     # How.
+
+    def _read_lines(self) -> dict[str, str]:
+        """The head's lines: of a repeated one the values joined by a comma."""
+        lines, limits = self._lines, self._limits
+        self._lines = []
+        if len(lines) > limits.head_lines or (
+            # One that came in a short piece is short itself, and need not be measured.
+            self._is_long
+            and len(self._url) + sum(len(name) + len(value) + 4 for name, value in lines)
+            > limits.head_bytes
+        ):
+            self._give_up(self._too_large())
+        headers: dict[str, str] = {}
+        for name, value in lines:
+            key = _lower(name)
+            try:
+                text = value.decode()  # labels in people's own languages are UTF-8
+            except UnicodeDecodeError:
+                text = value.decode("latin-1")
+            text = text.rstrip(" \t")
+            if key in headers:
+                if key == "host":
+                    self._give_up(partial(malformed, "it names two hosts"))
+                text = f"{headers[key]},{text}"
+            headers[key] = text
+        return headers
 
     def _check(self, version: str, headers: dict[str, str]) -> bool:
         """Refuse what llhttp lets pass; says whether it is HTTP/1.0."""
@@ -208,8 +218,9 @@ class RequestParser:
         method, version = self._parser.get_method(), self._parser.get_http_version()
         if method == b"CONNECT":
             return partial(malformed, "this is no proxy")
-        del self._headers["upgrade"]
-        lines = b"".join([f"{n}: {v}\r\n".encode() for n, v in self._headers.items()])
+        lines = b"".join(
+            [b"%b: %b\r\n" % line for line in self._lines if _lower(line[0]) != "upgrade"]
+        )
         first = b"%b %b HTTP/%b\r\n" % (method, self._url, version.encode())
         self._parser = httptools.HttpRequestParser(self)
         return self.feed(b"%b%b\r\n%b" % (first, lines, rest))
