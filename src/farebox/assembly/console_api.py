@@ -100,11 +100,11 @@ class DatabaseApiDesk:
             return uuid7(at, chance)
         return uuid7_from_millis(unix_millis(), chance)
 
-    def seal(self, body: bytes) -> bytes:
     def mark(self, data: bytes) -> bytes:
         """See the port."""
         return self._secrets.mark(data)
 
+    def seal(self, body: bytes) -> bytes:
         """See the port."""
         return self._secrets.seal(body.decode())
 
