@@ -141,7 +141,7 @@ def test_every_endpoint_charges_every_scope(new_tenant: NewTenant, endpoint: str
     ],
 )
 def test_passthrough_enforced(tenant: Tenant, scripts: Scripts, path: str) -> None:
-    """Field bugs 7, 8: nothing goes upstream by a path that no engine meters."""
+    """Field bugs 7, 8, promise 1: nothing goes upstream by a path that no engine meters."""
 
     def reached(_: Any) -> ScriptedResponse:
         raise AssertionError(path)
@@ -170,7 +170,7 @@ def test_multi_window_percent(new_tenant: NewTenant) -> None:
 
 
 def test_no_trust_bypass(new_tenant: NewTenant, house: House, scripts: Scripts) -> None:
-    """Field bug 13: however rich an organisation is, its call is held whole and its caps stand."""
+    """Field bug 13, promise 1: the richest organisation's call is held whole, and its caps stand."""
     tenant = new_tenant(credit="5000000")
     set_limit(tenant, "0.20", ScopeKind.KEY, tenant.key_id.hex)
     pauses: list[Pause] = []
