@@ -170,7 +170,7 @@ def test_multi_window_percent(new_tenant: NewTenant) -> None:
 
 
 def test_no_trust_bypass(new_tenant: NewTenant, house: House, scripts: Scripts) -> None:
-    """Field bug 13, promise 1: the richest organisation's call is held whole, and its caps stand."""
+    """Field bug 13, promise 1: the richest organisation's call is held whole; its caps stand."""
     tenant = new_tenant(credit="5000000")
     set_limit(tenant, "0.20", ScopeKind.KEY, tenant.key_id.hex)
     pauses: list[Pause] = []
