@@ -216,6 +216,7 @@ def test_credit_cannot_leave_by_any_command() -> None:
     assert names == {
         *("Admit", "Extend", "Settle", "Release", "Lapse", "Report"),
         *("GrantCredit", "ExpireGrants", "Refund", "Dispute", "Correct", "SetLimit", "SetFloor"),
+        "SetZone",
     }
     for kind in get_args(commands.AnyCommand):
         named = [field for field in kind.__struct_fields__ if "organization" in field]

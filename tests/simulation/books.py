@@ -26,6 +26,7 @@ from farebox.ledger.commands import (
     SetFloor,
     SetLimit,
     Settle,
+    SetZone,
 )
 from farebox.ledger.holds import CallState
 from tests.simulation.calls import CallAnswer
@@ -126,7 +127,7 @@ class Books:
             case ((Refund() | Correct()), Done()):
                 known = (command.organization_id, command.command_id) in ledger.commands
                 return "" if known else "it never took effect"
-            case ((SetLimit() | SetFloor()), Done(exists=False)):
+            case ((SetLimit() | SetFloor() | SetZone()), Done(exists=False)):
                 return "" if self._effects["setting", command] else "it never took effect"
             case _:
                 return ""
@@ -143,7 +144,7 @@ def _effect(command: AnyCommand) -> tuple[str, object]:
             return "charged", command.call_id
         case Refund() | Correct():
             return "money command", command.command_id
-        case SetLimit() | SetFloor():
+        case SetLimit() | SetFloor() | SetZone():
             return "setting", command
         case _:
             kind = type(command).__name__.lower()

@@ -33,6 +33,7 @@ from farebox.ledger.commands import (
     Refused,
     Result,
     SetFloor,
+    SetZone,
 )
 from farebox.ledger.grants import Grant, GrantState
 from farebox.ledger.holds import CallState, Hold
@@ -50,7 +51,7 @@ MONEY_CODES = (
     "credit_set_aside",
     "rate_limit_exceeded",
 )
-OPERATORS = Refund | Dispute | Correct | SetFloor
+OPERATORS = Refund | Dispute | Correct | SetFloor | SetZone
 """Commands that may leave an organisation beyond its credit, by an operator's will."""
 
 

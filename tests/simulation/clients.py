@@ -26,6 +26,7 @@ from farebox.ledger.commands import (
     Result,
     SetFloor,
     SetLimit,
+    SetZone,
 )
 from farebox.ledger.grants import Source
 from farebox.ledger.limits import Effect, Measure, Origin, Period
@@ -203,6 +204,7 @@ class People:
             (4 if self.world.plan.hostile else 1, self._correct),
             (4 * self.world.plan.limited, self._limit),
             (2, self._floor),
+            (1 * self.world.plan.limited, self._zone),
         )
         weights = [weight for weight, _ in makers]
         return self.chance.choices([maker for _, maker in makers], weights)[0]()
@@ -341,6 +343,11 @@ class People:
                 )
             case _:
                 return limit
+
+    def _zone(self) -> SetZone:
+        """Another zone: its days and months begin hours earlier or later, one in half an hour."""
+        zone = self.chance.choice(("UTC", "Asia/Kolkata", "America/New_York", "Pacific/Kiritimati"))
+        return SetZone(organization_id=self.tenant.organization_id, zone=zone)
 
     def _floor(self) -> SetFloor:
         share = self.chance.choice((0.0, 0.0, 0.05, 0.3))

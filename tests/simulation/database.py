@@ -19,7 +19,7 @@ from uuid import UUID
 import psycopg
 import psycopg.errors
 
-from farebox.ledger.commands import Admit, AnyCommand, Result
+from farebox.ledger.commands import Admit, AnyCommand, Result, SetZone
 from farebox.ledger.decide import decide
 from farebox.ledger.holds import CallState
 from farebox.ledger.state import Decision, State
@@ -385,11 +385,12 @@ def _overlook_limits(state: State, commands: Sequence[AnyCommand]) -> None:
         for call in mine.closed.values():
             if call.state is CallState.LAPSED:
                 wanted |= _numbers_of(organization_id, call, call)
-        mine.limits = [
-            row
-            for row in mine.limits
-            if row.is_everywhere or (organization_id, row.number) in wanted
-        ]
+        if not any(isinstance(c, SetZone) for c in commands):
+            mine.limits = [
+                row
+                for row in mine.limits
+                if row.is_everywhere or (organization_id, row.number) in wanted
+            ]
 
 
 def identity(command: AnyCommand) -> UUID | None:

@@ -7,7 +7,7 @@ from the rows of holds and calls; the engine's counters are only compared.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -22,11 +22,13 @@ from farebox.ledger.commands import (
     Extend,
     Result,
     SetLimit,
+    SetZone,
 )
 from farebox.ledger.holds import Hold
 from farebox.ledger.limits import (
     OBSERVED,
     REFUSING,
+    ZONED,
     Effect,
     Measure,
     Rule,
@@ -81,6 +83,8 @@ class LimitTally:
         for command, answer in said:
             if isinstance(command, SetLimit) and isinstance(answer, Done):
                 self._set(org, command)
+            elif isinstance(command, SetZone) and isinstance(answer, Done):
+                self._begin_anew(org)
 
     def _set(self, org: Organization, command: SetLimit) -> None:
         place, mine = (command.scope.kind.value, command.scope.ref), tail(command)
@@ -91,6 +95,18 @@ class LimitTally:
         elif was is not None:
             self.resumed[place, mine] = start
         self.totals = {key: n for key, n in self.totals.items() if key[1] != mine}
+
+    def _begin_anew(self, org: Organization) -> None:
+        """Another zone: what was admitted before its day, week or month counts no more."""
+        for place, mine in self.caps.items():
+            for which, cap in mine.items():
+                if cap.asked.period in ZONED:
+                    start = bounds(cap.asked.period, org.last_time, org.zone)[0]
+                    mine[which] = replace(cap, since=start if place[1] else max(cap.since, start))
+        for of in self.resumed:
+            if of[1][1] in ZONED:
+                self.resumed[of] = bounds(of[1][1], org.last_time, org.zone)[0]
+        self.totals.clear()
 
     # What binds a call.
 
@@ -126,7 +142,7 @@ class LimitTally:
         Raises:
             SimulationError: A limit was passed, or its counter is wrong.
         """
-        set_now = any(isinstance(command, SetLimit) for command, _ in said)
+        set_now = any(isinstance(command, SetLimit | SetZone) for command, _ in said)
         by_id = {hold.call_id: hold for hold in holds}
         seen = set()
         for command, answer in said:

@@ -55,20 +55,13 @@ from tests.support.ledger_wishes import (
     SMALL,
     WHO,
     WISHES,
+    ZONES,
     Wish,
     choices,
     limit_number,
     uuid,
 )
 
-ZONES = (
-    "America/New_York",
-    "Asia/Kolkata",
-    "Pacific/Apia",
-    "UTC",
-    "Atlantic/Azores",  # the clocks go back over midnight on the first day,
-    "America/Havana",  # here a week later
-)
 DEBTS = {"dispute", "correct", "floor"}
 ZONE_PAIRS = st.tuples(st.sampled_from(ZONES), st.sampled_from(ZONES))
 OVERRUNS = st.tuples(st.sampled_from(OnOverrun), st.just(OnOverrun.ABSORB))

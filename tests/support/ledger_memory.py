@@ -27,15 +27,16 @@ from farebox.ledger.commands import (
     Result,
     SetLimit,
     Settle,
+    SetZone,
 )
 from farebox.ledger.counters import Amounts
 from farebox.ledger.decide import decide
 from farebox.ledger.grants import PAID, Grant
 from farebox.ledger.journal import Account, Posting, PostingKind
-from farebox.ledger.limits import Measure, Micros, Rule, ScopeLimits, micros, window_bounds
+from farebox.ledger.limits import ZONED, Measure, Micros, Rule, ScopeLimits, micros, window_bounds
 from farebox.ledger.organizations import OnLapse, OnOverrun, Organization
 from farebox.ledger.range_checks import check
-from farebox.ledger.scopes import ScopeKind, default_number, scopes_of
+from farebox.ledger.scopes import ScopeKind, default_number, scope_number, scopes_of
 from farebox.ledger.state import (
     Changes,
     ClosedCall,
@@ -154,7 +155,7 @@ class MemoryLedger:
         closed = {i: self.calls[i] for i in called if i in self.calls}
         grants = {c.grant_id for c in commands if isinstance(c, GrantCredit | Refund | Dispute)}
         grants |= {draw.grant_id for call in closed.values() for draw in call.draws}
-        limiting = any(isinstance(c, SetLimit) for c in commands)
+        limiting = any(isinstance(c, SetLimit | SetZone) for c in commands)
         state = OrganizationState(
             organization=org,
             grants=[
@@ -182,14 +183,38 @@ class MemoryLedger:
                 if isinstance(c, Refund | Correct) and (org.id, c.command_id) in self.commands
             },
         )
+        # What begins in the batch begins by the last zone that it sets; each zone counts anew.
+        zones = [c.zone for c in commands if isinstance(c, SetZone)]
         for command in commands:
             if isinstance(command, SetLimit):
                 scope = (command.scope.kind, command.scope.ref)
                 for rule in self._beginning(command):
-                    start, end = window_bounds(rule, max(now, org.last_time), org.zone)
-                    used = self.used(org.id, scope, rule, start, end)
-                    state.used[command.scope.number, rule.number, start] = used
+                    self._use(state, scope, rule, now, (zones or [org.zone])[-1])
+        for zone in zones:
+            for limits in state.limits:
+                for rule in () if limits.is_default else self._rules(limits):
+                    if rule.period in ZONED:
+                        self._use(state, (limits.kind, limits.ref), rule, now, zone)
         return state
+
+    def _rules(self, limits: ScopeLimits) -> Iterable[Rule]:
+        """A scope's own rules, and the defaults that they do not stand in for."""
+        default = self.limits.get((limits.organization_id, default_number(limits.kind)))
+        rules = (*(default.rules if default else ()), *limits.rules)
+        return {rule.number: rule for rule in rules}.values()
+
+    def _use(
+        self,
+        state: OrganizationState,
+        scope: tuple[ScopeKind, str],
+        rule: Rule,
+        now: datetime,
+        zone: str,
+    ) -> None:
+        org = state.organization
+        start, end = window_bounds(rule, max(now, org.last_time), zone)
+        used = self.used(org.id, scope, rule, start, end)
+        state.used[scope_number(*scope), rule.number, start] = used
 
     def _beginning(self, command: SetLimit) -> Iterable[Rule]:
         """What may begin in the middle of its window: the limit set, the default it stands for."""
@@ -317,7 +342,7 @@ def _check_organization(org: Organization, old: Organization) -> None:
     assert org.floor >= 0
     assert org.last_time >= old.last_time, "engine time goes forward"
     assert org.sequence >= old.sequence
-    assert (org.id, org.currency, org.zone) == (old.id, old.currency, old.zone)
+    assert (org.id, org.currency) == (old.id, old.currency)
 
 
 def _check_grant(grant: Grant) -> None:

@@ -26,6 +26,7 @@ from farebox.ledger.commands import (
     SetFloor,
     SetLimit,
     Settle,
+    SetZone,
 )
 from farebox.ledger.limits import Effect
 from tests.support.ledger_model_facts import FAR, Call, Figures, Lot, places_of, plus_months
@@ -59,6 +60,7 @@ class ModelOrg(ModelMoney):
             Correct: self.correct,
             SetLimit: self.set_limit,
             SetFloor: self.set_floor,
+            SetZone: self.set_zone,
         }
         return rules[type(command)](command, world)
 
@@ -331,6 +333,12 @@ class ModelOrg(ModelMoney):
         self.floor = c.floor
         return self.done(c.floor)
 
+    def set_zone(self, c: SetZone, world: World) -> Answer:
+        same = self.caps.zone == c.zone
+        if not same:
+            self.caps.set_zone(c.zone, self.now)
+        return self.done(exists=same)
+
 
 class World:
     """All organisations, the nodes' epochs, the keys and the price book's revision."""
@@ -343,11 +351,11 @@ class World:
         self.revision = 1
 
     def apply(self, batch: list[AnyCommand], now: datetime) -> list[Answer]:
-        """What gives comes before what extends, and that before what admits."""
+        """A zone comes first, what gives before what extends, and that before what admits."""
         self.now = now
-        turns = {Extend: 1, Admit: 2}
+        turns = {SetZone: -1, Extend: 1, Admit: 2}
         answers: dict[int, Answer] = {}
-        for turn in range(3):
+        for turn in range(-1, 3):
             for i, command in enumerate(batch):
                 if turns.get(type(command), 0) == turn:
                     org = self.orgs.get(command.organization_id)

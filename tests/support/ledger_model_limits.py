@@ -24,9 +24,11 @@ KEPT = timedelta(days=35)
 RATES = {Period.MINUTE, Period.UTC_DAY}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
-KEEPS_OUT = {Effect.HARD, Effect.THROTTLE, Effect.ALLOCATION}
+KEEPS_OUT = {Effect.HARD, Effect.THROTTLE, Effect.ALLOCATION, Effect.STOP}
 LEAVES_NOTHING = {Measure.PARALLEL, Measure.SECONDS, Measure.DEPTH}
 """Measures that an ended call has no part in."""
+
+BY_ZONE = {Period.DAY, Period.WEEK, Period.MONTH}
 
 Tail = tuple[Measure, Period, Effect, str, Origin]
 """What tells the limits of one scope apart."""
@@ -214,6 +216,40 @@ class Caps:
             self.began.pop((place, mine), None)
             self.told = {key: done for key, done in self.told.items() if key[:2] != (place, mine)}
         return was is not None
+
+    def set_zone(self, zone: str, now: datetime) -> None:
+        """Days, weeks and months begin anew; what was told and is still reached stays told."""
+        was = {span.key[:2]: self.told.get(span.key, 0) for span in self.zoned(now)}
+        self.zone = zone
+        for place, mine in self.caps.items():
+            for which, cap in mine.items():
+                if cap.asked.period in BY_ZONE:
+                    # One's own is counted again from there; a default never from before it was set.
+                    start = bounds(cap.asked.period, now, zone)[0]
+                    mine[which] = replace(cap, since=start if place[1] else max(cap.since, start))
+        for of in self.resumed:
+            if of[1][1] in BY_ZONE:
+                self.resumed[of] = bounds(of[1][1], now, zone)[0]
+        for span in self.zoned(now):
+            reached = [
+                percent
+                for percent in span.cap.asked.thresholds
+                if percent <= was.get(span.key[:2], 0)
+                and self.used(span) * 100 >= percent * span.cap.maximum(now)
+            ]
+            self.told[span.key] = max(reached, default=0)
+            self.forgotten.discard(span.key)
+
+    def zoned(self, now: datetime) -> list[Span]:
+        """The day, week or month of now of every limit that has one, of every scope known."""
+        places = {*self.caps, *(place for call in self.calls.values() for place in call.places)}
+        return [
+            self.span(place, cap, now)
+            for place in places
+            if place[1]
+            for cap in self.in_force(place).values()
+            if cap.asked.period in BY_ZONE and cap.since <= now
+        ]
 
     def has(self, c: SetLimit) -> bool:
         return tail(c) in self.caps.get(self.place(c), {})

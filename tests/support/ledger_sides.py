@@ -22,6 +22,7 @@ from farebox.ledger.commands import (
     Report,
     SetFloor,
     SetLimit,
+    SetZone,
 )
 from farebox.ledger.grants import BURN_CLASS, GrantState, Source
 from farebox.ledger.limits import Measure, Period, micros
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 START = datetime(2027, 10, 30, 12, tzinfo=UTC)
 MICRO = timedelta(microseconds=1)
+SETTINGS = SetLimit | SetFloor | SetZone
 
 
 class Sides(RuleBasedStateMachine):
@@ -181,7 +183,7 @@ class Sides(RuleBasedStateMachine):
             case _:
                 pass
         # These say how things shall be from now on; an old one is no replay but a change.
-        if not isinstance(command, Dispute | SetLimit | SetFloor | Report | ExpireGrants | Lapse):
+        if not isinstance(command, Dispute | SETTINGS | Report | ExpireGrants | Lapse):
             self.done.append(command)
 
     def check_limits(self, org_id: UUID, commands: list[AnyCommand], decision: Decision) -> None:
@@ -191,7 +193,7 @@ class Sides(RuleBasedStateMachine):
         calls in parallel never. What a lowered limit or the end of a raise leaves above it stays.
         """
         org, model = self.ledger.organizations[org_id], self.world.orgs[org_id]
-        limits_change = any(isinstance(c, SetLimit) for c in commands)
+        limits_change = any(isinstance(c, SetLimit | SetZone) for c in commands)
         beyond = tokens_beyond(model, decision)
         rows = [row for row in self.ledger.limits.values() if row.organization_id == org_id]
         defaults = {row.kind: row.rules for row in rows if row.is_default}

@@ -33,6 +33,7 @@ from farebox.ledger.commands import (
     SetFloor,
     SetLimit,
     Settle,
+    SetZone,
     Usage,
 )
 from farebox.ledger.grants import Source
@@ -55,7 +56,15 @@ KINDS = (
     *("grant",) * 4,
     *("limit",) * 4,
     *("extend", "late") * 2,
-    *("release", "lapse", "report", "expire", "refund", "dispute", "correct", "floor"),
+    *("release", "lapse", "report", "expire", "refund", "dispute", "correct", "floor", "zone"),
+)
+ZONES = (
+    "America/New_York",
+    "Asia/Kolkata",
+    "Pacific/Apia",
+    "UTC",
+    "Atlantic/Azores",  # the clocks go back over midnight on the first day,
+    "America/Havana",  # here a week later
 )
 
 # Few names, so that calls and limits meet.
@@ -184,6 +193,9 @@ class Maker:
             "grant": self.make_grant,
             "limit": self.make_limit,
             "floor": lambda org, wish: SetFloor(organization_id=org.id, floor=Nanos(wish.n // 2)),
+            "zone": lambda org, wish: SetZone(
+                organization_id=org.id, zone=ZONES[wish.n % len(ZONES)]
+            ),
             "correct": lambda org, wish: Correct(
                 organization_id=org.id,
                 command_id=self.next_id(),

@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
     from farebox.ledger.books import Books
     from farebox.ledger.counters import Standing
+    from farebox.ledger.limits import Window
 
 _PERCENT: Final = 100
+
+
+def is_reached(window: Window, percent: int, maximum: int) -> bool:
+    """Whether use has reached a threshold."""
+    return window.used * _PERCENT >= percent * maximum
 
 
 def tell_thresholds(books: Books, limits: Iterable[Standing]) -> None:
@@ -27,7 +33,7 @@ def tell_thresholds(books: Books, limits: Iterable[Standing]) -> None:
             continue
         window = each.window
         for percent in sorted(each.rule.thresholds):
-            if percent > window.told and window.used * _PERCENT >= percent * each.maximum:
+            if percent > window.told and is_reached(window, percent, each.maximum):
                 window.told = percent
                 books.tell(
                     "limit_threshold",

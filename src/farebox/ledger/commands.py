@@ -236,6 +236,13 @@ class SetFloor(Command, frozen=True, kw_only=True):
     floor: Nanos
 
 
+class SetZone(Command, frozen=True, kw_only=True):
+    """Set the zone by which days, weeks and months of limits begin."""
+
+    zone: str
+    """An IANA name."""
+
+
 AnyCommand = (
     Admit
     | Extend
@@ -250,6 +257,7 @@ AnyCommand = (
     | Correct
     | SetLimit
     | SetFloor
+    | SetZone
 )
 
 

@@ -124,6 +124,10 @@ class Counters:
         self._micros = micros(now)
         self._zone = zone
 
+    def set_zone(self, zone: str) -> None:
+        """Days, weeks and months begin by another zone from now on."""
+        self._zone = zone
+
     def move_to(self, now: datetime) -> None:
         """Engine time has moved on."""
         self._now = now
@@ -174,11 +178,24 @@ class Counters:
         self._rules.clear()
         self._allocating = None
 
+    def begin_anew(self, scope: ScopeLimits, rule: Rule) -> Window:
+        """Forget what a rule has counted, and begin its window of now."""
+        start, end = window_bounds(rule, self._now, self._zone)
+        window = Window(start=start, end=end, used=0, held=0)
+        scope.windows[rule.number] = [window]
+        self._changed.add(scope.number)
+        return window
+
+    def everyone(self) -> list[ScopeLimits]:
+        """Every scope that is loaded or new, the defaults left out."""
+        found = map(self._scope, [*self._loaded, *self._scopes.keys() - self._loaded.keys()])
+        return [scope for scope in found if scope is not None and not scope.is_default]
+
     # The limits of a call.
 
     def standing_now(self, called: Called) -> list[Standing]:
         """Every limit of a call with its window at engine time; a new one begins with a hold."""
-        return [self._standing(*limit, called.run) for limit in self._limits_of(called)]
+        return [self._standing(*limit, called.run) for limit in self.limits_of(called)]
 
     def standing_in(self, scope: ScopeLimits) -> list[Standing]:
         """Every limit of one scope, for whatever model, with its window at engine time."""
@@ -191,7 +208,7 @@ class Counters:
         at = micros(admitted_at)
         return [
             Standing(scope, scope_number, rule, number, window, rule.maximum_at(self._now))
-            for scope, scope_number, rule, number in self._limits_of(called)
+            for scope, scope_number, rule, number in self.limits_of(called)
             if (window := window_of(scope.windows.get(number, ()), rule, at)) is not None
         ]
 
@@ -210,7 +227,8 @@ class Counters:
             ]
         return found
 
-    def _limits_of(self, called: Called) -> Iterable[tuple[ScopeLimits, int, Rule, int]]:
+    def limits_of(self, called: Called) -> Iterable[tuple[ScopeLimits, int, Rule, int]]:
+        """Every limit that counts a call: scope, scope's number, rule, rule's number."""
         if not self._loaded and not self._scopes:
             return
         model = called.model

@@ -28,6 +28,7 @@ from farebox.ledger.commands import (
     SetFloor,
     SetLimit,
     Settle,
+    SetZone,
 )
 from farebox.ledger.state import Changes, Decision, State
 
@@ -48,12 +49,14 @@ _DECIDERS: Final[dict[type, Callable[[Books, Any], Result]]] = {
     Correct: funding.correct,
     SetLimit: limiting.set_limit,
     SetFloor: limiting.set_floor,
+    SetZone: limiting.set_zone,
     Extend: admission.extend,
     Admit: admission.admit,
 }
 
-_TURN: Final = {Extend: 1, Admit: 2}
-"""Who holds money comes after everybody else; running calls come before new ones."""
+_TURN: Final = {SetZone: -1, Extend: 1, Admit: 2}
+"""Who holds money comes after everybody else; running calls come before new ones. The zone comes
+first, so that whatever else begins in its batch begins by it."""
 
 
 def decide(state: State, commands: Sequence[AnyCommand], now: datetime) -> Decision:

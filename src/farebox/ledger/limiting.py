@@ -1,9 +1,13 @@
-"""Setting limits in the middle of traffic, exactly.
+"""Setting limits, and the zone of their windows, in the middle of traffic, exactly.
 
 A new limit counts what its window has used and what open calls hold, under the organisation's lock;
 from then on every decision keeps it. Changing its amount touches nothing else; removing it takes
 its counters off the open holds again. A default, for each scope of a kind that has no limit of its
-own, counts from the moment it is set.
+own, counts from the moment it is set. Another zone begins every day, week and month anew, counted
+again by it.
+
+A limit begins with its current window: a call that was admitted before and is answered late is not
+counted under it (ADR 15).
 """
 
 from __future__ import annotations
@@ -13,20 +17,24 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from farebox.ledger.admission import called_of
-from farebox.ledger.commands import Done, Refused, Result, SetFloor, SetLimit
+from farebox.ledger.alerting import is_reached
+from farebox.ledger.commands import Done, Refused, Result, SetFloor, SetLimit, SetZone
 from farebox.ledger.counters import UNCOUNTED, Amounts
 from farebox.ledger.holds import Hold, Raised
 from farebox.ledger.limits import (
+    ZONED,
     Effect,
     Measure,
     Rule,
     ScopeLimits,
     Window,
     micros,
-    window_bounds,
+    window_of,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from farebox.ledger.books import Books
     from farebox.ledger.state import ClosedCall
 
@@ -84,16 +92,86 @@ def set_floor(books: Books, command: SetFloor) -> Result:
     return Done(available=books.available, amount=command.floor)
 
 
+def set_zone(books: Books, command: SetZone) -> Result:
+    """Set the zone: days, weeks and months of now are counted again by it (BUD-01)."""
+    org, counters = books.organization, books.counters
+    if command.zone == org.zone:
+        return Done(available=books.available, exists=True)
+    if len(books.state.limits) > ZONED_SCOPES_MAX:
+        return Refused(
+            code="too_many_scopes",
+            message=f"zone: limits count more than {ZONED_SCOPES_MAX:,} scopes of this "
+            "organization; remove defaults for each user or run before, and set them again after.",
+        )
+    assert not books.counted, "a zone is set before any call of its batch ends"
+    org.zone = command.zone
+    books.touched = True
+    told = {
+        (scope.number, rule.number): window.told
+        for scope, rule in _zoned(books)
+        for window in scope.windows.get(rule.number, ())
+        if window.start <= micros(books.now) < window.end
+    }
+    counters.set_zone(command.zone)
+    for scope, rule in _zoned(books):
+        window = counters.begin_anew(scope, rule)
+        if rule.measure not in UNCOUNTED:
+            window.used = books.state.used[scope.number, rule.number, window.start]
+        # What has been told and is still reached is not told again (BUD-07).
+        window.told = max(
+            (
+                percent
+                for percent in rule.thresholds
+                if percent <= told.get((scope.number, rule.number), 0)
+                and is_reached(window, percent, rule.maximum_at(books.now))
+            ),
+            default=0,
+        )
+    for hold in list(books.holds.values()):
+        _raise_anew(books, hold)
+    return Done(available=books.available)
+
+
+ZONED_SCOPES_MAX: Final = 10_000
+"""Scopes whose counters one change of the zone may count again under the lock."""
+
+
+def _zoned(books: Books) -> Iterator[tuple[ScopeLimits, Rule]]:
+    """The limits whose windows begin by the zone, each with its scope."""
+    for scope in books.counters.everyone():
+        for rule in books.counters.rules_of(scope).values():
+            if rule.period in ZONED:
+                yield scope, rule
+
+
+def _raise_anew(books: Books, hold: Hold) -> None:
+    """Raise the counters of the new days, weeks and months by what a hold holds."""
+    amounts = Amounts(hold.amount, hold.tokens)
+    found: dict[tuple[int, int], Raised] = {(item.scope, item.rule): item for item in hold.raised}
+    called = called_of(books, hold.dimensions, hold)
+    for scope, of, rule, number in books.counters.limits_of(called):
+        if rule.period not in ZONED:
+            continue
+        found.pop((of, number), None)
+        window = window_of(scope.windows.get(number, ()), rule, micros(hold.admitted_at))
+        if window is not None:
+            amount = amounts.of(rule.measure)
+            window.held += amount
+            found[of, number] = Raised(of, number, window.start, amount)
+    _raise(books, hold, tuple(found.values()))
+
+
 def _count_from_now(books: Books, scope: ScopeLimits, rule: Rule) -> None:
     """Begin a limit's counter with the window's use and the matching open holds.
 
     Wall time begins with the next call that is admitted.
     """
-    start, end = window_bounds(rule, books.now, books.organization.zone)
-    window = Window(start=start, end=end, used=0, held=0)
-    scope.windows[rule.number] = [] if rule.measure is Measure.SECONDS else [window]
+    window = books.counters.begin_anew(scope, rule)
+    if rule.measure is Measure.SECONDS:
+        scope.windows[rule.number] = []
     if rule.measure not in UNCOUNTED:
-        window.used = books.state.used.get((scope.number, rule.number, start), 0)
+        # A default that was set in this very batch has no past.
+        window.used = books.state.used.get((scope.number, rule.number, window.start), 0)
         for call, model, used in books.counted:
             if _counts(books, scope, rule, window, call, model):
                 window.used += used.of(rule.measure)

@@ -82,6 +82,10 @@ RATES: Final = frozenset({Period.MINUTE, Period.UTC_DAY})
 """Periods of rate limits: refused with ``retry-after``, forgotten when their windows are over."""
 
 
+ZONED: Final = frozenset({Period.DAY, Period.WEEK, Period.MONTH})
+"""Periods that begin by the organisation's zone."""
+
+
 class Effect(StrEnum):
     """What a limit does."""
 

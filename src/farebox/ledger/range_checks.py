@@ -8,6 +8,7 @@ from typing import Final
 
 from farebox.kit.errors import InvalidInputError
 from farebox.kit.money import AMOUNT_NANOS_MAX, UNITS_PER_PRICE
+from farebox.kit.periods import zone
 from farebox.kit.texts import storable
 from farebox.ledger.commands import (
     Admit,
@@ -21,6 +22,7 @@ from farebox.ledger.commands import (
     SetFloor,
     SetLimit,
     Settle,
+    SetZone,
 )
 from farebox.ledger.limits import OBSERVED, Effect, Measure, Origin, Period
 from farebox.ledger.scopes import ID_KINDS, ScopeKind
@@ -71,6 +73,8 @@ def check(command: AnyCommand) -> None:
             _check_instants(command)
         case SetLimit():
             _check_limit(command)
+        case SetZone():
+            zone(command.zone)
         case _:
             pass
 

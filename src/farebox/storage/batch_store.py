@@ -8,8 +8,9 @@ last (ENGINE.md, "A batch"). Two waits for the network: one to load, one to comm
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
+from uuid import UUID
 
 import psycopg
 
@@ -19,6 +20,7 @@ from farebox.ledger.commands import AnyCommand, Result
 from farebox.ledger.decide import decide
 from farebox.operations.batches import BatchRejectedError, BatchStoreLostError, BatchUnsettledError
 from farebox.storage.connecting import Connector
+from farebox.storage.counting import Scan, counts, scan
 from farebox.storage.exchange import Exchange
 from farebox.storage.loading import load
 from farebox.storage.sql import queries
@@ -71,8 +73,9 @@ class PostgresBatchStore:
             BatchRejectedError: The database rejected a value; one command must be found.
         """
         try:
+            scans = await self._scan(commands)
             async with asyncio.timeout(BATCH_SECONDS_MAX):
-                return await _run(await self._connected(), commands, resent=resent)
+                return await _run(await self._connected(), commands, scans, resent=resent)
         except _UndecidableError as error:
             # Rolled back by our own hand: the connection is as good as before.
             raise BatchRejectedError(error.message) from error.__cause__
@@ -111,6 +114,14 @@ class PostgresBatchStore:
         """Close the connection."""
         await self._forget()
 
+    async def _scan(self, commands: Sequence[AnyCommand]) -> dict[UUID, Scan]:
+        """Count what limits that begin will need, before anything is locked."""
+        if not any(map(counts, commands)):
+            return {}
+        async with asyncio.timeout(BATCH_SECONDS_MAX):
+            exchange = await self._connected()
+        return await scan(exchange, commands, seconds=BATCH_SECONDS_MAX)
+
     async def _connected(self) -> Exchange:
         exchange = self._exchange
         if exchange is None or exchange.connection.closed:
@@ -146,8 +157,14 @@ def _failure(error: Exception) -> FareboxError:
     return BatchStoreLostError(text) if state[:2] in AWAY else BatchUnsettledError(text)
 
 
-async def _run(exchange: Exchange, commands: Sequence[AnyCommand], *, resent: bool) -> list[Result]:
-    state, now = await load(exchange, commands, resent=resent)
+async def _run(
+    exchange: Exchange,
+    commands: Sequence[AnyCommand],
+    scans: Mapping[UUID, Scan],
+    *,
+    resent: bool,
+) -> list[Result]:
+    state, now = await load(exchange, commands, scans, resent=resent)
     try:
         decision = decide(state, commands, now)
     except Exception as error:

@@ -5,12 +5,10 @@ All of it travels together; only replays, late answers and new limits need a sec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
-from farebox.kit.periods import hour_start
 from farebox.ledger.commands import (
     Admit,
     AnyCommand,
@@ -25,27 +23,32 @@ from farebox.ledger.commands import (
     Report,
     SetLimit,
     Settle,
+    SetZone,
 )
-from farebox.ledger.counters import UNCOUNTED, Amounts
 from farebox.ledger.holds import CallState
-from farebox.ledger.limits import Rule, ScopeLimits, instant, window_bounds
-from farebox.ledger.scopes import EVERY, ID_KINDS, ScopeKind, scope_number, scopes_of
+from farebox.ledger.scopes import scope_number, scopes_of
 from farebox.ledger.state import ClosedCall, OrganizationState, State
 from farebox.storage import rows
-from farebox.storage.arrays import instants, numbers, uuids
+from farebox.storage.arrays import numbers, uuids
 from farebox.storage.batch_forms import batch_queries, uuid
+from farebox.storage.counting import Scan, count, counts
 from farebox.storage.exchange import Exchange, Row
 from farebox.storage.sql import queries
 
 
 async def load(
-    exchange: Exchange, commands: Sequence[AnyCommand], *, resent: bool
+    exchange: Exchange,
+    commands: Sequence[AnyCommand],
+    scans: Mapping[UUID, Scan],
+    *,
+    resent: bool,
 ) -> tuple[State, datetime]:
     """Begin the transaction, lock the organisations, read what the commands touch.
 
     Args:
         exchange: Outside a transaction.
         commands: The batch.
+        scans: What was counted outside the lock for limits that begin.
         resent: Admissions may have been committed before: look for their holds.
 
     Returns:
@@ -54,7 +57,8 @@ async def load(
     questions = _Questions(exchange)
     orgs = sorted({c.organization_id for c in commands})
     called = _called(commands, resent=resent)
-    limited = {c.organization_id for c in commands if isinstance(c, SetLimit)}
+    limited = {c.organization_id for c in commands if counts(c)}
+    zoned = {c.organization_id for c in commands if isinstance(c, SetZone)}
     scopes = list(_scopes(commands))
     exchange.send("BEGIN")
     questions.ask_for("lock_organizations", orgs)
@@ -70,6 +74,7 @@ async def load(
     questions.ask_for("read_keys", {c.dimensions.key_id for c in commands if isinstance(c, Admit)})
     questions.ask_for("read_holds", called)
     questions.ask_for("read_holds_of", limited)
+    questions.ask_for("read_limits_of", zoned)
     questions.ask_for(
         "read_money_commands", [c.command_id for c in commands if isinstance(c, Refund | Correct)]
     )
@@ -88,8 +93,11 @@ async def load(
     _fill(organizations, found)
     now = rows.utc(clock[0][0])
     await _load_closed(exchange, state, called)
+    for organization_id in zoned & organizations.keys():
+        mine = organizations[organization_id]
+        mine.limits = list({scope.number: scope for scope in mine.limits}.values())
     if limited:
-        await _load_used(exchange, state, commands, now)
+        await count(exchange, organizations, commands, now, scans)
     return state, now
 
 
@@ -136,7 +144,7 @@ def _fill(organizations: dict[UUID, OrganizationState], found: dict[str, list[Ro
 
     for mine, row in rows_of("read_grants", "read_named_grants"):
         mine.grants.append(rows.grant(row))
-    for mine, row in rows_of("read_limits", column=0):
+    for mine, row in rows_of("read_limits", "read_limits_of", column=0):
         mine.limits.append(rows.limits(row))
     for mine, row in rows_of("read_keys"):
         mine.keys[row[0]] = rows.key(row)
@@ -200,73 +208,6 @@ async def _load_limits_of(exchange: Exchange, state: State, lapsed: list[ClosedC
         state.organizations[row[0]].limits.append(rows.limits(row))
 
 
-async def _load_used(
-    exchange: Exchange, state: State, commands: Sequence[AnyCommand], now: datetime
-) -> None:
-    """What the current window of a scope has used, for limits that begin in its middle."""
-    for command in commands:
-        mine = state.organizations.get(command.organization_id)
-        if not isinstance(command, SetLimit) or mine is None:
-            continue
-        engine_time = max(now, mine.organization.last_time)
-        for rule in beginning(command, mine.limits):
-            start, end = window_bounds(rule, engine_time, mine.organization.zone)
-            key = (command.scope.number, rule.number, start)
-            mine.used[key] = await _used(exchange, command, rule, instant(start), instant(end))
-
-
-def beginning(command: SetLimit, limits: Iterable[ScopeLimits]) -> Iterator[Rule]:
-    """The rules that a command may begin in the middle of their windows.
-
-    The limit that it sets; and the default that stands in its place again when it is removed, where
-    that was set after the window began. A limit of open calls needs no past, a default has none.
-    """
-    if command.measure in UNCOUNTED or command.scope.ref == EVERY:
-        return
-    own = Rule(
-        measure=command.measure,
-        period=command.period,
-        effect=command.effect,
-        models=command.models,
-        maximum=command.maximum or 0,
-    )
-    if command.maximum is not None:
-        yield own
-    for scope in limits:
-        default = scope.rule(own.number) if scope.is_default else None
-        if default is not None and scope.kind is command.scope.kind:
-            yield default
-
-
-async def _used(
-    exchange: Exchange, command: SetLimit, rule: Rule, start: datetime, end: datetime
-) -> int:
-    """What the calls of a scope, admitted in a window, have used in the rule's measure."""
-    first_hour = hour_start(start)
-    if first_hour < start:
-        first_hour += timedelta(hours=1)
-    scope = command.scope
-    is_prefix = rule.models.endswith("*")
-    questions = _Questions(exchange)
-    questions.ask(
-        "read_used",
-        command.organization_id.hex,
-        scope.kind,
-        str(UUID(scope.ref)) if scope.kind in ID_KINDS else scope.ref,
-        _instant(first_hour if scope.kind in _ROLLED_UP else end),
-        _instant(end),
-        "" if is_prefix else rule.models,
-        rule.models[:-1] if is_prefix else "",
-        _instant(start),
-    )
-    ((money, tokens, calls),) = (await questions.answers())["read_used"]
-    return Amounts(money, tokens, calls).of(rule.measure)
-
-
-_ROLLED_UP: Final = ID_KINDS | {ScopeKind.FEATURE, ScopeKind.ENVIRONMENT}
-"""Kinds of scopes that the hourly rollup knows."""
-
-
 def _scopes(commands: Sequence[AnyCommand]) -> set[tuple[UUID, int]]:
     """Every scope whose limits the commands may touch, before open holds are known."""
     found: set[tuple[UUID, int]] = set()
@@ -289,10 +230,6 @@ def _numbers_of(
             organization_id, call.dimensions, user=about.user, run=about.run, tags=about.tags
         )
     }
-
-
-def _instant(at: datetime) -> str:
-    return instants((at,))[2:-2]
 
 
 def _called(commands: Sequence[AnyCommand], *, resent: bool) -> list[UUID]:

@@ -87,6 +87,7 @@ def _organization(o: Organization) -> tuple[Text, ...]:
         str(o.refunded),
         str(o.unsecured_held),
         str(o.absorbed),
+        o.zone,
     )
 
 

@@ -51,6 +51,13 @@ UNION ALL
 SELECT s.organization_id, s.kind, s.ref, s.rules::text, s.windows
 FROM scope_limit s WHERE s.organization_id = ANY($4::uuid[]) AND s.everywhere
 
+-- name: read_limits_of
+-- Every scope of organisations whose zone changes, one more than may be counted again.
+SELECT s.organization_id, s.kind, s.ref, s.rules::text, s.windows
+FROM unnest($1::uuid[]) AS o (id), LATERAL (
+    SELECT * FROM scope_limit l WHERE l.organization_id = o.id AND NOT l.everywhere
+    ORDER BY l.number LIMIT 10001) AS s
+
 -- name: read_keys
 SELECT k.id, k.organization_id, k.project_id, k.expires_at, k.revoked_at, p.archived_at
 FROM api_key k JOIN project p ON p.id = k.project_id WHERE k.id = ANY($1::uuid[])
@@ -119,12 +126,12 @@ UPDATE organization o SET
     granted_nanos = t.granted, owed_nanos = t.owed, spent_nanos = t.spent,
     reserved_nanos = t.reserved, unreserved_nanos = t.unreserved, frozen_nanos = t.frozen,
     expired_nanos = t.expired, refunded_nanos = t.refunded, unsecured_held_nanos = t.unsecured,
-    absorbed_nanos = t.absorbed
+    absorbed_nanos = t.absorbed, zone = t.zone
 FROM unnest($1::uuid[], $2::boolean[], $3::bigint[], $4::timestamptz[], $5::bigint[], $6::bigint[],
             $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[],
-            $13::bigint[], $14::bigint[], $15::bigint[])
+            $13::bigint[], $14::bigint[], $15::bigint[], $16::text[])
     AS t (id, active, floor_nanos, last_time, sequence, granted, owed, spent, reserved, unreserved,
-          frozen, expired, refunded, unsecured, absorbed)
+          frozen, expired, refunded, unsecured, absorbed, zone)
 WHERE o.id = t.id
 
 -- name: write_grants

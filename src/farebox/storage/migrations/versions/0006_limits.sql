@@ -42,3 +42,20 @@ WHERE h.raised IS NOT NULL
 COMMENT ON FUNCTION farebox_number IS 'The number of a scope (kind, ref) or of a rule (measure,
 period, effect, models, and the origin where it is not manual): as in ledger/scopes.py and
 ledger/limits.py.';
+
+CREATE VIEW call_scope AS
+    SELECT c.id, c.organization_id, c.sequence, c.state, c.admitted_at, c.model,
+        c.charge_nanos AS money, c.input_tokens + c.output_tokens AS tokens, s.kind, s.ref
+    FROM call c, LATERAL (
+        VALUES ('organization', c.organization_id::text), ('project', c.project_id::text),
+            ('key', c.key_id::text), ('environment', c.environment), ('feature', c.feature),
+            ('user', c.user_ref)
+        UNION ALL
+        SELECT 'run', left(c.run_ref, place) FROM generate_series(1, length(c.run_ref)) AS place
+        WHERE place = length(c.run_ref) OR substr(c.run_ref, place + 1, 1) = '/'
+        UNION ALL
+        SELECT 'tag', t.key || '=' || t.value FROM jsonb_each_text(c.tags) AS t
+        WHERE strpos(t.key, '=') = 0) AS s (kind, ref)
+    WHERE s.ref <> '';
+COMMENT ON VIEW call_scope IS 'Every scope that a closed call is counted under, as in
+ledger/scopes.py; ids with hyphens.';
