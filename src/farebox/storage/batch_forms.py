@@ -8,10 +8,10 @@ plain values instead, and is made from the other by rule, so that both always sa
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
 
 from farebox.kit.texts import storable
@@ -79,6 +79,11 @@ def number(value: int | None) -> Text:
     return None if value is None else str(value)
 
 
+def literal(values: Iterable[object]) -> str:
+    """An array of values whose texts need no quotes: whole numbers, UUIDs' texts."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
 def flag(value: bool) -> str:  # noqa: FBT001 - the one argument
     """A boolean's text."""
     return "t" if value else "f"
@@ -99,14 +104,13 @@ def _values(found: re.Match[str]) -> str:
 
 
 def _plain(values: tuple[Text, ...]) -> str:
-    return "{" + ",".join(["NULL" if v is None else v for v in values]) + "}"
+    if None in values:
+        values = tuple(["NULL" if v is None else v for v in values])
+    return "{" + ",".join(cast("tuple[str, ...]", values)) + "}"
 
 
 def _texts(values: tuple[Text, ...]) -> str:
-    return "{" + ",".join(["NULL" if v is None else _quoted(v) for v in values]) + "}"
-
-
-def _quoted(text: str) -> str:
-    if "\\" in text or '"' in text:
-        text = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+    joined = "".join([v for v in values if v is not None])
+    if "\\" in joined or '"' in joined:
+        values = tuple([v and v.replace("\\", "\\\\").replace('"', '\\"') for v in values])
+    return "{" + ",".join(["NULL" if v is None else f'"{v}"' for v in values]) + "}"

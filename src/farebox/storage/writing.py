@@ -27,12 +27,13 @@ from farebox.ledger.state import (
     RollupDelta,
     RollupKey,
 )
-from farebox.storage.arrays import numbers, texts, uuids
+from farebox.storage.arrays import texts
 from farebox.storage.batch_forms import (
     Text,
     batch_queries,
     flag,
     instant,
+    literal,
     number,
     text,
     uuid,
@@ -134,12 +135,12 @@ def _limits(s: ScopeLimits) -> tuple[Text, ...]:
         storable(s.ref),
         flag(s.is_everywhere),
         _rules_text(s.rules),
-        numbers(_flat(s)),
+        literal(_flat(s)),
     )
 
 
 def _counter(s: ScopeLimits) -> tuple[Text, ...]:
-    return uuid(s.organization_id), str(s.number), numbers(_flat(s))
+    return uuid(s.organization_id), str(s.number), literal(_flat(s))
 
 
 @lru_cache(maxsize=1 << 14)
@@ -147,11 +148,14 @@ def _rules_text(rules: tuple[Rule, ...]) -> str:
     return json_text(rules)
 
 
-def _flat(scope: ScopeLimits) -> Iterator[int]:
+def _flat(scope: ScopeLimits) -> list[int]:
     """The windows of a scope, six numbers each."""
-    for rule, kept in scope.windows.items():
-        for window in kept:
-            yield from (rule, window.start, window.end, window.used, window.held, window.told)
+    return [
+        n
+        for rule, kept in scope.windows.items()
+        for w in kept
+        for n in (rule, w.start, w.end, w.used, w.held, w.told)
+    ]
 
 
 def _new_hold(row: NewHold) -> tuple[Text, ...]:
@@ -181,7 +185,7 @@ def _new_hold(row: NewHold) -> tuple[Text, ...]:
         flag(command.streamed),
         uuid_or_null(command.price_id),
         uuid_or_null(command.upstream_account_id),
-        numbers((command.fixed, command.output_price, command.output_min, command.output_max)),
+        literal((command.fixed, command.output_price, command.output_min, command.output_max)),
         str(row.available_before),
         json_text(row.limits) if row.limits else None,
     )
@@ -199,14 +203,14 @@ def _hold(h: Hold) -> tuple[Text, ...]:
         str(h.steps),
         None
         if used is None
-        else numbers((used.metered, used.cost, used.input_tokens, used.output_tokens)),
+        else literal((used.metered, used.cost, used.input_tokens, used.output_tokens)),
     )
 
 
 def _earmarks(hold: Hold) -> tuple[str, str]:
     return (
-        uuids([mark.grant_id for mark in hold.earmarks]),
-        numbers([mark.amount for mark in hold.earmarks]),
+        literal([uuid(mark.grant_id) for mark in hold.earmarks]),
+        literal([mark.amount for mark in hold.earmarks]),
     )
 
 
@@ -215,8 +219,8 @@ def _raised(hold: Hold) -> tuple[Text, Text]:
     if not hold.raised:
         return None, None
     return (
-        numbers([item.scope for item in hold.raised]),
-        numbers([n for i in hold.raised for n in (i.scope, i.rule, i.start, i.amount)]),
+        literal([item.scope for item in hold.raised]),
+        literal([n for i in hold.raised for n in (i.scope, i.rule, i.start, i.amount)]),
     )
 
 
@@ -294,16 +298,16 @@ def _usage(usage: Usage) -> tuple[str, ...]:
 def _lines(lines: Sequence[LineItem]) -> tuple[str, ...]:
     return (
         texts([line.unit for line in lines]),
-        numbers([line.quantity for line in lines]),
-        numbers([line.price for line in lines]),
-        numbers([line.amount for line in lines]),
+        literal([line.quantity for line in lines]),
+        literal([line.price for line in lines]),
+        literal([line.amount for line in lines]),
     )
 
 
 def _draws(call: ClosedCall) -> tuple[str, str]:
     return (
-        uuids([draw.grant_id for draw in call.draws]),
-        numbers([draw.amount for draw in call.draws]),
+        literal([uuid(draw.grant_id) for draw in call.draws]),
+        literal([draw.amount for draw in call.draws]),
     )
 
 
@@ -356,7 +360,7 @@ def _posting(p: Posting) -> tuple[Text, ...]:
         p.kind,
         p.at.isoformat(),
         texts(p.accounts),
-        numbers(p.amounts),
+        literal(p.amounts),
         uuid_or_null(p.grant_id),
         uuid_or_null(p.call_id),
         number(p.first_sequence),
