@@ -5,6 +5,17 @@ from __future__ import annotations
 from tests.cli.conftest import Farebox
 
 
+def test_the_zone_is_changed_under_limits(farebox: Farebox) -> None:
+    """BUD-01: months that are counted begin by the new zone at once."""
+    farebox("orgs", "create", "Acme")
+    farebox("limits", "set", "--monthly", "5")
+    moved = farebox("orgs", "update", "acme", "--zone", "Asia/Tokyo", "--json").document
+    assert (moved["zone"], moved["name"]) == ("Asia/Tokyo", "Acme")
+    assert "IANA" in farebox("orgs", "update", "acme", "--zone", "Mars", status=2).err
+    (limit,) = farebox("limits", "list", "--json").document["data"]
+    assert limit["starts_at"].endswith("T15:00:00Z")
+
+
 def test_an_organisation_is_made_shown_changed_and_listed(farebox: Farebox) -> None:
     """DED-19, CRD-17: every setting is visible, by id or by name, and can be changed by name."""
     made = farebox(

@@ -13,8 +13,6 @@ from psycopg import AsyncConnection
 from farebox.kit.errors import ConflictError, NotFoundError, RefusedError
 from farebox.kit.ids import format_id
 from farebox.kit.money import Nanos
-from farebox.ledger.commands import SetLimit
-from farebox.ledger.limits import Period
 from farebox.ledger.organizations import OnLapse, OnOverrun
 from farebox.operations.tenants import (
     NewOrganization,
@@ -23,7 +21,6 @@ from farebox.operations.tenants import (
     OrganizationProfile,
 )
 from farebox.storage.audit_log_store import PostgresAuditLog
-from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.connecting import Connector
 from farebox.storage.tenancy_store import (
     PostgresTenantStore,
@@ -96,27 +93,6 @@ async def test_only_what_is_given_changes(store: PostgresTenantStore) -> None:
     assert (changed.name, changed.zone, changed.floor) == (made.name, made.zone, made.floor)
     with pytest.raises(NotFoundError):
         await store.change_organization(UUID(int=99), OrganizationChange(active=False))
-
-
-async def test_the_zone_stays_while_a_limit_counts_by_it(
-    store: PostgresTenantStore, dsn: str
-) -> None:
-    """ENGINE.md, "Limits": months that were counted in one zone cannot be found in another."""
-    made = await make(store)
-    engine = PostgresBatchStore(Connector(dsn, name="test", durable=False))
-    for maximum in (Nanos(5), None):
-        command = SetLimit(organization_id=made.id, period=Period.MONTH, maximum=maximum)
-        await engine.run([command], resent=False)
-        change = OrganizationChange(zone="Asia/Tokyo")
-        if maximum is None:
-            assert (await store.change_organization(made.id, change)).zone == "Asia/Tokyo"
-        else:
-            with pytest.raises(RefusedError) as caught:
-                await store.change_organization(made.id, change)
-            assert caught.value.reason == "zone_has_limits"
-            same = await store.change_organization(made.id, OrganizationChange(zone=made.zone))
-            assert same == made
-    await engine.aclose()
 
 
 async def test_a_project_is_of_one_organisation(store: PostgresTenantStore) -> None:

@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     update = actions.add_parser("update", help="change settings")
     update.add_argument("org", metavar="ORG", help="id or name")
     update.add_argument("--name", metavar="NAME")
-    update.add_argument("--zone")
+    update.add_argument(
+        "--zone", metavar="Z", help="time zone of its budgets: days, weeks and months begin anew"
+    )
     update.add_argument("--floor", metavar="AMOUNT", help="how far below zero it may go")
     update.add_argument("--on-overrun", choices=ON_OVERRUN, help=_OVERRUN)
     update.add_argument("--on-lapse", choices=ON_LAPSE, help=_LAPSE)
@@ -190,7 +192,7 @@ async def _show(session: Session, args: argparse.Namespace) -> int:
 async def _update(session: Session, args: argparse.Namespace) -> int:
     from farebox.kit.errors import InvalidInputError
     from farebox.kit.money import format_amount, parse_amount
-    from farebox.ledger.commands import SetFloor
+    from farebox.ledger.commands import SetFloor, SetZone
     from farebox.ledger.organizations import OnLapse, OnOverrun
     from farebox.operations.tenants import OrganizationChange
 
@@ -205,12 +207,14 @@ async def _update(session: Session, args: argparse.Namespace) -> int:
         raise InvalidInputError("floor", "must be zero or more: it is how far below zero")
     change = OrganizationChange(
         name=args.name,
-        zone=args.zone,
         active=args.active,
         on_overrun=None if args.on_overrun is None else OnOverrun(args.on_overrun),
         on_lapse=None if args.on_lapse is None else OnLapse(args.on_lapse),
     )
     await session.administration.change_organization(organization.id, change)
+    if args.zone is not None:
+        zone = SetZone(organization_id=organization.id, zone=args.zone)
+        await session.submit(zone, before={"zone": organization.zone})
     if floor is not None:
         command = SetFloor(organization_id=organization.id, floor=floor)
         await session.submit(command, before={"floor": format_amount(organization.floor)})

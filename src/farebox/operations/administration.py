@@ -92,17 +92,15 @@ class Administration(KeyAdministration):
     async def change_organization(
         self, organization_id: UUID, change: OrganizationChange
     ) -> OrganizationProfile:
-        """Change what is given; currency never, and the floor by its own command.
+        """Change what is given; currency never, floor and zone by the engine's own commands.
 
         Raises:
             InvalidInputError: Naming the field.
             NotFoundError: There is none.
             ConflictError: The name is taken.
-            RefusedError: ``zone_has_limits``.
         """
         checked = OrganizationChange(
             name=None if change.name is None else parse_name(change.name),
-            zone=None if change.zone is None else known_zone(change.zone).key,
             active=change.active,
             on_overrun=change.on_overrun,
             on_lapse=change.on_lapse,

@@ -26,6 +26,7 @@ from farebox.ledger.commands import (
     Result,
     SetFloor,
     SetLimit,
+    SetZone,
 )
 from farebox.ledger.limits import Rule
 from farebox.ledger.scopes import EVERY
@@ -104,6 +105,9 @@ def money_note(command: AnyCommand, *, before: Facts | None = None, reason: str 
         case SetFloor():
             action, subject, subject_id = "organization.floor_set", "organization", org
             after = {"floor": format_amount(command.floor)}
+        case SetZone():
+            action, subject, subject_id = "organization.zone_set", "organization", org
+            after = {"zone": command.zone}
         case SetLimit():
             action = "limit.removed" if command.maximum is None else "limit.set"
             subject, subject_id, after = "limit", _limit(command), _limit_facts(command)

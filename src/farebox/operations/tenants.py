@@ -59,7 +59,6 @@ class OrganizationChange(msgspec.Struct, frozen=True, kw_only=True):
     """What may be changed by hand later; None leaves it as it is."""
 
     name: str | None = None
-    zone: str | None = None
     active: bool | None = None
     on_overrun: OnOverrun | None = None
     on_lapse: OnLapse | None = None
@@ -270,7 +269,6 @@ class TenantStore(Protocol):
         Raises:
             NotFoundError: There is none.
             ConflictError: The name is taken.
-            RefusedError: ``zone_has_limits``: a limit counts months by the old zone.
         """
 
     async def organizations(
@@ -313,10 +311,11 @@ class TenantStore(Protocol):
         project_id: UUID | None = None,
         name: str | None = None,
         organization_id: UUID | None = None,
+        without_owner: bool = False,
         after: UUID | None = None,
         limit: int,
     ) -> list[Project]:
-        """Projects, narrowed by what is given."""
+        """Projects, narrowed by what is given; archived ones are not asked for their owner."""
 
     async def insert_key(self, new: NewKey) -> None:
         """Add a key.

@@ -117,18 +117,14 @@ class PostgresTenantStore:
         values = {
             "id": organization_id,
             "name": change.name,
-            "zone": change.zone,
             "active": change.active,
             "on_overrun": None if change.on_overrun is None else change.on_overrun.value,
             "on_lapse": None if change.on_lapse is None else change.on_lapse.value,
         }
         try:
             async with self._connection.transaction():
-                locked = await self._ask("lock_organization", (organization_id,))
-                if not locked:
+                if not await self._ask("lock_organization", (organization_id,)):
                     raise NotFoundError("There is no such organisation.")
-                if change.zone not in {None, locked[0][0]}:
-                    await self._refuse_limits(organization_id)
                 before = document(await self._organization(organization_id), of="org")
                 await self._ask("change_organization", values)
                 profile = await self._organization(organization_id)
@@ -224,6 +220,7 @@ class PostgresTenantStore:
         project_id: UUID | None = None,
         name: str | None = None,
         organization_id: UUID | None = None,
+        without_owner: bool = False,
         after: UUID | None = None,
         limit: int,
     ) -> list[Project]:
@@ -232,6 +229,7 @@ class PostgresTenantStore:
             "id": project_id,
             "name": name,
             "organization_id": organization_id,
+            "without_owner": without_owner,
             "after": after,
             "limit": limit,
         }
@@ -330,16 +328,6 @@ class PostgresTenantStore:
 
     async def _organization(self, organization_id: UUID) -> OrganizationProfile:
         return (await self.organizations(organization_id=organization_id, limit=1))[0]
-
-    async def _refuse_limits(self, organization_id: UUID) -> None:
-        """A window that was opened by the old zone would not be found by the new one."""
-        rows = await self._ask("count_limits", (organization_id,))
-        if rows[0][0]:
-            raise RefusedError(
-                "zone_has_limits",
-                "zone cannot change while a limit counts months by the old one: remove the limit "
-                "(farebox limits set --org O --monthly none), change the zone, set it again.",
-            )
 
     async def _taken(self, name: str) -> ConflictError:
         taken = await self.organizations(name=name, limit=1)

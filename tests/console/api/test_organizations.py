@@ -71,6 +71,20 @@ async def test_an_owner_changes_what_is_theirs(house: House) -> None:
     assert "operator" in problem_of(denied, 403)["detail"]
 
 
+async def test_an_owner_changes_the_zone_under_limits(house: House) -> None:
+    """BUD-01: months that are counted begin by the new zone at once; an unknown one is named."""
+    async with house.member(Role.OWNER) as owner:
+        await owner.done("PUT", f"{house.path}/limits", {"period": "month", "maximum": "5"})
+        changed = await owner.done("PATCH", house.path, {"zone": "Asia/Tokyo", "name": "Far"})
+        unknown = await owner.ask("PATCH", house.path, {"zone": "Mars/Base"})
+        refused = await owner.ask("PATCH", house.path, {"zone": "UTC", "on_overrun": "owe"})
+        (limit,) = await owner.every(f"{house.path}/limits")
+    assert (changed["zone"], changed["name"]) == ("Asia/Tokyo", "Far")
+    assert problem_of(unknown, 422)["errors"][0]["field"] == "zone"
+    assert problem_of(refused, 403)["code"] == "permission_denied"
+    assert limit["starts_at"].endswith("T15:00:00Z")
+
+
 async def test_a_model_key_manages_nothing(house: House) -> None:
     """Issue 4, 6: model keys cannot manage, and the answer says which key can."""
     async with house.model_key() as models, house.nobody() as nobody:

@@ -26,7 +26,7 @@ from farebox.console.api.routing import Context, Route
 from farebox.kit.errors import InvalidInputError, RefusedError
 from farebox.kit.ids import format_id, parse_id
 from farebox.kit.money import parse_amount
-from farebox.ledger.commands import SetFloor
+from farebox.ledger.commands import SetFloor, SetZone
 from farebox.ledger.organizations import OnLapse, OnOverrun
 from farebox.operations.documents import document
 from farebox.operations.people import MadeInvitation
@@ -148,7 +148,22 @@ async def show_organization(context: Context) -> Organization:
 
 
 async def change_organization(context: Context) -> Organization:
-    """Name, zone, whether it is active, who bears overruns."""
+    """Name, whether it is active, who bears overruns; the zone is set before."""
+    patch = context.body_as(OrganizationPatch)
+    change = OrganizationChange(
+        name=patch.name, active=patch.active, on_overrun=patch.on_overrun, on_lapse=patch.on_lapse
+    )
+    profile = await context.session.administration.change_organization(
+        context.organization.id, change
+    )
+    return shown(Organization, profile, of="org", role=_role(context))
+
+
+async def check_and_set_zone(context: Context) -> None:
+    """Refuse what is the operator's to change; the engine sets the zone, in its own transaction.
+
+    Set twice, it is set once: a request that is repeated after a failure does no harm.
+    """
     patch = context.body_as(OrganizationPatch)
     reserved = (patch.active, patch.on_overrun, patch.on_lapse)
     if any(each is not None for each in reserved) and not context.standing.operator:
@@ -157,17 +172,9 @@ async def change_organization(context: Context) -> Organization:
             "active, on_overrun and on_lapse are the operator's to say: whether an organisation "
             "is served, and who pays for what no hold covered.",
         )
-    change = OrganizationChange(
-        name=patch.name,
-        zone=patch.zone,
-        active=patch.active,
-        on_overrun=patch.on_overrun,
-        on_lapse=patch.on_lapse,
-    )
-    profile = await context.session.administration.change_organization(
-        context.organization.id, change
-    )
-    return shown(Organization, profile, of="org", role=_role(context))
+    if patch.zone is not None:
+        organization = context.organization
+        await context.session.submit(SetZone(organization_id=organization.id, zone=patch.zone))
 
 
 async def set_floor(context: Context) -> Organization:
@@ -257,6 +264,7 @@ ROUTES: Final = (
         name="changeOrganization",
         summary="Change an organisation",
         tag="organizations",
+        prepare=check_and_set_zone,
         handler=change_organization,
         action=Action.ORGANIZATION_CHANGE,
         body=OrganizationPatch,

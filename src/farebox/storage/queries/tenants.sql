@@ -7,7 +7,7 @@ SELECT farebox_now()
 SELECT sandbox, clock_offset, farebox_now() FROM deployment
 
 -- name: lock_organization
-SELECT zone FROM organization WHERE id = %s FOR NO KEY UPDATE
+SELECT id FROM organization WHERE id = %s FOR NO KEY UPDATE
 
 -- name: insert_organization
 INSERT INTO organization (id, name, currency, zone, floor_nanos, on_overrun, on_lapse, plan_id)
@@ -17,21 +17,14 @@ RETURNING id
 
 -- name: change_organization
 UPDATE organization SET
-    name = coalesce(%(name)s, name), zone = coalesce(%(zone)s, zone),
-    active = coalesce(%(active)s, active), on_overrun = coalesce(%(on_overrun)s, on_overrun),
-    on_lapse = coalesce(%(on_lapse)s, on_lapse)
+    name = coalesce(%(name)s, name), active = coalesce(%(active)s, active),
+    on_overrun = coalesce(%(on_overrun)s, on_overrun), on_lapse = coalesce(%(on_lapse)s, on_lapse)
 WHERE id = %(id)s
 RETURNING id
 
 -- name: grow_directory
 -- Nodes that keep facts of projects and plans with a key forget them.
 UPDATE directory SET revision = revision + 1 RETURNING revision
-
--- name: count_limits
--- Those whose windows begin by the organisation's zone; rates and totals do not.
-SELECT count(*) FROM scope_limit s, json_array_elements(s.rules) AS r
-WHERE s.organization_id = %s
-  AND coalesce(r ->> 'period', 'month') IN ('day', 'week', 'month')
 
 -- name: list_organizations
 SELECT o.id, o.name, o.currency, o.zone, o.active, o.billing_mode, o.floor_nanos, o.on_overrun,
@@ -75,6 +68,7 @@ FROM project p JOIN organization o ON o.id = p.organization_id
 WHERE (%(id)s::uuid IS NULL OR p.id = %(id)s)
   AND (%(name)s::text IS NULL OR lower(p.name) = lower(%(name)s))
   AND (%(organization_id)s::uuid IS NULL OR p.organization_id = %(organization_id)s)
+  AND (NOT %(without_owner)s OR p.owner = '' AND p.archived_at IS NULL)
   AND (%(after)s::uuid IS NULL OR p.id > %(after)s)
 ORDER BY p.id LIMIT %(limit)s
 
