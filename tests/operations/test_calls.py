@@ -66,6 +66,10 @@ class MemoryCalls:
 
     def __init__(self, *calls: CallFacts) -> None:
         self.calls = sorted(calls, key=lambda each: (-each.id.int, each.turn))
+        self.begin: datetime | None = None
+
+    async def kept_from(self) -> datetime | None:
+        return self.begin
 
     async def find(self, call_id: UUID) -> CallFacts | None:
         return next((each for each in self.calls if each.id == call_id), None)

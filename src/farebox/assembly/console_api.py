@@ -46,6 +46,7 @@ from farebox.storage.catalogue_store import (
     read_revision,
 )
 from farebox.storage.console_store import find_model_bearer, find_session
+from farebox.storage.content_store import PostgresContentStore
 from farebox.storage.node_store import Pool, borrowed
 from farebox.storage.people_store import PostgresPeopleStore
 from farebox.storage.plan_store import PostgresPlanStore
@@ -155,6 +156,7 @@ class DatabaseApiDesk:
             audit=audit,
             money=_Money(connection),
             usage=PostgresUsageStore(connection),
+            content=PostgresContentStore(connection, by),
             catalogue=_CatalogueDesk(self, connection, by, self._secrets),
             plans=PlanDesk(plan_store, chance=random_bytes),
             plan_store=plan_store,
@@ -223,6 +225,9 @@ class _Money:
 
     async def call(self, call_id: UUID) -> CallFacts | None:
         return await PostgresCallStore(self._connection).find(call_id)
+
+    async def calls_kept_from(self) -> datetime | None:
+        return await PostgresCallStore(self._connection).kept_from()
 
 
 class _CatalogueDesk:

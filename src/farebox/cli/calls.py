@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from farebox.cli.output import Document, hint, page, show, table
+from farebox.cli.output import Document, hint, page, say, show, table
 from farebox.cli.reading import add_page_arguments, read_limit
 
 if TYPE_CHECKING:
@@ -24,13 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_page_arguments(listed, limit=PAGE_DEFAULT)
     shown = actions.add_parser("show", help="what a call cost, and why")
     shown.add_argument("id", metavar="REQ_ID", help="the answer's x-request-id")
+    content = actions.add_parser("content", help="what a call said, where its project stores that")
+    content.add_argument("id", metavar="REQ_ID", help="the answer's x-request-id")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked."""
     from farebox.cli.database import work
 
-    jobs = {"list": _list, "show": _show}
+    jobs = {"list": _list, "show": _show, "content": _content}
     return work(args, lambda session: jobs[args.action](session, args))
 
 
@@ -71,6 +73,35 @@ async def _show(session: Session, args: argparse.Namespace) -> int:
     store = PostgresCallStore(session.connection)
     document = await explain_call(store, call_id, for_operator=True)
     show(args, document, lambda: print_receipt(document))
+    return 0
+
+
+async def _content(session: Session, args: argparse.Namespace) -> int:
+    from farebox.kit.errors import NotFoundError
+    from farebox.kit.ids import parse_id
+    from farebox.operations.call_documents import content_document
+    from farebox.storage.content_store import PostgresContentStore
+
+    found = await PostgresContentStore(session.connection).find(
+        parse_id("req", args.id, field="id")
+    )
+    if found is None:
+        raise NotFoundError(
+            "Nothing is stored of such a call: its project stores no content "
+            "(farebox projects update --content-days), or its days are over."
+        )
+    document = content_document(found)
+
+    def text() -> None:
+        from farebox.cli.receipt import printable
+
+        for part in ("request", "answer"):
+            cut = " (cut)" if document[f"{part}_truncated"] else ""
+            say(f"{part}: {document[f'{part}_bytes']:,} bytes{cut}")
+            say(*(printable(line) for line in document[part].splitlines()))
+        hint(f"It is deleted on {document['ends_at'][:10]}.")
+
+    show(args, document, text)
     return 0
 
 

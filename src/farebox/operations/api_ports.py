@@ -23,6 +23,7 @@ from farebox.operations.audit_log import AuditLog
 from farebox.operations.audited_money import Submit
 from farebox.operations.balance import Balance, GrantView, LimitView
 from farebox.operations.call_facts import CallFacts
+from farebox.operations.content import ContentStore
 from farebox.operations.documents import Document
 from farebox.operations.idempotency import RequestStore
 from farebox.operations.people import People, PeopleStore
@@ -63,6 +64,9 @@ class MoneyViews(Protocol):
 
     async def call(self, call_id: UUID) -> CallFacts | None:
         """Everything of one call."""
+
+    async def calls_kept_from(self) -> datetime | None:
+        """The beginning of the months that retention has not dropped; None: it dropped none."""
 
 
 class ProviderOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +132,7 @@ class ApiSession:
     audit: AuditLog
     money: MoneyViews
     usage: UsageStore
+    content: ContentStore
     catalogue: CatalogueDesk
     plans: PlanDesk
     plan_store: PlanStore

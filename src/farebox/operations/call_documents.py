@@ -12,6 +12,7 @@ from farebox.kit.money import format_amount
 from farebox.ledger.commands import LineItem, Usage
 from farebox.ledger.limits import LimitFigures
 from farebox.operations.call_facts import CallFacts, CallSummary, GrantPart, PostingFacts
+from farebox.operations.content import StoredContent
 from farebox.operations.limit_documents import shown_amount, shown_scope
 
 Document = dict[str, Any]
@@ -94,6 +95,23 @@ def explanation(call: CallFacts, *, for_operator: bool) -> Document:
             "epoch": call.epoch,
         }
     return document
+
+
+def content_document(content: StoredContent) -> Document:
+    """What is stored of a call; bytes that are no text are shown as such."""
+    return {
+        "object": "call_content",
+        "id": format_id("req", content.call_id),
+        "request": content.request.decode(errors="replace"),
+        "request_bytes": content.request_bytes,
+        "request_truncated": content.request_bytes > len(content.request),
+        "answer": content.answer.decode(errors="replace"),
+        "answer_bytes": content.answer_bytes,
+        "answer_truncated": content.answer_bytes > len(content.answer),
+        "answer_type": content.answer_type,
+        "stored_at": _instant(content.stored_at),
+        "ends_at": _instant(content.ends_at),
+    }
 
 
 def _late(call: CallFacts) -> Document | None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
 from farebox.kit.errors import InvalidInputError, NotFoundError
-from farebox.kit.ids import format_id
 from farebox.operations.call_documents import Document, explanation, summary
 from farebox.operations.call_facts import CallFacts, CallSummary, Position
 
@@ -22,8 +22,15 @@ PAGE_MAX: Final = 1_000
 """Calls of one page at most; the next page begins at its cursor."""
 
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
 class CallStore(Protocol):
     """Where calls, holds and refusals are."""
+
+    async def kept_from(self) -> datetime | None:
+        """The beginning of the months that retention has not dropped; None: it dropped none."""
 
     async def find(self, call_id: UUID) -> CallFacts | None:
         """Everything of one call."""
@@ -48,11 +55,27 @@ async def explain_call(store: CallStore, call_id: UUID, *, for_operator: bool = 
     """
     facts = await store.find(call_id)
     if facts is None:
-        raise NotFoundError(
-            f"There is no call {format_id('req', call_id)}. Its id is the x-request-id of the "
-            "answer; when one key is refused more than ten times in a second, the rest share a row."
-        )
+        raise missing(call_id, await store.kept_from())
     return explanation(facts, for_operator=for_operator)
+
+
+def missing(call_id: UUID, kept_from: datetime | None) -> NotFoundError:
+    """Why a call cannot be shown; it says the same of every id of that time, whoever asks.
+
+    Args:
+        call_id: The call; its id carries the time of its admission.
+        kept_from: Since when calls are kept.
+    """
+    if kept_from is not None and call_id.int >> 80 < (kept_from - _EPOCH) // _MILLISECOND:
+        return NotFoundError(
+            f"This call is past retention: calls from before {kept_from:%Y-%m-%d} were dropped. "
+            "Their sums are kept: the hourly usage, the journal, the history of every grant."
+        )
+    return NotFoundError(
+        "There is no such call. A call's id is the x-request-id of its answer: req_ and 32 "
+        "hexadecimal digits; when one key is refused more than ten times in a second, the rest "
+        "share a row."
+    )
 
 
 async def list_calls(

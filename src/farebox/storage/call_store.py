@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -67,6 +68,11 @@ class PostgresCallStore:
             if found:
                 return await read(found[0])
         return None
+
+    async def kept_from(self) -> datetime | None:
+        """See the port."""
+        at = (await self._all("kept_from"))[0][0]
+        return None if at is None else utc(at)
 
     async def _open(self, row: _Row) -> CallFacts:
         rest = row[_SUMMARY_COLUMNS:]

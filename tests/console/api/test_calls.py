@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -9,7 +10,10 @@ import pytest
 
 from farebox.kit.ids import format_id, uuid7
 from farebox.tenancy.api_keys import KeyKind, digest, make_key, shown_prefix
+from farebox.tenancy.permissions import Role
+from tests.support.api_clients import House, problem_of
 from tests.support.console_people import Payer, Visitor
+from tests.support.contents import ANSWER, REQUEST, store_content
 
 
 def model_key(payer: Payer, number: int = 1) -> str:
@@ -141,3 +145,58 @@ def uuid7_of_none() -> Any:
     from datetime import UTC, datetime
 
     return uuid7(datetime(2026, 1, 1, tzinfo=UTC), bytes(10))
+
+
+async def test_content_is_for_those_who_may_see_it(app: Any, dsn: str) -> None:
+    """Owners and developers see what a call said, and whether it was cut; for a finance viewer,
+    another organisation's owner and a key for models there is nothing.
+    """
+    house, other = House(app, dsn), House(app, dsn, "Zoo")
+    call_id = house.payer.refuse("monthly_limit")
+    store_content(dsn, house.payer.id, house.payer.project_id, call_id)
+    path = f"/calls/{format_id('req', call_id)}/content"
+    for role in (Role.OWNER, Role.DEVELOPER):
+        found = await house.member(role).done("GET", path)
+        assert (found["request"], found["answer"]) == (REQUEST.decode(), ANSWER.decode())
+        assert (found["request_truncated"], found["answer_truncated"]) == (False, True)
+    for caller in (house.member(Role.FINANCE_VIEWER), other.member(Role.OWNER)):
+        problem_of(await caller.ask("GET", path), 404)
+    assert (await house.model_key().ask("GET", path)).status_code == 403
+
+
+async def test_content_is_deleted_per_organisation_and_project(app: Any, dsn: str) -> None:
+    """What is stored of one goes at once, what is stored of another stays; it is in the log."""
+    house, other = House(app, dsn), House(app, dsn, "Zoo")
+    for each in (house, other):
+        store_content(dsn, each.payer.id, each.payer.project_id, each.payer.id)
+    project = format_id("proj", house.payer.project_id)
+    owner = house.member(Role.OWNER)
+    problem_of(await house.member(Role.DEVELOPER).ask("DELETE", f"{house.path}/content"), 403)
+    stranger = format_id("proj", other.payer.project_id)
+    assert (await owner.ask("DELETE", f"{house.path}/content?project_id={stranger}")).is_success
+    with psycopg.connect(dsn) as sql:
+        assert sql.execute("SELECT count(*) FROM call_content").fetchone() == (2,)
+    assert (await owner.ask("DELETE", f"{house.path}/content?project_id={project}")).is_success
+    with psycopg.connect(dsn) as sql:
+        left = sql.execute("SELECT organization_id FROM call_content").fetchall()
+        logged = sql.execute(
+            "SELECT action, after ->> 'calls' FROM audit_event WHERE action = 'content.forgotten'"
+            " ORDER BY sequence"
+        ).fetchall()
+    assert left == [(other.payer.id,)]
+    assert logged == [("content.forgotten", "0"), ("content.forgotten", "1")]
+
+
+async def test_a_dropped_call_says_that_it_is_past_retention(app: Any, dsn: str) -> None:
+    """A month that is gone is told by the id's time alone: it gives away no other's call."""
+    payer = Payer(dsn)
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        sql.execute("INSERT INTO dropped_month VALUES ('call', '2025-03-01', 7, 9)")
+    old = uuid7(datetime(2025, 3, 31, 23, 59, tzinfo=UTC), bytes(10))
+    new = uuid7(datetime(2025, 4, 1, tzinfo=UTC), bytes(10))
+    key = model_key(payer)
+    gone = (await ask(app, format_id("req", old), key)).json()
+    never = (await ask(app, format_id("req", new), key)).json()
+    assert gone["status"] == never["status"] == 404
+    assert "past retention: calls from before 2025-04-01" in gone["detail"]
+    assert "retention" not in never["detail"]

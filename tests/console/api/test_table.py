@@ -13,6 +13,7 @@ from farebox.kit.ids import format_id
 from farebox.tenancy.actors import SYSTEM
 from farebox.tenancy.permissions import PERMITTED, Action, Role, Standing
 from tests.support.api_clients import Caller, House
+from tests.support.contents import store_content
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -38,6 +39,7 @@ async def furnished(house: House, operator: Caller) -> dict[str, str]:
     await house.payer.grant("5")
     call_id = await house.payer.admit("1")
     await house.payer.settle(call_id, 10, 10)
+    store_content(house.dsn, house.payer.id, house.payer.project_id, call_id)
     limit = await operator.done(
         "PUT", f"{house.path}/limits", {"period": "month", "maximum": "100.00"}
     )
@@ -92,11 +94,15 @@ def expected(route: Route, caller: str, standing: Standing | None, house: House)
     action = Action.CALLS_VIEW if route.name == "showCall" else route.action
     if route.name == "showCall":
         organization_id = house.payer.id
+    if route.name == "showCallContent":
+        return 200 if standing.may(Action.CONTENT_VIEW, house.payer.id) else 404
     if action is not None and not standing.may(action, organization_id):
         stranger = organization_id is not None and standing.role_in(organization_id) is None
         return 404 if stranger else 403
     if route.method == "GET" or route.name == "splitProjects":
         return 200
+    if route.name == "forgetContent":
+        return 204
     return 404 if route.body is None else 415
 
 
@@ -136,7 +142,8 @@ async def test_every_route_asks_for_its_permission_from_everybody(app: Any, dsn:
 def test_a_route_of_an_organisation_has_a_permission() -> None:
     """Decision 18: no route can be added that forgets to ask; what asks for none is named here."""
     free = {route.name for route in ROUTES if route.action is None}
-    assert free == {"listOrganizations", "showCaller", "showCall", "acceptInvitation", "signUp"}
+    calls = {"showCall", "showCallContent"}
+    assert free == {"listOrganizations", "showCaller", *calls, "acceptInvitation", "signUp"}
     assert {route.name for route in ROUTES if route.open} == {"acceptInvitation", "signUp"}
     assert all(route.action in PERMITTED for route in ROUTES if route.action is not None)
     assert len({route.name for route in ROUTES}) == len(ROUTES)

@@ -29,8 +29,9 @@ from farebox.console.api.routing import Context, Route
 from farebox.kit.errors import InvalidInputError, NotFoundError
 from farebox.kit.ids import parse_id
 from farebox.ledger.scopes import ScopeKind
-from farebox.operations.call_documents import explanation, summary
-from farebox.operations.calls import decode_cursor, encode_cursor
+from farebox.operations.call_documents import content_document, explanation, summary
+from farebox.operations.calls import decode_cursor, encode_cursor, missing
+from farebox.operations.content import forget_content
 from farebox.operations.documents import document
 from farebox.operations.usage import CALLS_SPAN_MAX, CallFilter, check_span
 from farebox.tenancy.permissions import Action
@@ -142,6 +143,29 @@ class CallQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cursor: Cursor | None = None
 
 
+class CallContent(Struct, frozen=True, kw_only=True):
+    """What a call asked and was answered, as it was sent."""
+
+    object: Literal["call_content"] = "call_content"
+    id: CallId
+    request: str
+    request_bytes: int
+    request_truncated: bool
+    answer: str
+    answer_bytes: int
+    answer_truncated: bool
+    answer_type: str
+    stored_at: Instant
+    ends_at: Instant
+    """It is deleted then."""
+
+
+class ForgetQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose content."""
+
+    project_id: ProjectId | None = None
+
+
 class RunRow(Struct, frozen=True, kw_only=True):
     """What an agent's run has used, and its limits."""
 
@@ -197,17 +221,37 @@ async def show_call(context: Context) -> dict[str, Any]:
     facts = await context.session.money.call(context.ids["call_id"])
     standing = context.standing
     if facts is None:
-        raise _no_call()
+        raise await _no_call(context)
     mine = context.model_key_of
     if mine is not None:
         if facts.organization_id != mine:
-            raise _no_call()
+            raise await _no_call(context)
     else:
         try:
             standing.require(Action.CALLS_VIEW, facts.organization_id)
         except NotFoundError as error:
-            raise _no_call() from error
+            raise await _no_call(context) from error
     return explanation(facts, for_operator=mine is None and standing.operator)
+
+
+async def _no_call(context: Context) -> NotFoundError:
+    return missing(context.ids["call_id"], await context.session.money.calls_kept_from())
+
+
+async def show_content(context: Context) -> CallContent:
+    """What a call said, to those who may see content; for all others there is none."""
+    found = await context.session.content.find(context.ids["call_id"])
+    if found is None or not context.standing.may(Action.CONTENT_VIEW, found.organization_id):
+        raise NotFoundError(
+            "Nothing is stored of such a call: its project stores no content, or its days are over."
+        )
+    return CallContent(**content_document(found))
+
+
+async def forget_content_of(context: Context) -> None:
+    """Delete everything that is stored of the organisation's calls, or of one project's."""
+    project = optional_id("proj", context.query_as(ForgetQuery).project_id, "project_id")
+    await forget_content(context.session.content, context.organization.id, project)
 
 
 async def list_runs(context: Context) -> Page[RunRow]:
@@ -244,12 +288,6 @@ def _read_id(place: str) -> UUID:
         raise bad_cursor() from error
 
 
-def _no_call() -> NotFoundError:
-    return NotFoundError(
-        "A call's id is the x-request-id of its answer: req_ and 32 hexadecimal digits."
-    )
-
-
 _ONE: Final = "/organizations/{organization_id}"
 
 ROUTES: Final = (
@@ -262,6 +300,27 @@ ROUTES: Final = (
         handler=show_call,
         answer=Call,
         model_keys=True,
+    ),
+    Route(
+        method="GET",
+        path="/calls/{call_id}/content",
+        name="showCallContent",
+        summary="What a call said, where its project stores that",
+        tag="calls",
+        handler=show_content,
+        answer=CallContent,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{_ONE}/content",
+        name="forgetContent",
+        summary="Delete what is stored of calls",
+        tag="calls",
+        handler=forget_content_of,
+        action=Action.ORGANIZATION_CHANGE,
+        query=ForgetQuery,
+        status=204,
+        atomic=False,
     ),
     Route(
         method="GET",

@@ -45,6 +45,10 @@ LEFT JOIN project p ON p.id = r.project_id
 LEFT JOIN api_key k ON k.id = r.key_id
 WHERE r.id = %(id)s
 
+-- name: kept_from
+-- Nothing of before is kept any more; NULL: everything is.
+SELECT max(month + interval '1 month') AT TIME ZONE 'UTC' FROM dropped_month WHERE parent = 'call'
+
 -- name: price_version
 SELECT id, provider, model, lane, currency, effective_at, source, long_context_over
 FROM price_version WHERE id = %(id)s

@@ -20,10 +20,10 @@ FROM call_content
 WHERE call_id = %(call_id)s AND ends_on > (farebox_now() AT TIME ZONE 'UTC')::date
 
 -- name: forget
-WITH some AS (
+WITH picked AS (
     SELECT call_id, ends_on FROM call_content
     WHERE organization_id = %(organization_id)s
       AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
     LIMIT %(limit)s
 )
-DELETE FROM call_content c USING some s WHERE c.call_id = s.call_id AND c.ends_on = s.ends_on
+DELETE FROM call_content c USING picked s WHERE c.call_id = s.call_id AND c.ends_on = s.ends_on
