@@ -40,7 +40,8 @@ RATE_CODE = "rate_limit_exceeded"
 TIER_CODES = {RATE_CODE, "organization_usage_limit_exceeded", "balance_held"}
 
 _FIGURES = re.compile(
-    r" limit(?: for \S+)?(?: of its usage tier)? is (?P<maximum>[\d.,]+)\D*: (?P<used>[\d.,]+)\D* used,"
+    r" limit(?: for \S+)?(?: of its usage tier)? is (?P<maximum>[\d.,]+)\D*:"
+    r" (?P<used>[\d.,]+)\D* used,"
     r" (?P<held>[\d.,]+)\D* held by open calls(?:, and this call needs up to (?P<need>[\d.,]+\d))?"
 )
 
@@ -143,6 +144,7 @@ class Judge:
         counts["remaining counted down"] = self.counted_down()
         counts["figures shown"] = await self.shown(command=command)
         counts["alerts, each once"] = await self.alerts()
+        counts["noted by limits in the shadow"] = await self.shadowed()
         await self.refusal_rows()
         counts["receipts read"] = await self.receipts(receipts)
         return counts
@@ -302,6 +304,23 @@ class Judge:
         )
         assert told == expected, (self.tenant.name, told - expected, expected - told)
         return len(told)
+
+    async def shadowed(self) -> int:
+        """Exactly the calls beyond a limit in the shadow have noted that it would have refused."""
+        rows = await self.house.installed.rows(
+            "SELECT f FROM call, jsonb_array_elements(limit_figures) AS f"
+            " WHERE organization_id = %s"
+            " AND f ->> 'effect' = 'shadow' AND f ->> 'measure' = 'calls'",
+            self.tenant.id,
+        )
+        noted = sum(1 for (f,) in rows if f["used"] + f["held"] >= f["maximum"])
+        beyond = 0
+        for place, tally in self.recount.tallies.items():
+            rule = self.recount.rules_of(place.scope)[place.rule]
+            if (rule.effect, rule.measure) == ("shadow", "calls"):
+                beyond += max(0, tally.used - rule.maximum)
+        assert noted == beyond, self.tenant.name
+        return noted
 
     async def refusal_rows(self) -> None:
         """Every refusal is on record, with figures by which it did not fit."""

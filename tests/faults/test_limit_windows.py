@@ -9,13 +9,19 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
 
 from tests.faults.limit_cases import CREDIT
 from tests.faults.limit_house import House, Order, Tenant, Told, house
 from tests.faults.limit_judge import Judge
 from tests.faults.test_limit_storms import recounted
+from tests.faults.traffic import MESSAGE, MODEL
 from tests.faults.wall_windows import window
 from tests.support.figures import Figures
+from tests.support.openai_clients import async_client
 from tests.support.processes import DurableServer
 
 ZONE = "Europe/Berlin"
@@ -25,6 +31,7 @@ FIT = 3
 LONG = Order(40, stream=False, head_ms=2_000)
 """Open while the clock is turned."""
 SHORT = Order(40)
+ENDLESS = Order(40, stream=True, head_ms=600_000)
 
 KINDS = (
     *(("calls", period) for period in ("minute", "utc_day", "day", "week", "month", "total")),
@@ -216,11 +223,38 @@ async def change_zone(home: House) -> None:
     assert recount.zone == "America/New_York"
 
 
+async def ask_officially(home: House) -> None:
+    """LIM-02, LIM-04: the official client comes back when it may help, and not for money."""
+    tenant = await home.tenant("official", CREDIT, zone=ZONE)
+    await home.set_limit(tenant, measure="parallel", period="total", maximum=1)
+    too_little = SHORT.needed["money"] - 1
+    await home.set_limit(
+        tenant, scope_kind="key", scope_name="side", maximum=too_little, period="month"
+    )
+    words: dict[str, Any] = {"model": MODEL, "messages": [MESSAGE], "max_tokens": SHORT.tokens}
+    url = f"{home.urls[0]}/v1"
+    async with async_client(url, tenant.secrets["side"]) as (client, wire):
+        with pytest.raises(openai.RateLimitError) as refused:
+            await client.chat.completions.create(**words)
+        assert (wire.count, refused.value.code) == (1, "key_spend_limit_exceeded")
+    running = asyncio.create_task(home.call(tenant, ENDLESS))
+    await home.installed.until("SELECT count(*) = 1 FROM hold")
+    async with async_client(url, tenant.secrets["main"]) as (client, wire):
+        asking = asyncio.create_task(client.chat.completions.create(**words))
+        await home.installed.until(
+            "SELECT count(*) > 0 FROM refusal WHERE code = 'rate_limit_exceeded'"
+        )
+        running.cancel()
+        assert (await asking).usage is not None
+        assert wire.count > 1
+
+
 async def test_windows_turn_and_raises_end_in_the_middle_of_calls(
     durable: DurableServer, tmp_path: Path, figures: Figures
 ) -> None:
-    """BUD-01, BUD-16, LIM-03: what is open belongs to the window it was admitted in."""
+    """BUD-01, BUD-16, LIM-03, LIM-04: what is open belongs to the window it was admitted in."""
     async with house(durable, tmp_path) as home:
+        await ask_officially(home)
         await change_zone(home)
         await end_raises(home)
         await turn_windows(home, figures)
