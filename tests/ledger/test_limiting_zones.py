@@ -144,7 +144,7 @@ def test_what_was_told_is_told_again_only_in_a_window_that_has_not_reached_it() 
 
 
 def test_a_late_answer_to_an_earlier_window_is_counted_nowhere() -> None:
-    """ADR 15: a limit begins with its current window, when it is set and when its zone changes."""
+    """ADR 16: a limit begins with its current window, when it is set and when its zone changes."""
     scene = funded(FIRST - HOUR)
     scene.set_limit(100)
     scene.hold("late", 10)

@@ -7,7 +7,7 @@ own, counts from the moment it is set. Another zone begins every day, week and m
 again by it.
 
 A limit begins with its current window: a call that was admitted before and is answered late is not
-counted under it (ADR 15).
+counted under it (ADR 16).
 """
 
 from __future__ import annotations
