@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from farebox.gateway.http import Answer, Request, json_answer
+from tests.support.scripted_upstream import ScriptedResponse
+from tests.support.small_gateway import KEY, SmallGateway
 from tests.support.wires import MemoryClient, Stream, echo, new_server, request, serving, until
 
 LONG = 60.0
+
+
+# The gateway behind it.
+
+
+async def test_the_gateways_own_shape() -> None:
+    """ERR-01, ERR-07: what is wrong on the wire is told as every other error is, with an id."""
+    chat, key = "/v1/chat/completions", f"authorization: Bearer {KEY}"
+    cases = [
+        (b"rubbish\r\n\r\n", 400, "malformed_request"),
+        (request("GET", "/healthz", None, "x: " + "y" * 70_000), 431, "headers_too_large"),
+        (
+            request("POST", chat, None, "transfer-encoding: chunked", key) + b"zz\r\n",
+            400,
+            "malformed_request",
+        ),
+        (
+            request("POST", chat, None, "content-length: 99999999", key),
+            413,
+            "body_too_large",
+        ),
+    ]
+    for raw, status, code in cases:
+        async with SmallGateway(lambda _: ScriptedResponse([])) as small:
+            client = MemoryClient(small.server()).send(raw)
+            await until(client.has_received)
+            head, _, body = client.received.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            assert b"\r\nx-request-id: req_" in head
+            assert json.loads(body)["error"]["code"] == code
+            assert small.upstream.requests == []
+            await small.settled()
 
 
 # Time.

@@ -241,7 +241,7 @@ async def serving(
     """Serve a handler on a free port, with these limits."""
     sock = bind(host, 0, variable="port")
     served = Served(new_server(handler, **limits), sock.getsockname()[:2])
-    await served.server.start(sock)
+    await served.server.start(sock, backlog=100)
     try:
         yield served
     finally:
@@ -324,6 +324,10 @@ class MemoryClient:
     def is_held_back(self) -> bool:
         """Nothing is read from it for now."""
         return self.transport.is_reading_paused
+
+    def has_received(self) -> bool:
+        """Something was sent to it."""
+        return bool(self.transport.writes)
 
     @property
     def received(self) -> bytes:

@@ -73,7 +73,7 @@ class Servers:
 
     async def serve(self, server: HttpServer, sock: socket.socket) -> None:
         """Serve with the gateway's own server on a bound socket."""
-        await server.start(sock)
+        await server.start(sock, backlog=BACKLOG)
         self._own.append(server)
 
     async def start(self, app: Any, sock: socket.socket) -> None:

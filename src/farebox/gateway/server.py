@@ -48,10 +48,17 @@ class HttpServer:
         self._listeners: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    async def start(self, sock: socket.socket) -> None:
-        """Serve on a listening socket, which is ours from now on."""
+    async def start(self, sock: socket.socket, *, backlog: int) -> None:
+        """Serve on a bound socket, which is ours from now on.
+
+        Args:
+            sock: Where.
+            backlog: Connections that may wait until they are taken.
+        """
         loop = asyncio.get_running_loop()
-        self._listeners.append(await loop.create_server(self.connection, sock=sock))
+        self._listeners.append(
+            await loop.create_server(self.connection, sock=sock, backlog=backlog)
+        )
 
     def connection(self) -> Connection:
         """A new connection, for a transport of the running loop."""
