@@ -24,8 +24,8 @@ from bench.figures import difference, paired, ratio, shown, spread, table
 from bench.gateway import Case, load
 from bench.installation import Ledger, install
 from bench.machine import Conditions, machine_facts, postgres_facts
-from bench.processes import spare_the_collector
 from bench.targets import TARGET_CORE, Target
+from farebox.assembly.processes import spare_the_collector
 from farebox.system.postgres.server import RunningServer
 
 PROCESSES: Final = 2

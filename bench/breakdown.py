@@ -22,14 +22,17 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
+import msgspec
+
 from bench.database import bundled, scratch
 from bench.figures import Cell, percentile, table
 from bench.installation import Installation, install
 from bench.machine import machine_facts, postgres_facts
-from bench.processes import free_port, pin, python, spare_the_collector
+from bench.processes import free_port, pin, python
 from bench.targets import LOAD_CORE, TARGET_CORE, direct
 from farebox.assembly.database import OpenDatabase
 from farebox.assembly.gateway import GatewayProcess
+from farebox.assembly.processes import spare_the_collector
 from farebox.assembly.serving import Servers, bind
 from farebox.gateway.server_connection import Connection
 from farebox.ledger.decide import decide
@@ -95,11 +98,11 @@ def seams(clock: Clock) -> Iterator[None]:
     run, answers = batch_store.PostgresBatchStore.run, Exchange.answers
     ready = Exchange._ready  # noqa: SLF001 - the one place where a lane waits for its socket
 
-    async def batch(self: object, commands: Sequence[object], **named: Any) -> Any:
+    async def batch(self: Any, commands: Sequence[Any], **named: Any) -> Any:
         name = clock.begin(self, commands)
         began = time.perf_counter()
         try:
-            return await run(self, commands, **named)  # type: ignore[arg-type]
+            return await run(self, commands, **named)
         finally:
             clock.spans[name].append(time.perf_counter() - began)
 
@@ -184,7 +187,7 @@ async def _load(url: str, key: str, args: argparse.Namespace, seconds: float) ->
         preexec_fn=lambda: pin(LOAD_CORE),
     )
     output, _ = await process.communicate()
-    return json.loads(output)  # type: ignore[no-any-return]
+    return msgspec.json.decode(output, type=dict[str, Any])
 
 
 def parts(clock: Clock, report: dict[str, Any]) -> list[tuple[str, float]]:

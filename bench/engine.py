@@ -22,6 +22,7 @@ from uuid import UUID
 import psycopg
 
 from bench.database import bundled, scratch, settle_down
+from farebox.assembly.processes import spare_the_collector
 from farebox.kit.ids import uuid7_from_millis
 from farebox.kit.money import Nanos
 from farebox.ledger.commands import (
@@ -200,13 +201,9 @@ def _process(
     scopes: int,
     results: Any,
 ) -> None:
-    import gc
-
     import uvloop
 
-    # As a process of Farebox does (assembly/processes.py).
-    gc.freeze()
-    gc.set_threshold(20_000, 10, 5)
+    spare_the_collector()
     results.put(uvloop.run(pairs(dsn, node, tenants, concurrency, seconds, labels=scopes > 5)))
 
 

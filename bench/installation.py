@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 
 from bench.processes import Measured, free_port, python, start
@@ -39,7 +39,7 @@ class Installation:
             check=True,
             stdout=subprocess.PIPE,
         )
-        return json.loads(done.stdout)  # type: ignore[no-any-return]
+        return msgspec.json.decode(done.stdout, type=dict[str, Any])
 
     def gateway(self, stack: ExitStack, core: int | None, log: Path) -> tuple[str, Measured]:
         """Start a gateway; gives its URL and its process."""

@@ -118,13 +118,6 @@ def pin(core: int | None) -> None:
         os.sched_setaffinity(0, {core})
 
 
-def spare_the_collector() -> None:
-    """Have the garbage collector set as a process of Farebox has it."""
-    from farebox.assembly import processes
-
-    processes._spare_the_collector()  # noqa: SLF001 - whatever it does, the same is done here
-
-
 def family(pid: int) -> list[int]:
     """A process and everything that it started."""
     found = [pid]

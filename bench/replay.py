@@ -16,6 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from bench.database import bundled, scratch
 from bench.figures import shown, spread
 from bench.load import nanos
@@ -43,7 +45,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 check=True,
                 stdout=subprocess.PIPE,
             )
-            return json.loads(done.stdout)  # type: ignore[no-any-return]
+            return msgspec.json.decode(done.stdout, type=dict[str, Any])
 
         farebox("credits", "grant", f"--org={organization}", "--amount=100000", "--source=promo")
         before = nanos(farebox("credits", "balance", f"--org={organization}")["spent"])
@@ -82,7 +84,7 @@ def _ready(path: Path) -> dict[str, Any]:
     while not path.exists():
         assert time.monotonic() < until, "the sandbox does not become ready"
         time.sleep(0.1)
-    return json.loads(path.read_text())  # type: ignore[no-any-return]
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
 
 
 def main() -> None:

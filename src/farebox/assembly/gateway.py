@@ -15,7 +15,7 @@ from uuid import UUID
 from farebox.assembly.database import OpenDatabase, open_pool
 from farebox.assembly.directory import DatabaseDirectory
 from farebox.gateway.callers import Callers
-from farebox.gateway.desk import Desk
+from farebox.gateway.desk import Desk, logger
 from farebox.gateway.gateway import CallLookup, Gateway
 from farebox.gateway.metrics import Metrics
 from farebox.gateway.sales import Sales
@@ -188,3 +188,5 @@ async def _flushing(flush: Callable[[], Awaitable[int]]) -> None:
             await flush()
         except UnavailableError:
             continue  # what was due is written the next time
+        except Exception:
+            logger.exception("not_written_down")

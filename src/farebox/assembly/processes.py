@@ -94,7 +94,7 @@ async def _run(
             from farebox.assembly.ready import write_ready  # noqa: PLC0415
 
             write_ready(settings.home, facts)
-        _spare_the_collector()
+        spare_the_collector()
         ready(facts)
         await servers.until_stopped()
 
@@ -111,7 +111,7 @@ async def _keep_database(database: OpenDatabase) -> None:
             logger.warning("database_down", error=error.message)
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
     """Look for garbage in circles seldom, and never in what was there from the beginning.
 
     A batch makes thousands of rows that die with it, none of them in a circle: with the shipped
