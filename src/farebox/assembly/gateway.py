@@ -188,5 +188,5 @@ async def _flushing(flush: Callable[[], Awaitable[int]]) -> None:
             await flush()
         except UnavailableError:
             continue  # what was due is written the next time
-        except Exception:
+        except Exception:  # noqa: BLE001 - one odd error must not end it for good
             logger.exception("not_written_down")
