@@ -184,8 +184,15 @@ def test_a_project_is_changed_and_archived(farebox: Farebox, project: str) -> No
 
 
 def test_a_project_without_an_owner_is_pointed_at(farebox: Farebox, project: str) -> None:
-    """ORG-10: who looks at it is told."""
+    """ORG-10: who looks at it is told, and a lint finding names it until it has one."""
     assert "no owner" in farebox("projects", "show", "web").err
+    (told,) = farebox("projects", "lint", "--json", status=1).document["data"]
+    assert (told["code"], told["project_name"]) == ("D90", "web")
+    assert "no owner" in farebox("doctor", told["code"]).out
+    assert "Nobody is named" in farebox("projects", "lint", status=1).out
+    farebox(*told["fix"].split()[1:-1], "Ada")
+    assert farebox("projects", "lint", "--json").document["data"] == []
+    assert "Every project" in farebox("projects", "lint").out
 
 
 def test_the_usual_projects_are_made_at_once(farebox: Farebox) -> None:
@@ -194,3 +201,17 @@ def test_the_usual_projects_are_made_at_once(farebox: Farebox) -> None:
     text = farebox("projects", "split").out
     assert all(name in text for name in ("testing", "production", "internal tool"))
     assert len(farebox("projects", "split", "--json").document["data"]) == 4
+
+
+def test_the_doctor_tells_a_revoked_key_from_one_that_ended(farebox: Farebox, project: str) -> None:
+    """ORG-16: revoked and rotated keys have findings of their own; neither is about money."""
+    revoked = farebox("keys", "create", "old", "--project", "web", "--json").document["key"]
+    rotated = farebox("keys", "create", "older", "--project", "web", "--json").document["key"]
+    farebox("keys", "revoke", "old")
+    farebox("keys", "rotate", "older", "--overlap", "0")
+    for key, word in ((revoked, "revoked"), (rotated, "expired")):
+        found = farebox("doctor", key, "--json", status=1).document
+        (told,) = (each for each in found["findings"] if each["code"] == "D04")
+        assert found["area"] == "not_billing"
+        assert word in told["cause"]
+        assert key not in str(found)

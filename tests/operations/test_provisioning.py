@@ -31,7 +31,7 @@ async def test_an_order_makes_all_of_it(office: Office) -> None:
     assert (made.organization.currency, made.organization.plan_name) == ("EUR", "Reseller")
     environments = {project.name: project.environment for project in made.projects}
     assert environments == {
-        "testing": "testing",
+        "testing": "test",
         "production": "production",
         "customer project": "production",
         "internal tool": "production",

@@ -433,6 +433,15 @@ CATALOGUE: Final = {
         "its calls are refused until it is released. Nothing is wrong with the credit.",
         "Find out why it repeats itself, then release it.",
     ),
+    Code.D90: Entry(
+        "project_without_owner",
+        _OTHER,
+        Step.PROJECT,
+        "A project has no owner",
+        "Nobody is named who can be asked about it: when its spending jumps or its keys must "
+        "change, everybody has to search first. Its calls go on all the same.",
+        "Name an owner, and what the project is for.",
+    ),
 }
 """Code -> what it says."""
 

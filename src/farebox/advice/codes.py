@@ -97,3 +97,4 @@ class Code(StrEnum):
     D87 = "D87"
     D88 = "D88"
     D89 = "D89"
+    D90 = "D90"

@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed.add_argument("--org", metavar="ORG", help="id or name (default: of all)")
     add_page_arguments(listed)
 
+    lint = actions.add_parser(
+        "lint", help="what is worth mending about projects; exit status 1 if there is anything"
+    )
+    lint.add_argument("--org", metavar="ORG", help="id or name (default: of all)")
+    add_page_arguments(lint)
+
     for name, text in (
         ("show", "show one with all its settings"),
         ("update", "change settings"),
@@ -82,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         "create": _create,
         "split": _split,
         "list": _list,
+        "lint": _lint,
         "show": _show,
         "update": _update,
         "archive": _archive,
@@ -138,6 +145,46 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
 
     show(args, page(rows, cursor), text)
     return 0
+
+
+async def _lint(session: Session, args: argparse.Namespace) -> int:
+    from farebox.advice.catalogue import entry_of
+    from farebox.advice.lint import without_owner
+    from farebox.kit.ids import parse_id
+
+    limit = read_limit(args)
+    after = None if args.cursor is None else parse_id("proj", args.cursor, field="cursor")
+    within = None if args.org is None else (await session.organization(args.org)).id
+    found = await session.tenants.projects(
+        organization_id=within, without_owner=True, after=after, limit=limit + 1
+    )
+    told = [(each, without_owner(each.id, each.name)) for each in found[:limit]]
+    rows: list[Document] = [
+        {
+            "object": "project_finding",
+            "code": finding.code.value,
+            "name": entry_of(finding.code).name,
+            "severity": finding.severity.value,
+            "project_id": finding.subject,
+            "project_name": project.name,
+            "cause": finding.cause,
+            "fix": finding.fixes[0].command,
+        }
+        for project, finding in told
+    ]
+    cursor = rows[-1]["project_id"] if len(found) > limit else None
+
+    def text() -> None:
+        if not rows:
+            say("Every project has an owner.")
+        for row in rows:
+            say(f"{row['code']}  {row['cause']}")
+            hint(row["fix"])
+        if cursor:
+            hint(f"More: farebox projects lint --cursor {cursor}")
+
+    show(args, page(rows, cursor), text)
+    return 1 if rows else 0
 
 
 async def _show(session: Session, args: argparse.Namespace) -> int:

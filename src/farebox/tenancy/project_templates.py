@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+ENVIRONMENTS: Final = ("development", "staging", "production", "test")
+"""The usual ones (ORG-06); a project may be of another."""
+
 
 class ProjectTemplate(NamedTuple):
     """A project to begin with."""
@@ -14,7 +17,7 @@ class ProjectTemplate(NamedTuple):
 
 
 SPLIT: Final = (
-    ProjectTemplate("testing", "testing", "Trying things out; small limits do no harm here."),
+    ProjectTemplate("testing", "test", "Trying things out; small limits do no harm here."),
     ProjectTemplate("production", "production", "What customers use."),
     ProjectTemplate("customer project", "production", "Work for one customer, billed to them."),
     ProjectTemplate("internal tool", "production", "Tools for our own people."),

@@ -178,3 +178,22 @@ async def test_an_archived_project_gets_no_more_keys(house: House) -> None:
         (key,) = await owner.every(f"{house.path}/keys")
     assert problem_of(refused, 409)["code"] == "conflict"
     assert key["state"] == "project_archived"
+
+
+async def test_keys_that_nobody_uses_are_found(house: House) -> None:
+    """ORG-15, ORG-03: when a key was last used and for which project, and of whom it is."""
+    path = f"{house.path}/keys"
+    order = {"name": "forgotten", "project_id": format_id("proj", house.payer.project_id)}
+    with psycopg.connect(house.dsn, autocommit=True) as sql:
+        sql.execute(
+            "INSERT INTO key_use (key_id, project_id, used_at) VALUES (%s, %s, %s)",
+            (house.payer.key_id, house.payer.project_id, "2026-11-20 12:00Z"),
+        )
+    async with house.member(Role.DEVELOPER) as developer:
+        await developer.done("POST", path, order)
+        used, forgotten = await developer.every(path)
+    assert used["last_used_at"] == "2026-11-20T12:00:00Z"
+    assert used["last_project_id"] == order["project_id"]
+    assert (forgotten["last_used_at"], forgotten["last_project_id"]) == (None, None)
+    assert forgotten["organization_name"] == "Acme"
+    assert forgotten["organization_id"] == format_id("org", house.payer.id)

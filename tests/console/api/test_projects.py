@@ -30,3 +30,22 @@ async def test_a_project_is_set_and_bounds_are_taken_away(house: House) -> None:
     assert changed["purpose"] == "more"
     assert problem_of(wrong, 422)["errors"][0]["field"] == "default_output_tokens"
     assert [each["name"] for each in every] == ["search", "Answers"]
+
+
+async def test_a_project_without_an_owner_is_listed_until_it_has_one(house: House) -> None:
+    """ORG-10: a lint finding with its code and remedy; archived projects have none, nor do those of
+    another organisation show here.
+    """
+    path = f"{house.path}/project-findings"
+    async with house.member(Role.OWNER) as owner, house.member(Role.VIEWER) as viewer:
+        await owner.done("POST", f"{house.path}/project-split")
+        told = await viewer.every(path)
+        for each in told[:4]:
+            patch = {"owner": "Ada"}
+            await owner.done("PATCH", f"{house.path}/projects/{each['project_id']}", patch)
+        await owner.done("POST", f"{house.path}/projects/{told[4]['project_id']}/archive")
+        after = await viewer.every(path)
+    assert {each["code"] for each in told} == {"D90"}
+    assert [each["project_name"] for each in told][:2] == ["search", "testing"]
+    assert told[0]["remedy"].startswith("Name an owner")
+    assert after == []

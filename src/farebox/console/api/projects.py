@@ -6,6 +6,9 @@ from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from farebox.advice.catalogue import entry_of
+from farebox.advice.findings import Severity
+from farebox.advice.lint import without_owner
 from farebox.console.api.fields import (
     Instant,
     Name,
@@ -25,10 +28,17 @@ from farebox.operations import tenants
 from farebox.operations.documents import document
 from farebox.operations.tenants import ProjectChange
 from farebox.tenancy.permissions import Action
+from farebox.tenancy.project_templates import ENVIRONMENTS
 
 Tokens = Annotated[int, Meta(ge=1, le=10_000_000)]
 Days = Annotated[int, Meta(ge=1, le=3_650)]
 Patterns = Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=500)]
+
+
+Environment = Annotated[
+    str,
+    Meta(max_length=64, examples=list(ENVIRONMENTS), description="Shown in every report."),
+]
 
 
 class Project(Struct, frozen=True, kw_only=True):
@@ -55,7 +65,7 @@ class ProjectPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What is to be set; what is left out stays, null takes a bound away."""
 
     name: Name | UnsetType = UNSET
-    environment: Text | UnsetType = UNSET
+    environment: Environment | UnsetType = UNSET
     purpose: Text | UnsetType = UNSET
     owner: Text | UnsetType = UNSET
     slices: bool | UnsetType = UNSET
@@ -93,6 +103,47 @@ class Split(Struct, frozen=True, kw_only=True):
 
     object: Literal["project_split"] = "project_split"
     data: list[Project]
+
+
+class ProjectFinding(Struct, frozen=True, kw_only=True):
+    """Something about a project that is worth mending."""
+
+    object: Literal["project_finding"] = "project_finding"
+    code: str
+    name: str
+    """Of the finding; the code's page says more."""
+    severity: Severity
+    project_id: ProjectId
+    project_name: str
+    cause: str
+    remedy: str
+
+
+async def list_findings(context: Context) -> Page[ProjectFinding]:
+    """Projects without an owner, in the order of their making (ORG-10)."""
+    query = context.query_as(PageQuery)
+    found = await context.session.tenants.projects(
+        organization_id=context.organization.id,
+        without_owner=True,
+        after=read_id_cursor("proj", query.cursor),
+        limit=query.limit + 1,
+    )
+    rows = [_finding_row(project) for project in found]
+    return page_by_id(ProjectFinding, rows, query.limit, name="project_id")
+
+
+def _finding_row(project: tenants.Project) -> dict[str, object]:
+    told = without_owner(project.id, project.name)
+    entry = entry_of(told.code)
+    return {
+        "code": told.code,
+        "name": entry.name,
+        "severity": told.severity,
+        "project_id": told.subject,
+        "project_name": project.name,
+        "cause": told.cause,
+        "remedy": entry.remedy,
+    }
 
 
 async def list_projects(context: Context) -> Page[Project]:
@@ -208,6 +259,17 @@ ROUTES: Final = (
         handler=split_projects,
         action=Action.PROJECTS_CHANGE,
         answer=Split,
+    ),
+    Route(
+        method="GET",
+        path="/organizations/{organization_id}/project-findings",
+        name="listProjectFindings",
+        summary="What is worth mending about projects, such as one without an owner",
+        tag="projects",
+        handler=list_findings,
+        action=Action.PROJECTS_VIEW,
+        query=PageQuery,
+        answer=Page[ProjectFinding],
     ),
     Route(
         method="GET",
