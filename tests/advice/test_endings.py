@@ -48,6 +48,7 @@ def test_an_ordinary_end_is_nothing() -> None:
         ("upstream_status_400", Code.D68, Severity.WRONG),
         ("upstream_status_401", Code.D70, Severity.WRONG),
         ("upstream_status_402", Code.D42, Severity.WRONG),
+        ("upstream_region_unsupported", Code.D80, Severity.WRONG),
     ],
 )
 def test_every_other_end_is_explained(reason: str, code: Code, severity: Severity) -> None:

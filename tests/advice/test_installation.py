@@ -66,6 +66,7 @@ def test_each_trouble_of_the_operator(changes: dict[str, Any], wanted: list[Code
         ([ending("upstream_status_500", 3)], [(Code.D69, Severity.WARNING)]),
         ([ending("upstream_timeout", 2)], []),
         ([ending("upstream_status_400", 50)], []),
+        ([ending("upstream_region_unsupported")], [(Code.D80, Severity.WRONG)]),
         ([ending("client_disconnected", 50)], []),
     ],
 )

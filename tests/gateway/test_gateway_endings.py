@@ -91,6 +91,21 @@ def test_what_is_the_operators_is_not_the_tenants(
 
 
 @STREAMED
+def test_a_region_that_is_not_served(tenant: Tenant, scripts: Scripts, stream: bool) -> None:
+    """ERR-09: 403 with the region's code, tried once and free; no trouble with keys or money."""
+    code = "unsupported_country_region_territory"
+    body = b'{"error":{"message":"Country not supported","code":"%s"}}' % code.encode()
+    scripts["region"] = lambda _: ScriptedResponse([body], status=403, headers=JSON)
+    reply = tenant.chat(script("region"), stream=stream)
+    assert (reply.status, reply.error["code"], reply.error["type"]) == (
+        403,
+        code,
+        "request_forbidden",
+    )
+    released(tenant, reply, "upstream_region_unsupported", 403)
+
+
+@STREAMED
 @pytest.mark.parametrize(
     ("status", "body", "kind", "said"),
     [

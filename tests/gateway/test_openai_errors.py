@@ -213,3 +213,12 @@ async def test_whatever_refuses_a_call_links_to_its_finding() -> None:
                 message = json.loads(answer.body)["error"]["message"]
                 assert message.endswith(f" See http://127.0.0.1:8081/doctor/{code}"), message
                 assert message.count("http") == 1
+
+
+def test_a_refusal_names_whom_to_ask() -> None:
+    """ERR-03, BUD-05: a limit's owner is in the message; the limit's figures and reset before it."""
+    limit = structs.replace(FIGURES, owner="ann@acme.example")
+    refusal = Refused(code="project_spend_limit_exceeded", message="No room.", limit=limit)
+    assert refused(refusal).message == (
+        "No room. Raise the limit, or wait until it resets. Ask ann@acme.example."
+    )

@@ -27,19 +27,24 @@ def body(**error: object) -> bytes:
         (400, body(code="billing_hard_limit_reached"), "upstream_quota_exhausted"),
         (403, body(code="model_not_found"), "upstream_credentials_refused"),
         (401, b"", "upstream_credentials_refused"),
+        (
+            403,
+            body(code="unsupported_country_region_territory"),
+            "unsupported_country_region_territory",
+        ),
         (302, b"", "upstream_error"),
         (500, b"<html>", "upstream_error"),
         (400, b'{"error":"x"}', "upstream_error"),
         (400, body(code=["x"], type={"y": 1}), None),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_whose_fault_it_is(status: int, data: bytes, code: str | None) -> None:
-    """ERR-08: passed on where it is about the request, translated where it is about our account."""
+    """ERR-08, ERR-09: passed on where it is about the request, else it is about our account."""
     error = translated(status, data, provider="openai")
     assert (None if error is None else error.code) == code
     if error is not None:
-        assert error.kind in {"server_error", "invalid_request_error"}
+        assert error.kind in {"server_error", "invalid_request_error", "request_forbidden"}
         assert error.status in {status, 502, 503}
         assert "insufficient_quota" not in error.message
 

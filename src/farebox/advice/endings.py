@@ -34,6 +34,7 @@ REASONS: Final = {
     "upstream_timeout": Code.D69,
     "upstream_quota_exhausted": Code.D42,
     "upstream_credentials_refused": Code.D70,
+    "upstream_region_unsupported": Code.D80,
 }
 """Why a call ended -> the finding; None for an ordinary end."""
 
@@ -50,6 +51,7 @@ _SENTENCES: Final = {
     "upstream_broken": "The provider broke off its answer.",
     "upstream_error": "The provider answered with an error instead of an answer.",
     "upstream_not_reached": "The provider could not be reached.",
+    "upstream_region_unsupported": "The provider does not serve the place of this gateway.",
     "upstream_timeout": "The provider did not answer in time.",
 }
 

@@ -14,6 +14,8 @@ from farebox.ledger.scopes import ScopeKind
 _OWN: Final = {
     # The engine's refusals.
     "credit_balance_exhausted": Code.D12,
+    "credit_balance_expired": Code.D11,
+    "credit_balance_negative": Code.D13,
     "balance_held": Code.D63,
     "rate_limit_exceeded": Code.D17,
     "organization_usage_limit_exceeded": Code.D20,

@@ -22,6 +22,7 @@ RECENT: Final = timedelta(hours=1)
 
 _CREDENTIALS: Final = ("upstream_status_401", "upstream_status_403", "upstream_status_407")
 _CREDIT: Final = ("upstream_status_402", "upstream_quota_exhausted")
+_REGION: Final = ("upstream_region_unsupported",)
 _CREDENTIALS_TOO: Final = "upstream_credentials_refused"
 
 
@@ -139,7 +140,11 @@ def _quarantine(case: Case) -> list[Finding]:
 def _upstreams(case: Case) -> list[Finding]:
     """What the providers have refused or failed at lately (ERR-08)."""
     findings = []
-    for code, reasons in ((Code.D42, _CREDIT), (Code.D70, (*_CREDENTIALS, _CREDENTIALS_TOO))):
+    for code, reasons in (
+        (Code.D42, _CREDIT),
+        (Code.D70, (*_CREDENTIALS, _CREDENTIALS_TOO)),
+        (Code.D80, _REGION),
+    ):
         groups = [each for each in case.endings if each.reason in reasons]
         if groups:
             findings.append(_upstream(case, code, groups))
@@ -147,7 +152,7 @@ def _upstreams(case: Case) -> list[Finding]:
         each
         for each in case.endings
         if each.reason.startswith("upstream_")
-        and each.reason not in {*_CREDENTIALS, *_CREDIT, _CREDENTIALS_TOO}
+        and each.reason not in {*_CREDENTIALS, *_CREDIT, _CREDENTIALS_TOO, *_REGION}
         and not each.reason.startswith("upstream_status_4")
     ]
     if sum(each.times for each in failed) >= FAILURES_MIN:
@@ -186,6 +191,11 @@ def upstream_fixes(case: Case, code: Code) -> tuple[Fix, ...]:
     if code is Code.D70:
         return (
             Fix(text="The operator replaces the key", command="farebox providers add --help"),
+            test,
+        )
+    if code is Code.D80:
+        return (
+            Fix(text="The operator runs it in a region that the provider serves"),
             test,
         )
     return (Fix(text="Try again later, with growing pauses, or call another model"), test)

@@ -17,7 +17,7 @@ from farebox.gateway.desk import logger
 from farebox.gateway.http import Answer, Headers
 from farebox.gateway.openai_errors import GatewayError
 from farebox.gateway.upstream_errors import (
-    UPSTREAM_QUOTA_EXHAUSTED,
+    REASONS,
     broken,
     translated,
     without_identity,
@@ -118,8 +118,8 @@ async def _refused_upstream(call: Call, response: UpstreamResponse) -> Answer:
     if call.keeping is not None:
         call.keeping.add(without_identity(body))
     error = translated(response.status, body, provider=call.offer.provider.name)
-    if error is not None and error.code == UPSTREAM_QUOTA_EXHAUSTED:
-        reason = UPSTREAM_QUOTA_EXHAUSTED
+    if error is not None:
+        reason = REASONS.get(error.code or "", reason)
     call.release(reason, http_status=response.status)
     if error is not None:
         raise error

@@ -228,13 +228,16 @@ def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
 
 def _remedy(limit: LimitFigures | None) -> str:
     """What helps against a limit, as far as it does: a total never resets (ERR-03)."""
-    if limit is None or limit.effect == Effect.STOP or limit.measure in OBSERVED:
+    if limit is None:
         return ""  # the message has said it
+    asking = f" Ask {limit.owner}." if limit.owner else ""
+    if limit.effect == Effect.STOP or limit.measure in OBSERVED:
+        return asking
     if limit.origin == Origin.TIER:
         return " Ask for a higher usage tier, or wait until it resets."
     if limit.resets_at is None:
-        return " Raise the limit; it never resets."
-    return " Raise the limit, or wait until it resets."
+        return f" Raise the limit; it never resets.{asking}"
+    return f" Raise the limit, or wait until it resets.{asking}"
 
 
 def _linked(message: str, url: str) -> str:

@@ -35,6 +35,15 @@ _OWN_QUOTA: Final = frozenset(
 UPSTREAM_QUOTA_EXHAUSTED: Final = "upstream_quota_exhausted"
 """The operator's own account at the provider is empty (ERR-08)."""
 
+REGION_UNSUPPORTED: Final = "unsupported_country_region_territory"
+"""The provider does not serve the place that the gateway calls from (ERR-09)."""
+
+REASONS: Final = {
+    UPSTREAM_QUOTA_EXHAUSTED: UPSTREAM_QUOTA_EXHAUSTED,
+    REGION_UNSUPPORTED: "upstream_region_unsupported",
+}
+"""Error code -> why the call ended, where the provider's status does not say it."""
+
 
 def broken(status: int, what: str) -> GatewayError:
     """The upstream failed after it had the request."""
@@ -81,6 +90,15 @@ def translated(status: int, body: bytes, *, provider: str) -> GatewayError | Non
             kind="server_error",
             code=UPSTREAM_QUOTA_EXHAUSTED,
             headers=[("x-should-retry", "false")],
+        )
+    if error is not None and error.get("code") == REGION_UNSUPPORTED:
+        logger.error("upstream_region_unsupported", provider=provider, status=status)
+        return GatewayError(
+            403,
+            "The model provider does not serve the country, region or territory that this gateway "
+            "calls from; tell its operator.",
+            kind="request_forbidden",
+            code=REGION_UNSUPPORTED,
         )
     if status in {401, 403, 407}:
         logger.error("upstream_credentials_refused", provider=provider, status=status)
