@@ -216,7 +216,7 @@ async def test_whatever_refuses_a_call_links_to_its_finding() -> None:
 
 
 def test_a_refusal_names_whom_to_ask() -> None:
-    """ERR-03, BUD-05: a limit's owner is in the message; the limit's figures and reset before it."""
+    """ERR-03, BUD-05: a limit's owner is in the message, after what else helps."""
     limit = structs.replace(FIGURES, owner="ann@acme.example")
     refusal = Refused(code="project_spend_limit_exceeded", message="No room.", limit=limit)
     assert refused(refusal).message == (
