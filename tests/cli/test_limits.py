@@ -96,3 +96,19 @@ def test_a_limit_that_makes_no_sense_is_refused(farebox: Farebox) -> None:
     }.items():
         error = farebox("limits", "set", *arguments, "--json", status=2).error
         assert error["field"] == field, error
+
+
+def test_thresholds_are_a_setting_of_each_limit(farebox: Farebox) -> None:
+    """BUD-06: 50, 80 and 100 percent unless told otherwise; none is none; a rate tells nothing."""
+    farebox("orgs", "create", "Acme")
+
+    def told(*options: str) -> list[int]:
+        found = farebox("limits", "set", *options, "--json").document["data"]
+        thresholds: list[int] = found[-1]["thresholds_percent"]
+        return thresholds
+
+    assert told("--monthly", "5") == [50, 80, 100]
+    assert told("--monthly", "5", "--thresholds", "25,90%") == [25, 90]
+    assert told("--monthly", "5", "--thresholds", "none") == []
+    farebox("limits", "set", "--monthly", "none")
+    assert told("--per-minute", "5", "--calls") == []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from farebox.ledger.alerting import usual_thresholds
 from farebox.ledger.commands import Admitted
 from farebox.ledger.limits import Effect, Measure, Period
 from farebox.ledger.scopes import ScopeKind
@@ -172,3 +173,22 @@ def test_defaults_tell_of_each_scope_by_itself() -> None:
         scene.hold(user, 50, user=user)
         scene.charge(user, 50)
     assert [facts["scope_ref"] for facts in scene.told("limit_threshold")] == ["ada", "bob"]
+
+
+@pytest.mark.parametrize(
+    ("which", "thresholds"),
+    [
+        ({}, THIRDS),
+        ({**ADA, "period": Period.DAY, "effect": Effect.ALERT}, THIRDS),
+        ({**ADA, "measure": Measure.TOKENS, "period": Period.TOTAL}, THIRDS),
+        ({"effect": Effect.SHADOW}, ()),
+        ({"period": Period.MINUTE}, ()),
+        ({**ADA, "measure": Measure.PARALLEL}, ()),
+        ({"scope_kind": ScopeKind.USER}, ()),
+    ],
+)
+def test_a_budget_tells_at_three_thresholds_unless_told_otherwise(
+    which: dict[str, Any], thresholds: tuple[int, ...]
+) -> None:
+    """BUD-06: 50, 80 and 100 percent; rates, shadows and defaults of every user stay silent."""
+    assert usual_thresholds(Scene().limit(100, **which)) == thresholds

@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--models", default="", metavar="M", help="for one model, or a family: gpt-5*"
     )
     change.add_argument(
-        "--thresholds", default="", metavar="P,P", help="percentages that are told: 50,80,100"
+        "--thresholds",
+        metavar="P,P",
+        help="percentages that are told, or none (default: 50,80,100 for a budget)",
     )
     change.add_argument("--owner", default="", metavar="WHO", help="whom to ask about it")
     change.add_argument("--raise-to", metavar="N", help="another maximum for a while...")
@@ -116,7 +118,10 @@ async def _set(session: Session, args: argparse.Namespace) -> int:
 
 
 def _command(args: argparse.Namespace, organization_id: UUID, scope: dict[str, Any]) -> SetLimit:
+    from msgspec import structs
+
     from farebox.kit.errors import InvalidInputError
+    from farebox.ledger.alerting import usual_thresholds
     from farebox.ledger.commands import SetLimit
     from farebox.ledger.limits import Effect, Measure, Period
 
@@ -134,7 +139,7 @@ def _command(args: argparse.Namespace, organization_id: UUID, scope: dict[str, A
         raise InvalidInputError("until", "goes with --raise-to: give both, or neither")
     text = getattr(args, name)
     removes = text.strip().lower() == NO_LIMIT
-    return SetLimit(
+    command = SetLimit(
         organization_id=organization_id,
         **scope,
         measure=measure,
@@ -144,9 +149,10 @@ def _command(args: argparse.Namespace, organization_id: UUID, scope: dict[str, A
         maximum=None if removes else _amount(text, measure, name),
         raised_to=None if args.raise_to is None else _amount(args.raise_to, measure, "raise_to"),
         raised_until=None if args.until is None else read_instant(args.until, field="until"),
-        thresholds=_thresholds(args.thresholds),
         owner=args.owner.strip(),
     )
+    told = usual_thresholds(command) if args.thresholds is None else _thresholds(args.thresholds)
+    return structs.replace(command, thresholds=() if removes else told)
 
 
 def _amount(text: str, measure: str, field: str) -> int:
@@ -166,9 +172,11 @@ def _amount(text: str, measure: str, field: str) -> int:
 def _thresholds(text: str) -> tuple[int, ...]:
     from farebox.kit.errors import InvalidInputError
 
+    if text.strip().lower() == NO_LIMIT:
+        return ()
     parts = [part.strip().removesuffix("%") for part in text.split(",") if part.strip()]
     if not all(part.isascii() and part.isdigit() for part in parts):
-        raise InvalidInputError("thresholds", "must be percentages such as 50,80,100")
+        raise InvalidInputError("thresholds", "must be percentages such as 50,80,100, or none")
     return tuple(sorted({int(part) for part in parts}))
 
 

@@ -9,16 +9,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from farebox.ledger.counters import UNCOUNTED
-from farebox.ledger.limits import Micros, instant
+from farebox.ledger.limits import RATES, Effect, Micros, instant
+from farebox.ledger.scopes import ScopeKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from farebox.ledger.books import Books
+    from farebox.ledger.commands import SetLimit
     from farebox.ledger.counters import Standing
     from farebox.ledger.limits import Window
 
 _PERCENT: Final = 100
+
+USUAL_THRESHOLDS: Final = (50, 80, 100)
+"""What a budget tells where nobody says otherwise (BUD-06)."""
+
+_TELLING: Final = frozenset({Effect.HARD, Effect.ALERT, Effect.THROTTLE, Effect.ALLOCATION})
+
+
+def usual_thresholds(command: SetLimit) -> tuple[int, ...]:
+    """The thresholds of a budget whose maker named none.
+
+    Rates turn too often, what is only seen or only shadowed reaches nothing, and a default of every
+    scope of a kind would tell of each of them: there, telling is asked for.
+    """
+    is_budget = command.measure not in UNCOUNTED and command.period not in RATES
+    is_one = bool(command.scope_ref) or command.scope_kind is ScopeKind.ORGANIZATION
+    return USUAL_THRESHOLDS if is_budget and is_one and command.effect in _TELLING else ()
 
 
 def is_reached(window: Window, percent: int, maximum: int) -> bool:

@@ -135,3 +135,13 @@ async def test_a_tier_s_limit_is_the_tier_s(house: House) -> None:
         ("100.00", "tier"),
         ("50.00", "manual"),
     }
+
+
+async def test_a_budget_tells_at_three_thresholds_unless_told_otherwise(house: House) -> None:
+    """BUD-06: left out, 50, 80 and 100 percent; an empty list tells nothing."""
+    order = {"period": "month", "maximum": "100.00"}
+    async with house.member(Role.OWNER) as owner:
+        usual = await owner.done("PUT", f"{house.path}/limits", order)
+        own = await owner.done("PUT", f"{house.path}/limits", order | {"thresholds_percent": [90]})
+        none = await owner.done("PUT", f"{house.path}/limits", order | {"thresholds_percent": []})
+    assert [each["thresholds_percent"] for each in (usual, own, none)] == [[50, 80, 100], [90], []]

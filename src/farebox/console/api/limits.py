@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from farebox.console.api.fields import (
     Cursor,
@@ -24,6 +24,7 @@ from farebox.console.api.routing import Context, Route
 from farebox.kit.errors import InvalidInputError, NotFoundError
 from farebox.kit.ids import parse_id
 from farebox.kit.money import parse_amount
+from farebox.ledger.alerting import usual_thresholds
 from farebox.ledger.commands import SetLimit
 from farebox.ledger.limits import Effect, Measure, Origin, Period
 from farebox.ledger.scopes import EVERY, ScopeKind, scope_number
@@ -82,7 +83,8 @@ class LimitOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model, or the beginning of one and ``*``; empty means every model."""
     maximum: Quantity
     """Money as a decimal string; tokens, calls, seconds, levels as whole numbers."""
-    thresholds_percent: Annotated[list[int], Meta(max_length=10)] = []
+    thresholds_percent: Annotated[list[int], Meta(max_length=10)] | UnsetType = UNSET
+    """Left out: 50, 80 and 100 for a budget of one scope; empty: nothing is told."""
     owner: Text = ""
     raised_to: Quantity | None = None
     raised_until: InstantIn | None = None
@@ -138,9 +140,11 @@ async def set_limit(context: Context) -> LimitDocument:
             else _quantity(order.raised_to, order.measure, "raised_to")
         ),
         raised_until=read_instant(order.raised_until, field="raised_until"),
-        thresholds=tuple(order.thresholds_percent),
         owner=order.owner,
     )
+    named = order.thresholds_percent
+    thresholds = usual_thresholds(command) if isinstance(named, UnsetType) else tuple(named)
+    command = structs.replace(command, thresholds=thresholds)
     try:
         await session.submit(command)
     except InvalidInputError as error:
