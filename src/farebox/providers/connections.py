@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import OrderedDict
-from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -18,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from typing_extensions import override
 
 from farebox.operations.upstream import UpstreamNotReachedError
-from farebox.providers.dialing import Dialer
+from farebox.providers.dialing import Address, Dialer
 from farebox.providers.wire import Owner, Wire, reason_of
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Connections(Owner):
         self._connections_max = connections_max
         self._keepalive_seconds = keepalive_seconds
         self._tls = tls
-        self._dialer: Dialer | None = None
+        self._dialer: Dialer[Wire] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wires: set[Wire] = set()
         self._idle: dict[Wire, None] = {}
@@ -179,25 +178,30 @@ class Connections(Owner):
 
     async def _connect(self) -> Wire:
         self._check_in_use()
-        loop = asyncio.get_running_loop()
         if self._dialer is None:
-            self._dialer, self._loop = Dialer(self._origin.host, self._origin.port), loop
-        sock = await self._dialer.dial()
-        tls = (self._tls or usual_tls()) if self._origin.scheme == "https" else None
-        name = self._origin.host.partition("%")[0].rstrip(".") if tls else None
+            self._loop = asyncio.get_running_loop()
+            self._dialer = Dialer(self._origin.host, self._origin.port, self._reach, Wire.drop)
+        wire = await self._dialer.dial()
         try:
-            _, wire = await loop.create_connection(
-                lambda: Wire(self, loop), sock=sock, ssl=tls, server_hostname=name
+            if self._origin.scheme == "https":
+                name = self._origin.host.partition("%")[0].rstrip(".")
+                await wire.secure(self._tls or usual_tls(), name)
+            self._check_in_use()
+        except BaseException:
+            wire.drop()
+            raise
+        return wire
+
+    async def _reach(self, address: Address) -> Wire:
+        """One address, without TLS."""
+        loop = asyncio.get_running_loop()
+        wire = Wire(self, loop)
+        try:
+            await loop.create_connection(
+                lambda: wire, address.host, address.port, family=address.family
             )
         except BaseException:
-            # Not every way in which the event loops fail here closes it.
-            with suppress(OSError):
-                sock.close()
-            raise
-        try:
-            self._check_in_use()
-        except UpstreamNotReachedError:
-            wire.drop()
+            wire.drop()  # not every event loop tells a wire of an end that came so early
             raise
         return wire
 

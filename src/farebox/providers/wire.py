@@ -12,13 +12,18 @@ slowly: a provider must not get, and work on, the rest of a request that nobody 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from math import inf
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from typing_extensions import override
 
 from farebox.operations.upstream import UpstreamBrokenError, UpstreamTimeoutError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 """What a head may have, interim answers before it included, and how much of anything else may come
@@ -149,10 +154,29 @@ class Wire(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             raise WireClosedError
         assert self._answer is None
+        if self._parser is None:
+            self._parser = HttpResponseParser(self)
+            # As lenient as servers in the field need it (RFC 9112 sections 2.2 and 7.1.1).
+            self._parser.set_dangerous_leniencies(
+                lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+            )
         self._start_afresh()
         self._answer = answer
         self.wake_at(deadline)
         self._transport.write(request)
+
+    async def secure(self, tls: SSLContext, name: str) -> None:
+        """Agree on TLS before the first call; whoever is cancelled or fails here drops the wire.
+
+        Raises:
+            OSError: The other side cannot, or is not who it should be.
+        """
+        plain = self._transport
+        if plain is None or plain.is_closing():
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        secured = await self._loop.start_tls(plain, self, tls, server_hostname=name)
+        if self._transport is plain and secured is not None:
+            self._transport = secured
 
     def wake_at(self, deadline: float) -> None:
         """When, by the loop's clock, patience with what is awaited now is over.
@@ -187,12 +211,7 @@ class Wire(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's TLS is none by its type
-        self._parser = HttpResponseParser(self)
-        # As lenient as servers in the field need it (RFC 9112 sections 2.2 and 7.1.1).
-        self._parser.set_dangerous_leniencies(
-            lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
-        )
+        self._transport = cast("asyncio.Transport", transport)
         self._owner.opened(self)
 
     @override
