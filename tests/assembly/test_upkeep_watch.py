@@ -128,6 +128,23 @@ async def test_an_hour_and_a_day_far_above_the_usual_are_told_of_everybody(
     assert {each.kind for each in (await watched.alerts())[6:]} == {"spend_rate"}
 
 
+async def test_the_last_seconds_of_an_hour_and_a_day_are_judged(watched: Watched) -> None:
+    """ANO-02, BUD-15: what was spent after the last look in them, and before the next one."""
+    watched.steady("0.50", days=10)
+    watched.set_clock(datetime(2040, 3, 14, 23, 58, tzinfo=UTC))
+    await watched.spend()
+    assert await watched.look() == 0
+    watched.later(timedelta(seconds=110))
+    await watched.spend("100")
+    watched.later(timedelta(seconds=30))
+    assert await watched.look() == 6
+    hours = {each.facts.get("hour", "")[:13] for each in await watched.alerts("spend_rate")}
+    days = {each.facts.get("day") for each in await watched.alerts("daily_spend")}
+    assert (hours, days) == ({"2040-03-14T23"}, {"2040-03-14"})
+    await watched.spend()
+    assert await watched.look() == 0
+
+
 async def test_steady_spending_is_silent(watched: Watched) -> None:
     """No false alarm: as much as on all days, at every hour and to the day's end."""
     watched.steady("10", days=21)

@@ -61,6 +61,9 @@ RUN_RECENT: Final = timedelta(hours=1)
 """A run without a call for so long grows no more."""
 CALLS_PER_RUN: Final = 64
 
+HOURS_LATE_MAX: Final = 3
+"""So many hours that ended since the last look are judged still."""
+
 LIMITS_EVERY: Final = timedelta(minutes=15)
 """How often the budgets of an organisation are projected."""
 SCOPES_PER_PAGE: Final = 500
@@ -81,6 +84,9 @@ STOP_AGAIN_AFTER: Final = timedelta(seconds=30)
 KEPT_MAX: Final = 20_000
 """Baselines and places that are remembered between steps; what is forgotten is read again."""
 
+_HOUR: Final = timedelta(hours=1)
+_TICK: Final = timedelta(microseconds=1)
+
 
 class Active(msgspec.Struct, frozen=True, kw_only=True):
     """An organisation that closed calls since it was last looked at."""
@@ -89,6 +95,8 @@ class Active(msgspec.Struct, frozen=True, kw_only=True):
     zone: str
     sequence: int
     """Of its last closed call."""
+    looked_at: datetime | None
+    """When it was last looked at; None: never."""
     limits_at: datetime | None
     """When its budgets were last projected."""
     settings: AlertSettings
@@ -260,14 +268,17 @@ class AnomalyWatch:
         return told
 
     async def _users(self, store: AnomalyStore, now: datetime) -> int:
-        hour, told = hour_start(now), 0
-        for found in await store.frequent_users(hour=hour, limit=USERS_PER_STEP):
-            settings = found.settings
-            if not (settings.enabled and settings.users) or found.calls < settings.user_calls_min:
-                continue
-            anomaly = frequent_user(await store.user_hours(found, hour=hour), settings, hour)
-            if anomaly is not None:
-                told += len(await store.tell(found.organization_id, [anomaly]))
+        told = 0
+        # The hour before, too, while its last minutes may not have been judged.
+        for hour in sorted({hour_start(now - REPEATS_REACH), hour_start(now)}):
+            for found in await store.frequent_users(hour=hour, limit=USERS_PER_STEP):
+                settings = found.settings
+                wanted = settings.enabled and settings.users
+                if not wanted or found.calls < settings.user_calls_min:
+                    continue
+                anomaly = frequent_user(await store.user_hours(found, hour=hour), settings, hour)
+                if anomaly is not None:
+                    told += len(await store.tell(found.organization_id, [anomaly]))
         return told
 
     async def _look(self, store: AnomalyStore, active: Active, now: datetime) -> int:
@@ -288,7 +299,16 @@ class AnomalyWatch:
         return len(new)
 
     async def _spending(self, store: AnomalyStore, active: Active, now: datetime) -> list[Anomaly]:
-        settings, found = active.settings, []
+        found: list[Anomaly | None] = []
+        for at in _instants(active.looked_at, now):
+            found += await self._spending_at(store, active, at)
+        return await _untold(store, active.organization_id, found)
+
+    async def _spending_at(
+        self, store: AnomalyStore, active: Active, now: datetime
+    ) -> list[Anomaly | None]:
+        settings = active.settings
+        found: list[Anomaly | None] = []
         for spent in await store.spent(
             active.organization_id,
             zone=active.zone,
@@ -306,7 +326,7 @@ class AnomalyWatch:
             if by_day:
                 usual = usual_day(history, now, active.zone)
                 found.append(unusual_day(spent, usual, settings, now, active.zone))
-        return await _untold(store, active.organization_id, found)
+        return found
 
     async def _history(
         self, store: AnomalyStore, organization_id: UUID, who: Spender, now: datetime
@@ -350,6 +370,14 @@ class AnomalyWatch:
                 self._places.clear()
             self._places[organization_id] = place
         return await _untold(store, organization_id, found)
+
+
+def _instants(looked_at: datetime | None, now: datetime) -> list[datetime]:
+    """When spending is judged: the ends of the hours that passed since the last look, and now."""
+    hour = hour_start(now)
+    ends = [hour - _HOUR * back for back in range(HOURS_LATE_MAX)]
+    passed = [end - _TICK for end in reversed(ends) if looked_at is not None and looked_at < end]
+    return [*passed, now]
 
 
 def _budgets(limits: Iterable[LimitView]) -> Iterable[Budget]:

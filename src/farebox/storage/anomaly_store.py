@@ -136,8 +136,9 @@ class PostgresAnomalyStore:
                 organization_id=row[0],
                 zone=row[1],
                 sequence=row[2],
-                limits_at=None if row[3] is None else rows.utc(row[3]),
-                settings=_settings(row[4]),
+                looked_at=None if row[3] is None else rows.utc(row[3]),
+                limits_at=None if row[4] is None else rows.utc(row[4]),
+                settings=_settings(row[5]),
             )
             for row in await self._ask("active", {"after": after, "limit": limit})
         ]

@@ -2,7 +2,7 @@
 
 -- name: active
 -- One row of each organisation and of its last look; nothing else of those that are idle.
-SELECT o.id, o.zone, o.sequence, l.limits_at, s.settings::text
+SELECT o.id, o.zone, o.sequence, l.looked_at, l.limits_at, s.settings::text
 FROM organization o
 LEFT JOIN anomaly_look l ON l.organization_id = o.id
 LEFT JOIN alert_setting s ON s.organization_id = o.id
