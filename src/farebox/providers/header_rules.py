@@ -77,13 +77,14 @@ def upstream_headers(client: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
 
 def downstream_headers(answer: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """The headers of a provider's answer, names in lower case, without those about one hop."""
-    lines = [(name.lower(), value) for name, value in answer]
-    named = {
-        token.strip().lower()
-        for name, value in lines
-        if name == "connection"
-        for token in value.split(",")
-    }
-    return tuple(
-        line for line in lines if line[0] not in _NEVER_DOWNSTREAM and line[0] not in named
-    )
+    lines = []
+    named: set[str] = set()
+    for each, value in answer:
+        name = each.lower()
+        if name not in _NEVER_DOWNSTREAM:
+            lines.append((name, value))
+        elif name == "connection":
+            named.update(token.strip().lower() for token in value.split(","))
+    if named:
+        return tuple(line for line in lines if line[0] not in named)
+    return tuple(lines)
