@@ -58,6 +58,8 @@ DEPTH: dict[str, Any] = {
     "measure": Measure.DEPTH,
     "period": Period.TOTAL,
 }
+ZONE = commands.SetZone(organization_id=SCENE.id, zone="Asia/Kolkata")
+FORGET = commands.Forget(organization_id=SCENE.id, numbers=(0, 2**63 - 1))
 
 GOOD: list[AnyCommand] = [
     ADMIT,
@@ -65,6 +67,8 @@ GOOD: list[AnyCommand] = [
     SETTLE,
     SCENE.settle("call", 0),
     SCENE.release("call"),
+    ZONE,
+    FORGET,
     SCENE.limit(None, **DEPTH | {"effect": Effect.THROTTLE}),
     SCENE.limit(5, effect=Effect.THROTTLE),
     SCENE.limit(5, measure=Measure.PARALLEL, effect=Effect.THROTTLE),
@@ -188,6 +192,11 @@ BAD: list[tuple[AnyCommand, dict[str, Any], str]] = [
     (SCENE.limit(0), {"scope_kind": ScopeKind.USER, "scope_ref": "a" * 401}, "scope_ref"),
     (SCENE.limit(0), {"scope_kind": ScopeKind.USER, "scope_ref": "a\x00"}, "scope_ref"),
     (SCENE.floor_command(0), {"floor": -1}, "floor"),
+    (ZONE, {"zone": "Mars/Base"}, "zone"),
+    (FORGET, {"numbers": ()}, "numbers"),
+    (FORGET, {"numbers": (1,) * 1_001}, "numbers"),
+    (FORGET, {"numbers": (-1,)}, "numbers"),
+    (FORGET, {"numbers": (2**63,)}, "numbers"),
 ]
 
 
@@ -216,7 +225,7 @@ def test_credit_cannot_leave_by_any_command() -> None:
     assert names == {
         *("Admit", "Extend", "Settle", "Release", "Lapse", "Report"),
         *("GrantCredit", "ExpireGrants", "Refund", "Dispute", "Correct", "SetLimit", "SetFloor"),
-        "SetZone",
+        *("SetZone", "Forget"),
     }
     for kind in get_args(commands.AnyCommand):
         named = [field for field in kind.__struct_fields__ if "organization" in field]

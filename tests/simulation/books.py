@@ -18,6 +18,7 @@ from farebox.ledger.commands import (
     Closed,
     Correct,
     Done,
+    Forget,
     Granted,
     Refund,
     Refused,
@@ -144,7 +145,7 @@ def _effect(command: AnyCommand) -> tuple[str, object]:
             return "charged", command.call_id
         case Refund() | Correct():
             return "money command", command.command_id
-        case SetLimit() | SetFloor() | SetZone():
+        case SetLimit() | SetFloor() | SetZone() | Forget():
             return "setting", command
         case _:
             kind = type(command).__name__.lower()

@@ -20,6 +20,7 @@ from farebox.ledger.commands import (
     Correct,
     Dispute,
     DisputeStep,
+    Forget,
     GrantCredit,
     Granted,
     Refund,
@@ -205,6 +206,7 @@ class People:
             (4 * self.world.plan.limited, self._limit),
             (2, self._floor),
             (1 * self.world.plan.limited, self._zone),
+            (2 * self.world.plan.limited, self._forget),
         )
         weights = [weight for weight, _ in makers]
         return self.chance.choices([maker for _, maker in makers], weights)[0]()
@@ -348,6 +350,12 @@ class People:
         """Another zone: its days and months begin hours earlier or later, one in half an hour."""
         zone = self.chance.choice(("UTC", "Asia/Kolkata", "America/New_York", "Pacific/Kiritimati"))
         return SetZone(organization_id=self.tenant.organization_id, zone=zone)
+
+    def _forget(self) -> Forget:
+        """As the worker asks, of whatever scopes there are."""
+        mine = self.tenant.organization_id
+        numbers = [of for org, of in self.world.database.ledger.limits if org == mine]
+        return Forget(organization_id=mine, numbers=tuple(sorted(numbers)) or (0,))
 
     def _floor(self) -> SetFloor:
         share = self.chance.choice((0.0, 0.0, 0.05, 0.3))

@@ -42,7 +42,7 @@ extend organization_spend_limit_exceeded; extend rate_limit_exceeded; extend hol
 report done; report hold_not_found; settle closed; settle exists; release closed; release exists
 grantcredit granted; grantcredit exists; refund done; refund exists; refund not_refundable
 dispute done; dispute exists; correct done; correct exists
-setlimit done; setlimit exists; setfloor done; setzone done; setzone exists
+setlimit done; setlimit exists; setfloor done; setzone done; setzone exists; forget done
 client whole; client broken; client pending; client away; client refused; client gone
 """
 

@@ -19,6 +19,7 @@ from farebox.ledger.commands import (
     Correct,
     Dispute,
     Extend,
+    Forget,
     GrantCredit,
     Lapse,
     Refund,
@@ -155,7 +156,7 @@ class MemoryLedger:
         closed = {i: self.calls[i] for i in called if i in self.calls}
         grants = {c.grant_id for c in commands if isinstance(c, GrantCredit | Refund | Dispute)}
         grants |= {draw.grant_id for call in closed.values() for draw in call.draws}
-        limiting = any(isinstance(c, SetLimit | SetZone) for c in commands)
+        limiting = any(isinstance(c, SetLimit | SetZone | Forget) for c in commands)
         state = OrganizationState(
             organization=org,
             grants=[
@@ -251,6 +252,8 @@ class MemoryLedger:
             _check_organization(org, self.organizations[org.id])
             self.organizations[org.id] = org
         self._write_grants(changes)
+        for forgotten in changes.forgotten:
+            del self.limits[forgotten]
         for limits in (*changes.limits, *changes.counters):
             self.limits[limits.organization_id, limits.number] = limits
         self._write_holds(changes)

@@ -18,6 +18,7 @@ from farebox.ledger.commands import (
     DisputeStep,
     ExpireGrants,
     Extend,
+    Forget,
     GrantCredit,
     Lapse,
     Refund,
@@ -61,6 +62,7 @@ class ModelOrg(ModelMoney):
             SetLimit: self.set_limit,
             SetFloor: self.set_floor,
             SetZone: self.set_zone,
+            Forget: self.forget,
         }
         return rules[type(command)](command, world)
 
@@ -339,6 +341,11 @@ class ModelOrg(ModelMoney):
             self.caps.set_zone(c.zone, self.now)
         return self.done(exists=same)
 
+    def forget(self, c: Forget, world: World) -> Answer:
+        for number in c.numbers:
+            self.caps.forget(number, self.now)
+        return self.done()  # how many rows there were is nothing that facts say
+
 
 class World:
     """All organisations, the nodes' epochs, the keys and the price book's revision."""
@@ -353,9 +360,9 @@ class World:
     def apply(self, batch: list[AnyCommand], now: datetime) -> list[Answer]:
         """A zone comes first, what gives before what extends, and that before what admits."""
         self.now = now
-        turns = {SetZone: -1, Extend: 1, Admit: 2}
+        turns = {Forget: -2, SetZone: -1, Extend: 1, Admit: 2}
         answers: dict[int, Answer] = {}
-        for turn in range(-1, 3):
+        for turn in range(-2, 3):
             for i, command in enumerate(batch):
                 if turns.get(type(command), 0) == turn:
                     org = self.orgs.get(command.organization_id)

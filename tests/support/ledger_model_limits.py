@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from farebox.ledger.commands import SetLimit
 from farebox.ledger.limits import Effect, Measure, Origin, Period
+from farebox.ledger.scopes import scope_number
 from tests.support.ledger_model_facts import Call, Place
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 KEPT = timedelta(days=35)
 RATES = {Period.MINUTE, Period.UTC_DAY}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICRO = timedelta(microseconds=1)
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 KEEPS_OUT = {Effect.HARD, Effect.THROTTLE, Effect.ALLOCATION, Effect.STOP}
 LEAVES_NOTHING = {Measure.PARALLEL, Measure.SECONDS, Measure.DEPTH}
@@ -239,6 +241,33 @@ class Caps:
             ]
             self.told[span.key] = max(reached, default=0)
             self.forgotten.discard(span.key)
+
+    def forget(self, number: int, now: datetime) -> None:
+        """A scope under defaults alone is as if never seen, once nothing can reach its windows."""
+        for place in {place for call in self.calls.values() for place in call.places}:
+            if scope_number(*place) != number or self.caps.get(place):
+                continue
+            mine = [
+                (call, span)
+                for call in self.calls.values()
+                if place in call.places
+                for span in self.spans([place], call.asked.dimensions.model, call.at)
+                if span.cap.asked.measure is not Measure.SECONDS
+                or self.began.get(span.key[:2], EPOCH) >= max(span.cap.since, EPOCH + MICRO)
+            ]
+            if all(call.state != "open" and self.is_over(span, now) for call, span in mine):
+                self.forgotten |= {
+                    span.key
+                    for _, span in mine
+                    if span.cap.asked.measure not in {Measure.PARALLEL, Measure.DEPTH}
+                }
+
+    def is_over(self, span: Span, now: datetime) -> bool:
+        """Nothing can reach it: its time and that of late answers are over, or it keeps nothing."""
+        if span.cap.asked.measure in {Measure.PARALLEL, Measure.DEPTH}:
+            return True
+        keep = timedelta(0) if span.cap.asked.period in RATES else KEPT
+        return span.end != NEVER and span.end + keep <= now
 
     def zoned(self, now: datetime) -> list[Span]:
         """The day, week or month of now of every limit that has one, of every scope known."""

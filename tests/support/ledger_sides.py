@@ -17,6 +17,7 @@ from farebox.ledger.commands import (
     Dispute,
     DisputeStep,
     ExpireGrants,
+    Forget,
     Lapse,
     Refused,
     Report,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 START = datetime(2027, 10, 30, 12, tzinfo=UTC)
 MICRO = timedelta(microseconds=1)
-SETTINGS = SetLimit | SetFloor | SetZone
+SETTINGS = SetLimit | SetFloor | SetZone | Forget
 
 
 class Sides(RuleBasedStateMachine):

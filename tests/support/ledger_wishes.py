@@ -24,6 +24,7 @@ from farebox.ledger.commands import (
     DisputeStep,
     ExpireGrants,
     Extend,
+    Forget,
     GrantCredit,
     Lapse,
     LineItem,
@@ -39,7 +40,7 @@ from farebox.ledger.commands import (
 from farebox.ledger.grants import Source
 from farebox.ledger.holds import Dimensions
 from farebox.ledger.limits import Effect, Measure, Origin, Period
-from farebox.ledger.scopes import ScopeKind
+from farebox.ledger.scopes import ScopeKind, scope_number
 from tests.support.ledger_model_facts import places_of
 from tests.support.ledger_model_limits import EPOCH, Cap
 
@@ -57,6 +58,7 @@ KINDS = (
     *("limit",) * 4,
     *("extend", "late") * 2,
     *("release", "lapse", "report", "expire", "refund", "dispute", "correct", "floor", "zone"),
+    "forget",
 )
 ZONES = (
     "America/New_York",
@@ -196,6 +198,7 @@ class Maker:
             "zone": lambda org, wish: SetZone(
                 organization_id=org.id, zone=ZONES[wish.n % len(ZONES)]
             ),
+            "forget": lambda org, _: Forget(organization_id=org.id, numbers=scopes_seen(org)),
             "correct": lambda org, wish: Correct(
                 organization_id=org.id,
                 command_id=self.next_id(),
@@ -411,6 +414,12 @@ class Maker:
             owner="eve" if wish.n % 7 == 1 else "",
             origin=like.origin,
         )
+
+
+def scopes_seen(org: ModelOrg) -> tuple[int, ...]:
+    """The numbers of every scope that a call was counted under, and of the organisation."""
+    places = {place for call in org.calls.values() for place in call.places}
+    return tuple(sorted(scope_number(*place) for place in places)) or (0,)
 
 
 def refs(kind: ScopeKind, org: int) -> tuple[str, str, str]:

@@ -10,13 +10,18 @@ from typing import Final
 from farebox.assembly.database import OpenDatabase, open_pool
 from farebox.assembly.upkeep import REPEATS_SECONDS, UPKEEP_SECONDS, Upkeep, Watching
 from farebox.operations.bookkeeper import Bookkeeper
+from farebox.operations.forgetting import Forgetting
 from farebox.operations.sweep import Sweep
 from farebox.storage.batch_store import PostgresBatchStore
 from farebox.storage.node_store import PostgresNodeStore
+from farebox.storage.scope_store import PostgresScopeStore
 from farebox.worker.clockwork import housekeeping, repeating, sweeping
 
-POOL_CONNECTIONS: Final = 5
+POOL_CONNECTIONS: Final = 6
 """One for each job."""
+
+FORGETTING_SECONDS: Final = 3_600.0
+"""How often scopes are looked for that nothing can reach any more."""
 
 
 class WorkerProcess:
@@ -41,12 +46,14 @@ class WorkerProcess:
         sweep = Sweep(store, bookkeeper, monotonic=time.monotonic)
         upkeep = Upkeep(pool, bookkeeper.submit)
         watching = Watching(pool, bookkeeper.submit)
+        forgetting = Forgetting(PostgresScopeStore(pool), bookkeeper.submit)
         for job in (
             sweeping(sweep),
             housekeeping(store),
             repeating(upkeep.step, name="upkeep", every=UPKEEP_SECONDS),
             repeating(watching.step, name="watch", every=UPKEEP_SECONDS),
             repeating(watching.step_repeats, name="watch repeats", every=REPEATS_SECONDS),
+            repeating(forgetting.step, name="forgetting", every=FORGETTING_SECONDS),
         ):
             task = asyncio.create_task(job)
             stack.push_async_callback(_stopped, task)

@@ -471,6 +471,7 @@ class Books:
         changes.holds.extend(self.changed_holds.values())
         changes.grants.extend(self.grant_by_id[grant_id] for grant_id in self._touched_grants)
         changes.new_grants.extend(self.grant_by_id[grant_id] for grant_id in self._new_grants)
+        changes.forgotten.extend((self.organization.id, n) for n in self.counters.forgotten)
         changes.limits.extend(self.counters.changed)
         changes.counters.extend(self.counters.counted)
         return changes

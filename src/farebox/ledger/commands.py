@@ -243,6 +243,13 @@ class SetZone(Command, frozen=True, kw_only=True):
     """An IANA name."""
 
 
+class Forget(Command, frozen=True, kw_only=True):
+    """Forget scopes that nothing can reach any more; sent by the worker alone."""
+
+    numbers: tuple[int, ...]
+    """The scopes'; those that something can reach stay."""
+
+
 AnyCommand = (
     Admit
     | Extend
@@ -258,6 +265,7 @@ AnyCommand = (
     | SetLimit
     | SetFloor
     | SetZone
+    | Forget
 )
 
 

@@ -118,6 +118,8 @@ class Counters:
         self._scopes: dict[int, ScopeLimits] = {}
         self._rules: dict[int, dict[int, Rule]] = {}
         self._changed: set[int] = set()
+        self.forgotten: list[int] = []
+        """Numbers of the rows that are to be deleted."""
         self._allocating: list[int] | None = None
         """Numbers of the projects that have money set aside; None where nobody has looked."""
         self._now = now
@@ -185,6 +187,16 @@ class Counters:
         scope.windows[rule.number] = [window]
         self._changed.add(scope.number)
         return window
+
+    def find(self, number: int) -> ScopeLimits | None:
+        """The scope of that number, if it is loaded or new."""
+        return self._scope(number)
+
+    def forget(self, number: int) -> None:
+        """Delete a scope's row; whoever comes back makes a new one."""
+        self.forgotten.append(number)
+        for known in (self._loaded, self._scopes, self._rules):
+            known.pop(number, None)
 
     def everyone(self) -> list[ScopeLimits]:
         """Every scope that is loaded or new, the defaults left out."""

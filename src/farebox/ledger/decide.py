@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from farebox.ledger import admission, funding, limiting, settlement
+from farebox.ledger import admission, forgetting, funding, limiting, settlement
 from farebox.ledger.books import Books
 from farebox.ledger.commands import (
     Admit,
@@ -18,6 +18,7 @@ from farebox.ledger.commands import (
     Dispute,
     ExpireGrants,
     Extend,
+    Forget,
     GrantCredit,
     Lapse,
     Refund,
@@ -50,13 +51,15 @@ _DECIDERS: Final[dict[type, Callable[[Books, Any], Result]]] = {
     SetLimit: limiting.set_limit,
     SetFloor: limiting.set_floor,
     SetZone: limiting.set_zone,
+    Forget: forgetting.forget,
     Extend: admission.extend,
     Admit: admission.admit,
 }
 
-_TURN: Final = {SetZone: -1, Extend: 1, Admit: 2}
+_TURN: Final = {Forget: -2, SetZone: -1, Extend: 1, Admit: 2}
 """Who holds money comes after everybody else; running calls come before new ones. The zone comes
-first, so that whatever else begins in its batch begins by it."""
+before, so that whatever else begins in its batch begins by it; what is forgotten comes first, so
+that nothing of its batch has touched it."""
 
 
 def decide(state: State, commands: Sequence[AnyCommand], now: datetime) -> Decision:
@@ -99,6 +102,7 @@ def _merge(books: dict[UUID, Books]) -> Changes:
         every.grants += part.grants
         every.new_grants += part.new_grants
         every.limits += part.limits
+        every.forgotten += part.forgotten
         every.counters += part.counters
         every.new_holds += part.new_holds
         every.holds += part.holds

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from farebox.kit.errors import InvalidInputError
 from farebox.kit.money import AMOUNT_NANOS_MAX, UNITS_PER_PRICE
@@ -15,6 +16,7 @@ from farebox.ledger.commands import (
     AnyCommand,
     Correct,
     Extend,
+    Forget,
     GrantCredit,
     Refund,
     Release,
@@ -37,6 +39,11 @@ COUNTER_MAX: Final = 2**31 - 1
 """Retries and steps are kept in four bytes."""
 
 HTTP_STATUS_MAX: Final = 999
+
+FORGOTTEN_MAX: Final = 1_000
+"""Scopes that one command may forget, all under one lock."""
+
+NUMBER_MAX: Final = 2**63
 
 YEAR_MAX: Final = 9000
 """A later end means never; leave it out. Calendar arithmetic stays clear of the last year."""
@@ -64,19 +71,9 @@ def check(command: AnyCommand) -> None:
     for name, low, high in _COUNT_FIELDS.get(type(command), ()):
         if not low <= getattr(command, name) <= high:
             raise InvalidInputError(name, f"must be between {low} and {high}")
-    match command:
-        case Admit():
-            _check_admit(command)
-        case Settle():
-            _check_settle(command)
-        case GrantCredit():
-            _check_instants(command)
-        case SetLimit():
-            _check_limit(command)
-        case SetZone():
-            zone(command.zone)
-        case _:
-            pass
+    more = _CHECKS.get(type(command))
+    if more is not None:
+        more(command)
 
 
 _AMOUNT_FIELDS: Final[dict[type, tuple[tuple[str, int], ...]]] = {
@@ -216,3 +213,25 @@ def _check_settle(command: Settle) -> None:
     for name in command.usage.__struct_fields__:
         if not 0 <= getattr(command.usage, name) <= COUNT_MAX:
             raise InvalidInputError(f"usage.{name}", "is out of range")
+
+
+def _check_zone(command: SetZone) -> None:
+    zone(command.zone)
+
+
+def _check_forget(command: Forget) -> None:
+    if not 0 < len(command.numbers) <= FORGOTTEN_MAX:
+        raise InvalidInputError("numbers", f"must be from 1 to {FORGOTTEN_MAX}")
+    if not all(0 <= number < NUMBER_MAX for number in command.numbers):
+        raise InvalidInputError("numbers", "are no numbers of scopes")
+
+
+_CHECKS: Final[dict[type, Callable[[Any], None]]] = {
+    Admit: _check_admit,
+    Settle: _check_settle,
+    GrantCredit: _check_instants,
+    SetLimit: _check_limit,
+    SetZone: _check_zone,
+    Forget: _check_forget,
+}
+"""What goes beyond the ranges of single fields."""

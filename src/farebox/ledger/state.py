@@ -159,6 +159,8 @@ class Changes(msgspec.Struct):
     new_grants: list[Grant] = []
     limits: list[ScopeLimits] = []
     """Rows that are new, or whose rules changed."""
+    forgotten: list[tuple[UUID, int]] = []
+    """Organisation and number of rows to delete, before others are written."""
     counters: list[ScopeLimits] = []
     """Rows of which only the windows changed."""
     new_holds: list[NewHold] = []

@@ -16,6 +16,7 @@ from farebox.ledger.commands import (
     Correct,
     Dispute,
     Extend,
+    Forget,
     GrantCredit,
     Lapse,
     Refund,
@@ -58,6 +59,7 @@ async def load(
     orgs = sorted({c.organization_id for c in commands})
     called = _called(commands, resent=resent)
     limited = {c.organization_id for c in commands if counts(c)}
+    forgetting = {c.organization_id for c in commands if isinstance(c, Forget)}
     zoned = {c.organization_id for c in commands if isinstance(c, SetZone)}
     scopes = list(_scopes(commands))
     exchange.send("BEGIN")
@@ -73,7 +75,7 @@ async def load(
     questions.ask_for("read_named_grants", _named_grants(commands))
     questions.ask_for("read_keys", {c.dimensions.key_id for c in commands if isinstance(c, Admit)})
     questions.ask_for("read_holds", called)
-    questions.ask_for("read_holds_of", limited)
+    questions.ask_for("read_holds_of", limited | forgetting)
     questions.ask_for("read_limits_of", zoned)
     questions.ask_for(
         "read_money_commands", [c.command_id for c in commands if isinstance(c, Refund | Correct)]
@@ -217,6 +219,8 @@ def _scopes(commands: Sequence[AnyCommand]) -> set[tuple[UUID, int]]:
             found |= _numbers_of(mine, command, command.attribution)
         elif isinstance(command, SetLimit):
             found.add((mine, command.scope.number))
+        elif isinstance(command, Forget):
+            found.update((mine, number) for number in command.numbers)
     return found
 
 

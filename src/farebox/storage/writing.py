@@ -53,6 +53,7 @@ def statements(changes: Changes) -> Iterator[Statement]:
         ("write_organizations", changes.organizations, _organization),
         ("insert_grants", changes.new_grants, _new_grant),
         ("write_grants", changes.grants, _grant),
+        ("forget_scopes", changes.forgotten, _forgotten),
         ("write_limits", changes.limits, _limits),
         ("write_counters", changes.counters, _counter),
         ("insert_holds", changes.new_holds, _new_hold),
@@ -125,6 +126,10 @@ def _grant(g: Grant) -> tuple[Text, ...]:
         g.state,
         flag(g.repays),
     )
+
+
+def _forgotten(row: tuple[UUID, int]) -> tuple[Text, ...]:
+    return (uuid(row[0]), str(row[1]))
 
 
 def _limits(s: ScopeLimits) -> tuple[Text, ...]:

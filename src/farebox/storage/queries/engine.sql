@@ -155,6 +155,10 @@ FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::
     AS t (id, organization_id, sequence, source, amount, remaining, reserved, frozen, repaid,
           expired, refunded, effective_at, expires_at, state, repays, reference)
 
+-- name: forget_scopes
+DELETE FROM scope_limit s USING unnest($1::uuid[], $2::bigint[]) AS t (organization_id, number)
+WHERE s.organization_id = t.organization_id AND s.number = t.number
+
 -- name: write_limits
 INSERT INTO scope_limit (organization_id, number, kind, ref, everywhere, rules, windows)
 SELECT t.organization_id, t.number, t.kind, t.ref, t.everywhere, t.rules::json, t.windows::bigint[]
