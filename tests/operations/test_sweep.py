@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -50,8 +50,9 @@ class World:
         self.pass_time(self.slow_seconds)
         return now
 
-    async def fence_silent(self, silence: timedelta) -> list[str]:
+    async def fence_silent(self, silence: timedelta, looked_at: datetime) -> list[str]:
         assert silence == NODE_SILENCE
+        assert looked_at <= self.time
         self.asked.append("fence")
         return self.silent
 

@@ -134,7 +134,7 @@ def _any_epoch(mine: Books, command: Admit) -> Refused | None:
 # --- operations --------------------------------------------------------------------------------
 
 
-async def _fence_later(self: SimulatedNodeStore, silence: timedelta) -> list[str]:
+async def _fence_later(self: SimulatedNodeStore, silence: timedelta, _: datetime) -> list[str]:
     found = await self._query(lambda database: store.silent_nodes(database, silence))
     await asyncio.sleep(1.0)
 
@@ -149,7 +149,7 @@ async def _fence_later(self: SimulatedNodeStore, silence: timedelta) -> list[str
     return await self._query(fence)
 
 
-async def _fence_nobody(self: SimulatedNodeStore, silence: timedelta) -> list[str]:
+async def _fence_nobody(self: SimulatedNodeStore, silence: timedelta, _: datetime) -> list[str]:
     return []
 
 

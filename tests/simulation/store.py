@@ -166,10 +166,17 @@ class SimulatedNodeStore:
         self._looks = first, looked_at
         return now
 
-    async def fence_silent(self, silence: timedelta) -> list[str]:
+    async def fence_silent(self, silence: timedelta, looked_at: datetime) -> list[str]:
         """End the epochs of silent nodes that hold money."""
         looks = self._looks
-        return await self._query(lambda database: fence_silent(database, silence, looks))
+
+        def fence(database: Database) -> list[str]:
+            if abs(database.now() - looked_at) > CLOCK_JUMP_MAX:
+                database.trace.count("no fence by a clock that has jumped")
+                return []
+            return fence_silent(database, silence, looks)
+
+        return await self._query(fence)
 
     async def holds_to_lapse(self, limit: int) -> list[HoldToLapse]:
         """Open holds whose node is gone or whose time is up."""
@@ -227,7 +234,8 @@ def fence_silent(database: Database, silence: timedelta, looks: Looks) -> list[s
 def check_fence(database: Database, row: NodeRow, looks: Looks) -> None:
     """Look whether a node that is being fenced off is really gone.
 
-    A clock that jumped before a sweep's first look at it, or after its last one, deceives it.
+    A clock that jumped before a sweep's first look at it deceives it, and so does one that jumped
+    after its last look, but less far than a sweep tolerates.
     """
     unseen = database.loop.time() - row.renewed
     database.trace.note("fence", row.name, row.epoch, f"unseen for {unseen:.1f} s")

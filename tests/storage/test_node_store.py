@@ -16,7 +16,7 @@ from farebox.ledger.commands import Admitted, Closed, Granted
 from farebox.ledger.grants import Source
 from farebox.ledger.holds import CallState
 from farebox.operations.bookkeeper import Bookkeeper
-from farebox.operations.sweep import NODE_SILENCE, Sweep, Swept
+from farebox.operations.sweep import CLOCK_JUMP_MAX, NODE_SILENCE, Sweep, Swept
 from farebox.storage.connecting import Connector
 from farebox.storage.node_store import Pool, PostgresNodeStore, borrowed
 from tests.support.shop import Shop
@@ -111,9 +111,13 @@ async def test_only_a_silent_node_with_holds_is_fenced(
         await shop.run(shop.till.grant(100))
         await begin_call(shop, shop.till)
     see(shop, shop.till, ago=seconds_ago)
-    assert await nodes.fence_silent(NODE_SILENCE) == (["n"] if fenced else [])
+    now = await nodes.real_time()
+    jump = CLOCK_JUMP_MAX + timedelta(seconds=5)
+    for looked_at in (now - jump, now + jump):
+        assert await nodes.fence_silent(NODE_SILENCE, looked_at) == [], "the clock has jumped since"
+    assert await nodes.fence_silent(NODE_SILENCE, now) == (["n"] if fenced else [])
     assert await nodes.renew(shop.till.node_id, 1) is not fenced
-    assert await nodes.fence_silent(NODE_SILENCE) == []
+    assert await nodes.fence_silent(NODE_SILENCE, now) == []
 
 
 async def test_old_nodes_are_forgotten_but_not_their_holds(

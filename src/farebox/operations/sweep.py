@@ -50,8 +50,11 @@ class SweepStore(Protocol):
     async def real_time(self) -> datetime:
         """The database's real clock."""
 
-    async def fence_silent(self, silence: timedelta) -> list[str]:
-        """End the epochs of silent nodes that hold money; gives their names."""
+    async def fence_silent(self, silence: timedelta, looked_at: datetime) -> list[str]:
+        """End the epochs of silent nodes that hold money; gives their names.
+
+        Nobody's, where the clock is over ``CLOCK_JUMP_MAX`` away from when we looked at it.
+        """
 
     async def holds_to_lapse(self, limit: int) -> list[HoldToLapse]:
         """Open holds whose node is gone or whose time is up."""
@@ -95,9 +98,10 @@ class Sweep:
             SweepError: Some could not be ended; all the others were.
             UnavailableError: The database is away.
         """
-        if await self._clock_jumped():
+        looked_at, jumped = await self._look_at_clock()
+        if jumped:
             return Swept(paused=True)
-        fenced = await self._store.fence_silent(NODE_SILENCE)
+        fenced = await self._store.fence_silent(NODE_SILENCE, looked_at)
         holds = await self._store.holds_to_lapse(HOLDS_PER_STEP)
         lapsed = await self._submit(
             Lapse(
@@ -126,8 +130,8 @@ class Sweep:
             *(self._bookkeeper.submit(command) for command in commands), return_exceptions=True
         )
 
-    async def _clock_jumped(self) -> bool:
-        """Compare the database's clock with our own; remember both.
+    async def _look_at_clock(self) -> tuple[datetime, bool]:
+        """Its time now, and whether it has jumped against our own; both are remembered.
 
         The database looked at its clock some time between our question and its answer, so only
         what no such instant explains is a jump.
@@ -141,4 +145,4 @@ class Sweep:
             jump_max = CLOCK_JUMP_MAX.total_seconds()
             if not asked - last[2] - jump_max <= passed <= answered - last[1] + jump_max:
                 self._paused_until = answered + PAUSE_AFTER_JUMP.total_seconds()
-        return answered < self._paused_until
+        return now, answered < self._paused_until

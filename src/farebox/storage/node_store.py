@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from farebox.kit.errors import UnavailableError
-from farebox.operations.sweep import HoldToLapse
+from farebox.operations.sweep import CLOCK_JUMP_MAX, HoldToLapse
 from farebox.storage.rows import utc
 from farebox.storage.sql import queries
 
@@ -61,9 +61,11 @@ class PostgresNodeStore:
         assert row is not None
         return utc(row[0])
 
-    async def fence_silent(self, silence: timedelta) -> list[str]:
+    async def fence_silent(self, silence: timedelta, looked_at: datetime) -> list[str]:
         """End the epochs of nodes unseen for that long that still hold money; gives their names."""
-        rows = await self._all("fence_silent_nodes", silence=silence)
+        rows = await self._all(
+            "fence_silent_nodes", silence=silence, looked_at=looked_at, jump_max=CLOCK_JUMP_MAX
+        )
         return [row[1] for row in rows]
 
     async def holds_to_lapse(self, limit: int) -> list[HoldToLapse]:

@@ -10,10 +10,13 @@ UPDATE node SET seen_at = clock_timestamp() WHERE id = %(id)s AND epoch = %(epoc
 
 -- name: fence_silent_nodes
 -- A node that was last seen in the future is silent too: the clock went back since, and whoever
--- lives has renewed by the new one before the sweep asks again.
+-- lives has renewed by the new one before the sweep asks again. Had the clock jumped since the sweep
+-- looked at it, nobody could have renewed by it.
 UPDATE node SET epoch = epoch + 1
 WHERE (seen_at < clock_timestamp() - %(silence)s::interval
        OR seen_at > clock_timestamp() + %(silence)s::interval)
+  AND clock_timestamp() BETWEEN %(looked_at)s - %(jump_max)s::interval
+                            AND %(looked_at)s + %(jump_max)s::interval
   AND EXISTS (SELECT FROM hold h WHERE h.node_id = node.id AND h.epoch = node.epoch)
 RETURNING id, name
 
