@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -63,6 +62,7 @@ class MemoryStore:
         self.asked: list[str] = []
         self.broken: set[UUID] = set()
         self.away = False
+        self.histories_of: list[list[Spender]] = []
 
     async def now(self) -> datetime:
         return self.at
@@ -110,8 +110,11 @@ class MemoryStore:
             raise ValueError("a row that cannot be")
         return []
 
-    async def history(self, organization_id: UUID, who: Spender, *, now: datetime) -> ByHour:
-        raise AssertionError("nobody spent")
+    async def histories(
+        self, organization_id: UUID, who: Sequence[Spender], *, now: datetime
+    ) -> dict[Spender, ByHour]:
+        self.histories_of.append(list(who))
+        return {}
 
     async def newest_calls(
         self, organization_id: UUID, *, since: datetime, limit: int
@@ -222,15 +225,9 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     store, watch = MemoryStore(7, scopes=11), AnomalyWatch()
     await watch.step(store)
     assert len(watch._places) <= 2
-    read: list[Any] = []
-
-    async def history(organization_id: UUID, who: Spender, *, now: datetime) -> ByHour:
-        read.append(who)
-        return {}
-
-    monkeypatch.setattr(store, "history", history)
-    who = [Spender("key", f"{number:032x}") for number in range(5)]
-    for each in (*who, who[-1]):
-        await watch._history(store, UUID(int=1), each, NOW)
-    assert read == who
-    assert len(watch._usual) <= 2
+    active = (await MemoryStore().active(None, limit=1))[0]
+    who = [Spender("key", f"{number:032x}") for number in range(3)]
+    for named in (who[:1], who[:2], who[1:], who[1:]):
+        assert len(await watch._usual_of(store, active, named, NOW)) == len(named)
+        assert len(watch._usual) <= 2
+    assert store.histories_of == [who[:1], who[1:2], who[2:]]

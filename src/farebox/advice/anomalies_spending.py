@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from statistics import median_high
 from typing import Final
 
@@ -51,6 +52,13 @@ class Spender(msgspec.Struct, frozen=True):
         return f"{self.kind}:{self.ref}"
 
 
+class Usual(msgspec.Struct, frozen=True):
+    """What is usual for somebody; None where too little is known."""
+
+    hour: int | None
+    day: int | None
+
+
 class Spent(msgspec.Struct, frozen=True):
     """What somebody has spent in the running hour and in the running day."""
 
@@ -86,7 +94,7 @@ def usual_day(history: ByHour, now: datetime, zone_name: str) -> int | None:
 
     An hour belongs to the day that it begins in.
     """
-    today = _ordinal(now, zone_name)
+    today = _ordinal(now.replace(second=0, microsecond=0), zone_name)
     by_day: dict[int, int] = {}
     for hour, spent in history.items():
         day = _ordinal(hour, zone_name)
@@ -98,6 +106,11 @@ def usual_day(history: ByHour, now: datetime, zone_name: str) -> int | None:
     weeks = [by_day.get(today - 7 * back, 0) for back in range(1, min(WEEKS, known // 7) + 1)]
     active = [spent for day, spent in by_day.items() if day >= today - DAYS]
     return _largest_median(days, weeks, active)
+
+
+def usual_of(history: ByHour, now: datetime, zone_name: str) -> Usual:
+    """What the running hour and the running day usually cost."""
+    return Usual(usual_hour(history, hour_start(now)), usual_day(history, now, zone_name))
 
 
 def may_be_unusual(spent: Spent, settings: AlertSettings) -> tuple[bool, bool]:
@@ -162,6 +175,7 @@ def _largest_median(days: list[int], weeks: list[int], active: list[int]) -> int
     return max(known)
 
 
+@lru_cache(maxsize=1 << 13)
 def _ordinal(at: datetime, zone_name: str) -> int:
     return at.astimezone(zone(zone_name)).toordinal()
 

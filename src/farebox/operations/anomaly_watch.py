@@ -11,7 +11,8 @@ Every read is a page of bounded size in a short statement of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 from uuid import UUID
@@ -38,11 +39,11 @@ from farebox.advice.anomalies_spending import (
     ByHour,
     Spender,
     Spent,
+    Usual,
     may_be_unusual,
     unusual_day,
     unusual_hour,
-    usual_day,
-    usual_hour,
+    usual_of,
 )
 from farebox.kit.errors import FareboxError, UnavailableError
 from farebox.kit.periods import hour_start
@@ -160,8 +161,10 @@ class AnomalyStore(Protocol):
     ) -> list[Spent]:
         """Who spent at least so much in the running day: the organisation, projects, keys."""
 
-    async def history(self, organization_id: UUID, who: Spender, *, now: datetime) -> ByHour:
-        """What somebody spent in the hours before the running one."""
+    async def histories(
+        self, organization_id: UUID, who: Sequence[Spender], *, now: datetime
+    ) -> Mapping[Spender, ByHour]:
+        """What each spent in the hours before the running one; who spent nothing is left out."""
 
     async def newest_calls(
         self, organization_id: UUID, *, since: datetime, limit: int
@@ -206,7 +209,7 @@ class AnomalyWatch:
 
     def __init__(self) -> None:
         self._after: UUID | None = None
-        self._usual: dict[tuple[UUID, str, datetime], ByHour] = {}
+        self._usual: dict[tuple[UUID, Spender, datetime], Usual] = {}
         self._places: dict[UUID, int] = {}
 
     async def step(self, store: AnomalyStore) -> int:
@@ -309,36 +312,39 @@ class AnomalyWatch:
     ) -> list[Anomaly | None]:
         settings = active.settings
         found: list[Anomaly | None] = []
-        for spent in await store.spent(
+        every = await store.spent(
             active.organization_id,
             zone=active.zone,
             now=now,
             minimum=min(settings.hour_minimum, settings.day_minimum),
             limit=SPENDERS_PER_LOOK,
-        ):
+        )
+        asked = [each for each in every if any(may_be_unusual(each, settings))]
+        usual = await self._usual_of(store, active, [each.who for each in asked], now)
+        for spent in asked:
             by_hour, by_day = may_be_unusual(spent, settings)
-            if not (by_hour or by_day):
-                continue
-            history = await self._history(store, active.organization_id, spent.who, now)
+            known = usual[spent.who]
             if by_hour:
-                usual = usual_hour(history, hour_start(now))
-                found.append(unusual_hour(spent, usual, settings, now))
+                found.append(unusual_hour(spent, known.hour, settings, now))
             if by_day:
-                usual = usual_day(history, now, active.zone)
-                found.append(unusual_day(spent, usual, settings, now, active.zone))
+                found.append(unusual_day(spent, known.day, settings, now, active.zone))
         return found
 
-    async def _history(
-        self, store: AnomalyStore, organization_id: UUID, who: Spender, now: datetime
-    ) -> ByHour:
+    async def _usual_of(
+        self, store: AnomalyStore, active: Active, who: Sequence[Spender], now: datetime
+    ) -> dict[Spender, Usual]:
         """Read once an hour: hours that are over change no more, but for late answers."""
-        key = (organization_id, who.subject, hour_start(now))
-        known = self._usual.get(key)
-        if known is None:
-            if len(self._usual) >= KEPT_MAX:
-                self._usual.clear()
-            known = self._usual[key] = await store.history(organization_id, who, now=now)
-        return known
+        hour = hour_start(now)
+        keys = {each: (active.organization_id, each, hour) for each in who}
+        unknown = [each for each, key in keys.items() if key not in self._usual]
+        if unknown:
+            if len(self._usual) + len(unknown) > KEPT_MAX:
+                self._usual = {key: self._usual[key] for key in keys.values() if key in self._usual}
+            histories = await store.histories(active.organization_id, unknown, now=now)
+            for each in unknown:
+                self._usual[keys[each]] = usual_of(histories.get(each, {}), now, active.zone)
+                await asyncio.sleep(0)  # sums of many hours must not hold up what runs beside it
+        return {each: self._usual[key] for each, key in keys.items()}
 
     async def _runs(self, store: AnomalyStore, active: Active, now: datetime) -> list[Anomaly]:
         runs = await store.newest_calls(

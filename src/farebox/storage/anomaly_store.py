@@ -171,19 +171,26 @@ class PostgresAnomalyStore:
         )
         return [Spent(_spender(organization_id, *row[:2]), *row[2:]) for row in found]
 
-    async def history(self, organization_id: UUID, who: Spender, *, now: datetime) -> ByHour:
+    async def histories(
+        self, organization_id: UUID, who: Sequence[Spender], *, now: datetime
+    ) -> dict[Spender, ByHour]:
         """See the port."""
         found = await self._ask(
-            "history",
+            "histories",
             {
                 "organization_id": organization_id,
                 "since": hour_start(now) - HISTORY,
                 "hour": hour_start(now),
-                "project_id": UUID(who.ref) if who.kind == "project" else None,
-                "key_id": UUID(who.ref) if who.kind == "key" else None,
+                "projects": [UUID(each.ref) for each in who if each.kind == "project"],
+                "keys": [UUID(each.ref) for each in who if each.kind == "key"],
             },
         )
-        return {rows.utc(hour): spent for hour, spent in found}
+        return {
+            _spender(organization_id, *row[:2]): dict(
+                zip(map(rows.utc, row[2]), row[3], strict=True)
+            )
+            for row in found
+        }
 
     async def newest_calls(
         self, organization_id: UUID, *, since: datetime, limit: int

@@ -54,12 +54,19 @@ HAVING coalesce(sum(charge_nanos) FILTER (WHERE hour = %(hour)s), 0) >= %(minimu
     OR coalesce(sum(charge_nanos) FILTER (WHERE hour >= %(day)s), 0) >= %(minimum)s
 ORDER BY 4 DESC, 1 NULLS FIRST, 2 NULLS FIRST LIMIT %(limit)s
 
--- name: history
-SELECT hour, sum(charge_nanos)::bigint FROM rollup_hour
-WHERE organization_id = %(organization_id)s AND hour >= %(since)s AND hour < %(hour)s
-  AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
-  AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
-GROUP BY hour HAVING sum(charge_nanos) > 0
+-- name: histories
+-- Of the organisation, and of projects and keys that are named: one pass over its rollups.
+WITH by_hour AS (
+    SELECT project_id, key_id, hour, sum(charge_nanos)::bigint AS spent
+    FROM rollup_hour
+    WHERE organization_id = %(organization_id)s AND hour >= %(since)s AND hour < %(hour)s
+    GROUP BY GROUPING SETS ((hour), (hour, project_id), (hour, project_id, key_id))
+)
+SELECT project_id, key_id, array_agg(hour), array_agg(spent) FROM by_hour
+WHERE spent > 0 AND (project_id IS NULL
+    OR key_id IS NULL AND project_id = ANY(%(projects)s::uuid[])
+    OR key_id = ANY(%(keys)s::uuid[]))
+GROUP BY project_id, key_id
 
 -- name: newest_calls
 -- By id, backwards: as many as the limit and no more are read, whatever they are.
