@@ -119,9 +119,9 @@ class Connections(Owner):
     def close(self) -> None:
         """End every connection and everybody's waiting; nothing more is opened."""
         self._is_closed = True
-        while self._waiting:
-            self._taken += 1  # each gets a place, sees that all is over, and gives it back
-            self._waiting.popitem()[0].set_result(None)
+        for _ in range(len(self._waiting)):
+            self._taken += 1  # for each who waits: it sees that all is over, and gives it back
+            self._give_place()
         for wire in list(self._wires):
             wire.drop("this provider was taken out of use")
 

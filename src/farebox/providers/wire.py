@@ -171,12 +171,13 @@ class Wire(asyncio.Protocol):
         Raises:
             OSError: The other side cannot, or is not who it should be.
         """
-        plain = self._transport
-        if plain is None or plain.is_closing():
+        plain, secured = self._transport, None
+        if plain is not None and not plain.is_closing():
+            secured = await self._loop.start_tls(plain, self, tls, server_hostname=name)
+        # An event loop may take a connection that is dropped meanwhile for an agreement.
+        if secured is None or self._transport is not plain or not self.is_open:
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-        secured = await self._loop.start_tls(plain, self, tls, server_hostname=name)
-        if self._transport is plain and secured is not None:
-            self._transport = secured
+        self._transport = secured
 
     def wake_at(self, deadline: float) -> None:
         """When, by the loop's clock, patience with what is awaited now is over.
