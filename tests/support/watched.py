@@ -45,6 +45,12 @@ class Watched:
         self.till.put_into_database(dsn)
         self._workers: list[tuple[AsyncConnectionPool[Any], Shop]] = []
 
+    def other(self) -> Till:
+        """Another organisation."""
+        till = Till()
+        till.put_into_database(self.dsn)
+        return till
+
     async def aclose(self) -> None:
         """Let go of everything."""
         for pool, lane in self._workers:
