@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from msgspec import structs
 
@@ -37,16 +38,19 @@ def test_a_dead_key_that_is_still_sent() -> None:
 
 
 def test_what_passes_by_itself_is_a_warning_for_an_hour() -> None:
-    """D17: a rate limit of this hour is told, one of this morning is not."""
-    rate = figures("organization", period="minute", measure="calls", maximum=5, used=5)
+    """D17: a rate limit of this hour is told, one of this morning or one that has gone is not."""
+    a_minute: dict[str, Any] = {"period": "minute", "measure": "calls", "maximum": 5, "used": 5}
+    rate = figures("organization", **a_minute)
     fresh = group("rate_limit_exceeded", times=4, limit=rate)
-    assert [(f.code, f.severity) for f in lately(case(refusals=(fresh,)))] == [
+    standing = (limit("organization", **a_minute),)
+    assert [(f.code, f.severity) for f in lately(case(refusals=(fresh,), limits=standing))] == [
         (Code.D17, Severity.WARNING)
     ]
+    assert lately(case(refusals=(fresh,))) == []
     held = group("balance_held", times=4)
     assert [f.code for f in lately(case(refusals=(held,)))] == [Code.D63]
     old = group("rate_limit_exceeded", limit=rate, at=NOW - timedelta(hours=3))
-    assert lately(case(refusals=(old,))) == []
+    assert lately(case(refusals=(old,), limits=standing)) == []
 
 
 def test_only_what_still_stands_in_the_way_is_told() -> None:

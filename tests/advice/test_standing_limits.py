@@ -68,16 +68,20 @@ def test_each_scope_has_its_finding(kind: str, code: str, wanted: Code) -> None:
 def test_a_rate_is_no_budget() -> None:
     """D17, LIM-02: wait and send less; it is never mended by a purchase, nor by waiting once."""
     for changes in ({"period": "minute", "measure": "tokens"}, {"measure": "parallel", "used": 0}):
-        found = refused("organization", "rate_limit_exceeded", **changes)
+        now = limit("organization", **changes)
+        found = refused("organization", "rate_limit_exceeded", now, **changes)
         assert (found.code, found.mended) == (Code.D17, False)
         assert "retry-after" in found.fixes[0].text
+        gone = refused("organization", "rate_limit_exceeded", **changes)
+        assert (gone.code, gone.mended) == (Code.D17, True), "it was removed since"
     throttled = refused("project", "rate_limit_exceeded", effect="throttle")
     assert throttled.code is Code.D17
 
 
 def test_a_rate_of_nothing_is_not_waited_for() -> None:
     """D17: where the maximum is zero, no pause helps: it must be raised."""
-    found = refused("user", "rate_limit_exceeded", measure="parallel", maximum=0, used=0)
+    none: dict[str, Any] = {"measure": "parallel", "maximum": 0, "used": 0}
+    found = refused("user", "rate_limit_exceeded", limit("user", "bob", **none), **none)
     assert found.fixes[0].text == "Raise the rate"
     assert "--user bob --parallel N" in found.fixes[0].command
 
@@ -233,7 +237,8 @@ def test_a_tiers_limits_are_the_tiers() -> None:
     (found,) = standing(case(limits=(month,), tier=tier))
     assert (found.code, found.title) == (Code.D20, assigned(case(tier=tier))[0].title)
     assert code_of(figures("organization", origin="tier")) is Code.D20
-    rate = refused("organization", "rate_limit_exceeded", period="minute", origin="tier")
+    tiers: dict[str, Any] = {"period": "minute", "origin": "tier"}
+    rate = refused("organization", "rate_limit_exceeded", limit("organization", **tiers), **tiers)
     assert rate.code is Code.D17
     commands = [fix.command for fix in rate.fixes]
     assert any(command.startswith("farebox tiers show") for command in commands)
@@ -242,6 +247,34 @@ def test_a_tiers_limits_are_the_tiers() -> None:
         "organization", "organization_spend_limit_exceeded", limit("organization", origin="tier")
     )
     assert (own.code, own.mended) == (Code.D19, True)  # the tier's is another limit
+
+
+def test_a_tier_that_leaves_too_little_is_not_mended() -> None:
+    """D20, LIM-05: what is left of the tier's month is less than the call needs: so it is said."""
+    tier = TierFacts(
+        name="Build", monthly_maximum=units(10), used=units(9.8), resets_at=NOW + 11 * DAY
+    )
+    (found,) = assigned(case(tier=tier), units(0.5))
+    assert (found.code, found.mended) == (Code.D20, False)
+    assert "needs up to 0.50" in found.cause
+    assert assigned(case(tier=tier), units(0.2))[0].mended
+    assert assigned(case(tier=tier))[0].mended
+
+
+def test_waiting_is_not_advised_where_no_window_has_room() -> None:
+    """D19, D21, ERR-03: a call larger than the whole limit must be smaller, or the limit larger."""
+    small = limit("organization", maximum=units(0.3), used=0)
+    found = refused(
+        "organization", "organization_spend_limit_exceeded", small, maximum=units(0.3), used=0
+    )
+    texts = [fix.text for fix in found.fixes]
+    assert any("smaller max_completion_tokens" in text for text in texts)
+    assert not any("wait until" in text for text in texts)
+    roomy = limit("organization", used=units(9.8))
+    found = refused("organization", "organization_spend_limit_exceeded", roomy, used=units(9.8))
+    texts = [fix.text for fix in found.fixes]
+    assert any("smaller max_completion_tokens" in text for text in texts)
+    assert any("wait until" in text for text in texts)
 
 
 def test_a_pasted_refusal_finds_the_limit_that_is_full() -> None:

@@ -319,7 +319,11 @@ def refused_model(case: Case) -> list[Finding]:
 def _nearest(case: Case, asked: ModelFinding) -> tuple[Fix, ...]:
     allowed = case.project.allowed_models if case.project is not None else None
     names = [name for name in asked.nearest if allows(allowed, name)][:MODELS_SHOWN_MAX]
-    return (Fix(text=f"Call {' or '.join(names)} instead"),) if names else ()
+    if not names:
+        return ()
+    *first, last = names
+    text = f"{', '.join(first)} or {last}" if first else last
+    return (Fix(text=f"Call {text} instead"),)
 
 
 def _org(case: Case) -> str:

@@ -66,7 +66,7 @@ def _of_money(case: Case, call: CallRecord, code: Code) -> list[Finding]:
     if code is Code.D88:
         return balance.set_aside(case, call)
     if code is Code.D20:
-        return standing_limits.assigned(case)
+        return standing_limits.assigned(case, call.needed)
     if code in LIMITS:
         found = standing_limits.refused_by(case, call, code)
         return [*found, *(spending.jumped(case) if code is not Code.D17 else ())]
@@ -213,6 +213,8 @@ def _passing(case: Case, group: RefusalGroup, code: Code) -> list[Finding]:
         if code is Code.D17
         else balance.held(case, last)
     )
+    if code is Code.D17 and base[0].mended:  # the limit has gone since
+        return []
     evidence = (
         fact("refused", counted(group.times), at=last.at, source=source),
         *base[0].evidence,

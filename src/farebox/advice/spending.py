@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from statistics import median_high
 from typing import Final, NamedTuple
 
@@ -118,8 +119,8 @@ def _jump_evidence(case: Case, jump: Jump, top: SpenderFacts | None) -> tuple[Ev
     evidence = [
         money("last 24 hours", jump.last.charge, currency, at=at, source="usage"),
         money("median day before", jump.usual, currency, at=at, source="usage"),
-        fact("calls", f"{jump.last.calls:,}", unit="calls", at=at, source="usage"),
-        fact("calls on a median day", f"{jump.calls_usual:,}", unit="calls", at=at, source="usage"),
+        _calls("calls", jump.last.calls, at),
+        _calls("calls on a median day", jump.calls_usual, at),
     ]
     if top is not None:
         evidence.append(
@@ -138,6 +139,11 @@ def _jump_evidence(case: Case, jump: Jump, top: SpenderFacts | None) -> tuple[Ev
         text = f"{retried:,} of the last {seen:,}"
         evidence.append(fact("sent again by clients", text, unit="calls", at=at, source="calls"))
     return tuple(evidence)
+
+
+def _calls(label: str, count: int, at: datetime) -> Evidence:
+    unit = "call" if count == 1 else "calls"
+    return fact(label, f"{count:,}", unit=unit, at=at, source="usage")
 
 
 def _jump_fixes(case: Case, top: SpenderFacts | None) -> tuple[Fix, ...]:

@@ -25,6 +25,7 @@ from farebox.advice.wording import (
     when,
 )
 from farebox.kit.ids import format_id
+from farebox.kit.money import ZERO, Nanos
 from farebox.ledger.limits import OBSERVED, Effect, LimitFigures, Measure, Origin, Period
 from farebox.ledger.scopes import EVERY, ScopeKind
 
@@ -65,7 +66,7 @@ def refused_by(case: Case, call: CallRecord, code: Code) -> list[Finding]:
             _cause(case, figures, now, mended=mended),
             title=_title(case, code, figures),
             evidence=evidence,
-            fixes=_fixes(case, code, figures, now, mended=mended),
+            fixes=_fixes(case, code, figures, now, mended=mended, needed=call.needed),
             subject=_subject(figures),
             mended=mended,
         )
@@ -140,17 +141,24 @@ def _standing(case: Case, each: LimitRecord, *, full: bool) -> Finding:
     )
 
 
-def assigned(case: Case) -> list[Finding]:
-    """The limit of the usage tier (``organization_usage_limit_exceeded``)."""
+def assigned(case: Case, needed: Nanos = ZERO) -> list[Finding]:
+    """The limit of the usage tier (``organization_usage_limit_exceeded``).
+
+    Args:
+        case: With the organisation's tier.
+        needed: What the call that was refused would have held; zero where that is not known.
+    """
     tier = case.tier
     if tier is None or tier.monthly_maximum is None:
         ask = Fix(text="Ask the operator which tier the organisation is in, and for the next one")
         cause = "The tier that was assigned to the organisation allows no more use this month."
         return [finding(Code.D20, cause, fixes=(ask,))]
-    full = tier.used >= tier.monthly_maximum
+    full = tier.used >= tier.monthly_maximum or tier.used + needed > tier.monthly_maximum
+    asks = f", and the call needs up to {amount(needed, case.currency)}" if needed else ""
     cause = (
         f"Tier {tier.name} allows {amount(tier.monthly_maximum, case.currency)} a month; "
-        f"{amount(tier.used, case.currency)} is used. It begins anew on {when(tier.resets_at)}."
+        f"{amount(tier.used, case.currency)} is used{asks}. It begins anew on "
+        f"{when(tier.resets_at)}."
     )
     where = f" --org {quoted(case.organization.name)}" if case.organization is not None else ""
     show = Fix(text="See where it stands and what is next", command=f"farebox tiers show{where}")
@@ -255,10 +263,10 @@ def _figures(each: LimitRecord) -> LimitFigures:
 
 def _has_room(now: LimitRecord | None, call: CallRecord, figures: LimitFigures) -> bool:
     """Whether the call would pass that limit now; a rate is never mended by waiting."""
-    if figures.period in _RATES or figures.measure == Measure.PARALLEL:
-        return False
     if now is None:
         return True
+    if figures.period in _RATES or figures.measure == Measure.PARALLEL:
+        return False
     if figures.measure in OBSERVED:
         return now.maximum > figures.used  # what a run has seen does not come back
     need = call.needed if figures.measure == Measure.MONEY else 1
@@ -309,7 +317,7 @@ def _cause(case: Case, figures: LimitFigures, now: LimitRecord | None, *, mended
             " There is room for it now." if mended else " What a run has seen does not come back."
         )
         return f"{sentence(name)} is {maximum} {unit}, and the call was at {used}.{rest}"
-    then = f"{sentence(name)} is {maximum} {unit}; {used} was used and {held} held by open calls"
+    then = f"{sentence(name)} is {maximum} {unit}: {used} used, {held} held by open calls"
     if mended:
         rest = "the limit has been removed" if now is None else "there is room again"
         return f"{then} when the call was refused. Now {rest}."
@@ -366,7 +374,13 @@ def _now(case: Case, now: LimitRecord | None, figures: LimitFigures) -> tuple[Ev
 
 
 def _fixes(
-    case: Case, code: Code, figures: LimitFigures, now: LimitRecord | None, *, mended: bool
+    case: Case,
+    code: Code,
+    figures: LimitFigures,
+    now: LimitRecord | None,
+    *,
+    mended: bool,
+    needed: Nanos = ZERO,
 ) -> tuple[Fix, ...]:
     if mended:
         return (Fix(text="Send the call again"),)
@@ -393,7 +407,14 @@ def _fixes(
     if figures.measure in OBSERVED:
         return (Fix(text="Start a new run"), raised, see)
     wait = () if resets is None else (Fix(text=f"Or wait until {when(resets)}"),)
-    return (raised, *wait, see)
+    smaller: tuple[Fix, ...] = ()
+    if figures.measure == Measure.MONEY and needed:
+        maximum, left = (figures.maximum, 0) if now is None else (now.maximum, now.left)
+        if needed > maximum:
+            wait = ()  # no window has room for it
+        if maximum and (left > 0 or needed > maximum):
+            smaller = (Fix(text="Or name a smaller max_completion_tokens, or send less"),)
+    return (raised, *smaller, *wait, see)
 
 
 def set_command(

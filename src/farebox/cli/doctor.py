@@ -183,8 +183,9 @@ def _checked(diagnosis: Diagnosis) -> str:
                 _WORDS.get(check.step.value, check.step.value)
             )
     text = f"Checked at {diagnosis.at:%Y-%m-%d %H:%M:%S} UTC: {', '.join(looked)}."
-    for note, steps in not_looked.items():
-        text += f" Not checked: {', '.join(steps)} ({note})."
+    if not_looked:
+        parts = (f"{', '.join(steps)} ({note})" for note, steps in not_looked.items())
+        text += f" Not checked: {'; '.join(parts)}."
     return text
 
 
