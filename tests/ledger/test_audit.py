@@ -28,7 +28,7 @@ from farebox.ledger.audit_facts import (
     WindowFacts,
 )
 from farebox.ledger.audit_findings import WARNINGS, Code, orphaned
-from farebox.ledger.limits import Measure, Period, Rule, micros
+from farebox.ledger.limits import Measure, Origin, Period, Rule, micros
 from farebox.ledger.scopes import scope_number
 
 NOW = datetime(2026, 5, 17, 12, tzinfo=UTC)
@@ -461,6 +461,16 @@ def test_every_kind_of_limit_is_checked_in_its_own_measure(rule: Rule, held: int
         number = 30 if code is Code.WINDOW_USED else held
         shown = format_amount(Nanos(number)) if rule.measure is Measure.MONEY else str(number)
         assert finding.expected == shown
+
+
+def test_a_tiers_window_is_told_from_ones_own() -> None:
+    """LIM-06, DED-16: two limits of the same kind may stand on one scope; the name says which."""
+    rule = structs.replace(RULE, origin=Origin.TIER)
+    window = structs.replace(WINDOW, rule=rule, used=66)
+    raised = structs.replace(RAISED, rule=rule.number)
+    hold = structs.replace(HOLD, raised=(RAISED, raised))
+    (finding,) = audit(windows=(WINDOW, window), hold=hold).findings
+    assert finding.subject == f"organization month of the usage tier from {MONTH.isoformat()}"
 
 
 def test_a_limit_that_has_gone_is_no_difference() -> None:

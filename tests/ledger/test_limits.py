@@ -171,6 +171,15 @@ def test_every_rule_of_a_scope_has_a_number_of_its_own() -> None:
     assert scope.rule(rule_number("calls", "day", "hard", "o3")) is None
 
 
+def test_defaults_and_allocations_are_everybodys() -> None:
+    """CRD-21, BUD-14: every call must know them, whoever it is for; other limits only their own."""
+    plain = Rule(maximum=1)
+    share = Rule(maximum=1, effect=Effect.ALLOCATION)
+    assert ScopeLimits(ORG, ScopeKind.USER, "", (plain,), {}).is_everywhere
+    assert ScopeLimits(ORG, ScopeKind.PROJECT, "a", (plain, share), {}).is_everywhere
+    assert not ScopeLimits(ORG, ScopeKind.PROJECT, "a", (plain,), {}).is_everywhere
+
+
 @given(INSTANTS)
 def test_an_instant_in_microseconds_is_the_same_instant(at: datetime) -> None:
     """ENGINE "Limits": windows are compared as whole numbers, exactly."""

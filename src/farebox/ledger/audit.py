@@ -37,7 +37,7 @@ from farebox.ledger.counters import Amounts
 from farebox.ledger.grants import PAID, GrantState
 from farebox.ledger.holds import CallState
 from farebox.ledger.journal import Account, PostingKind
-from farebox.ledger.limits import Measure
+from farebox.ledger.limits import Measure, Origin
 from farebox.ledger.scopes import ID_KINDS
 
 HOLD_OVERDUE_AFTER: Final = timedelta(minutes=5)
@@ -374,6 +374,8 @@ def _window_name(window: WindowFacts) -> str:
     rule = window.rule
     what = "" if rule.measure is Measure.MONEY else f" {rule.measure}"
     models = f" for {rule.models}" if rule.models else ""
+    if rule.origin is Origin.TIER:
+        models += " of the usage tier"
     whose = window.scope_kind
     if window.scope_kind not in ID_KINDS:
         whose = f"{window.scope_kind} {window.scope_ref}"

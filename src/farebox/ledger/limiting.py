@@ -115,8 +115,7 @@ def set_zone(books: Books, command: SetZone) -> Result:
     counters.set_zone(command.zone)
     for scope, rule in _zoned(books):
         window = counters.begin_anew(scope, rule)
-        if rule.measure not in UNCOUNTED:
-            window.used = books.state.used[scope.number, rule.number, window.start]
+        window.used = books.state.used[scope.number, rule.number, window.start]
         # What has been told and is still reached is not told again (BUD-07).
         window.told = max(
             (
