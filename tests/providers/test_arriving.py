@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,13 @@ from farebox.operations.upstream import (
     UpstreamBrokenError,
     UpstreamTooLargeError,
 )
+from farebox.providers.openai_compatible import OpenAICompatibleUpstream
+from tests.support.certificates import tls_contexts
 from tests.support.provider_scenes import (
+    QUICK,
     REQUEST,
     against,
+    drain,
     saying,
     wait_for_close,
 )
@@ -25,6 +30,7 @@ from tests.support.scripted_server import (
     Connection,
     answer,
     chunk,
+    scripted_server,
 )
 
 
@@ -90,6 +96,24 @@ async def test_a_slow_reader_loses_nothing_and_slows_the_provider(end: bytes) ->
     assert (error is None) == bool(end)
 
 
+async def test_a_slow_reader_over_tls_loses_nothing(tmp_path: Path) -> None:
+    """Back-pressure goes through TLS too."""
+    server_tls, client_tls = tls_contexts(tmp_path)
+    total, size, largest = 5_000_000, 0, 0
+    poured = b"".join([chunk(b"x" * 50_000)] * (total // 50_000)) + LAST_CHUNK
+    async with scripted_server(saying(CHUNKED, poured), tls=server_tls) as server:
+        upstream = OpenAICompatibleUpstream(server.base_url, None, tls=client_tls, timeouts=QUICK)
+        response = await upstream.send(REQUEST)
+        async for piece in response.chunks():
+            size += len(piece)
+            largest = max(largest, len(piece))
+            for _ in range(20):
+                await asyncio.sleep(0)
+        await upstream.aclose()
+    assert size == total
+    assert largest < total // 2
+
+
 async def test_a_body_over_the_limit_is_refused_and_closed() -> None:
     """A body may not fill the memory; the provider sees that we stopped reading."""
     script = saying(CHUNKED + chunk(b"x" * 2000), then=wait_for_close)
@@ -148,3 +172,25 @@ async def test_an_error_status_is_an_answer() -> None:
         assert response.status == 429
         assert response.headers == (("retry-after", "2"),)
         assert await response.read(1000) == body
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip, gzip"])
+async def test_a_coding_that_nobody_knows_is_broken(coding: str) -> None:
+    """What cannot be unwrapped cannot be charged by; the provider may bill it all the same."""
+    headers = f"content-encoding: {coding}\r\n"
+    async with against(saying(answer(b"?", headers=headers))) as (upstream, _):
+        with pytest.raises(UpstreamBrokenError, match="not asked for"):
+            await upstream.send(REQUEST)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_compressed_body_that_is_cut_is_broken(whole: bool) -> None:
+    """DED-14: whole by its length or not, a compressed body without its end is told as a break."""
+    packed = gzip.compress(b'{"usage":1}', mtime=0)[:-8]
+    length = len(packed) if whole else len(packed) + 8
+    head = f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {length}\r\n\r\n"
+    async with against(saying(head.encode() + packed)) as (upstream, _):
+        response = await upstream.send(REQUEST)
+        got, error = await drain(response)
+    assert type(error) is UpstreamBrokenError
+    assert got == b'{"usage":1}'

@@ -14,6 +14,7 @@ from farebox.operations.upstream import (
 from tests.support.provider_scenes import (
     REQUEST,
     against,
+    drain,
     saying,
     wait_for_close,
 )
@@ -53,6 +54,21 @@ async def test_a_reader_that_goes_away_closes() -> None:
         async with contextlib.aclosing(response.chunks()) as chunks:
             async for _ in chunks:
                 break
+        await server.saw_close()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_cancelled_reader_closes(whole: bool) -> None:
+    """Whoever is cancelled while it waits for more of a body closes the connection."""
+    script = saying(CHUNKED + chunk(b"one"), then=wait_for_close)
+    async with against(script) as (upstream, server):
+        response = await upstream.send(REQUEST)
+        way = response.read(1000) if whole else drain(response)
+        reading: asyncio.Future[object] = asyncio.ensure_future(way)
+        await asyncio.sleep(0.01)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
         await server.saw_close()
 
 
