@@ -222,3 +222,17 @@ def test_a_refusal_names_whom_to_ask() -> None:
     assert refused(refusal).message == (
         "No room. Raise the limit, or wait until it resets. Ask ann@acme.example."
     )
+
+
+def test_what_does_not_help_is_not_said() -> None:
+    """ERR-03, CRD-21: a call larger than any window does not wait; an allocation has its page."""
+    large = Refused(code="key_spend_limit_exceeded", message="No.", limit=FIGURES, needed=Nanos(9))
+    assert refused(large).message == "No. Raise the limit, or ask for less output."
+    aside = structs.replace(FIGURES, effect="allocation", resets_at=None)
+    refusal = Refused(code="project_spend_limit_exceeded", message="No.", limit=aside)
+    assert refused(refusal, help_url="http://x").message == (
+        "No. Raise the limit; it never resets. See http://x/doctor/D22"
+    )
+    stopped = structs.replace(FIGURES, effect="stop", owner="it repeats itself")
+    refusal = Refused(code="run_stopped", message="Stopped.", limit=stopped)
+    assert refused(refusal).message == "Stopped."

@@ -15,7 +15,7 @@ from farebox.advice.error_codes import finding_url
 from farebox.gateway.http import Answer, Headers, json_answer
 from farebox.gateway.rate_headers import rate_headers
 from farebox.ledger.commands import Refused
-from farebox.ledger.limits import OBSERVED, Effect, LimitFigures, Origin
+from farebox.ledger.limits import OBSERVED, Effect, Measure, Origin
 
 RETRY_AFTER_HELD_SECONDS: Final = 2
 RETRY_AFTER_AWAY_SECONDS: Final = 1
@@ -197,7 +197,8 @@ def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
     """
     if refusal.code in _KEY_MESSAGES:
         return wrong_key(refusal.code)
-    explained = finding_url(refusal.code, help_url)
+    allocated = refusal.limit is not None and refusal.limit.effect == Effect.ALLOCATION
+    explained = finding_url("D22" if allocated else refusal.code, help_url)
     if refusal.blocked_by_holds or refusal.retry_after_seconds is not None:
         seconds = refusal.retry_after_seconds or RETRY_AFTER_HELD_SECONDS
         return GatewayError(
@@ -219,25 +220,29 @@ def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
         return away()
     return GatewayError(
         429,
-        _linked(refusal.message + _remedy(refusal.limit), explained or help_url),
+        _linked(refusal.message + _remedy(refusal), explained or help_url),
         kind="insufficient_quota",
         code=refusal.code,
         headers=[_NO_RETRY],
     )
 
 
-def _remedy(limit: LimitFigures | None) -> str:
+def _remedy(refusal: Refused) -> str:
     """What helps against a limit, as far as it does: a total never resets (ERR-03)."""
-    if limit is None:
+    limit = refusal.limit
+    if limit is None or limit.effect == Effect.STOP:
         return ""  # the message has said it
     asking = f" Ask {limit.owner}." if limit.owner else ""
-    if limit.effect == Effect.STOP or limit.measure in OBSERVED:
+    if limit.measure in OBSERVED:
         return asking
+    raising = "Raise the limit"
     if limit.origin == Origin.TIER:
-        return " Ask for a higher usage tier, or wait until it resets."
+        raising, asking = "Ask for a higher usage tier", ""
+    if limit.measure == Measure.MONEY and refusal.needed > limit.maximum:
+        return f" {raising}, or ask for less output.{asking}"  # no window has room for it
     if limit.resets_at is None:
-        return f" Raise the limit; it never resets.{asking}"
-    return f" Raise the limit, or wait until it resets.{asking}"
+        return f" {raising}; it never resets.{asking}"
+    return f" {raising}, or wait until it resets.{asking}"
 
 
 def _linked(message: str, url: str) -> str:
