@@ -42,8 +42,8 @@ def test_a_project_s_environment_is_in_the_reports(tenant: Tenant) -> None:
                 by=frozenset({Dimension.ENVIRONMENT}),
                 bucket=None,
             )
-            rows = await PostgresUsageStore(connection).rows(question, limit=9, offset=0)
-            return {each.environment: each.sums.calls for each in rows}
+            page = await PostgresUsageStore(connection).read(question, limit=9, offset=0)
+            return {each.environment: each.sums.calls for each in page.rows}
 
     assert house.run(report()) == {"staging": 1, "production": 1, "test": 1}
     told = tenant.get("/v1/key", key=key).json

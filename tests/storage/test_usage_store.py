@@ -60,13 +60,12 @@ async def test_rollups_and_calls_agree(dsn: str, store: PostgresUsageStore) -> N
     by = frozenset({Dimension.MODEL, Dimension.PROJECT, Dimension.KEY, Dimension.ENDPOINT})
     rolled: list[UsageRow] = []
     for bucket in (None, Bucket.HOUR, Bucket.DAY):
-        rolled = await store.rows(question(payer, by=by, bucket=bucket), limit=10, offset=0)
-        called = await store.rows(
-            question(payer, by=by | {Dimension.USER}, bucket=bucket), limit=10, offset=0
-        )
+        rolled = (await store.read(question(payer, by=by, bucket=bucket), limit=10, offset=0)).rows
+        asked = question(payer, by=by | {Dimension.USER}, bucket=bucket)
+        called = (await store.read(asked, limit=10, offset=0)).rows
         assert [structs.replace(row, user=None) for row in called] == rolled
         assert sorted(row.model or "" for row in rolled) == ["a", "b"]
-    total = await store.total(question(payer))
+    total = (await store.read(question(payer), limit=1, offset=0)).total
     assert total.sums.calls == sum(row.sums.calls for row in rolled) == 3
     assert total.sums.charge == sum(row.sums.charge for row in rolled)
     assert total.no_feature.calls == 3
@@ -78,13 +77,16 @@ async def test_a_question_narrows_and_turns_pages(dsn: str, store: PostgresUsage
     payer = Payer(dsn)
     await spend(payer)
     asked = question(payer, by=frozenset({Dimension.MODEL}))
-    pages = [(await store.rows(asked, limit=1, offset=n))[0].model for n in range(2)]
+    pages = [((await store.read(asked, limit=1, offset=n)).rows)[0].model for n in range(2)]
     assert pages == ["a", "b"], "the largest charge first"
-    narrowed = await store.rows(question(payer, model="b"), limit=10, offset=0)
+    narrowed = (await store.read(question(payer, model="b"), limit=10, offset=0)).rows
     assert [row.sums.output_tokens for row in narrowed] == [50]
-    assert (await store.total(question(payer, feature="none"))).sums.calls == 0
+    none = await store.read(question(payer, feature="none"), limit=10, offset=5)
+    assert (none.rows, none.total.sums.calls) == ([], 0)
+    beyond = await store.read(asked, limit=10, offset=5)
+    assert (beyond.rows, beyond.total.sums.calls) == ([], 3), "the total stands on every page"
     past = question(payer, until=datetime.now(UTC) - timedelta(hours=6))
-    assert await store.rows(past, limit=10, offset=0) == []
+    assert (await store.read(past, limit=10, offset=0)).rows == []
 
 
 async def test_a_day_is_one_of_the_organisation_s_zone(dsn: str, store: PostgresUsageStore) -> None:
@@ -92,7 +94,7 @@ async def test_a_day_is_one_of_the_organisation_s_zone(dsn: str, store: Postgres
     payer = Payer(dsn)
     await spend(payer)
     asked = question(payer, bucket=Bucket.DAY, zone="Asia/Tokyo")
-    (row,) = await store.rows(asked, limit=10, offset=0)
+    (row,) = (await store.read(asked, limit=10, offset=0)).rows
     assert row.at is not None
     assert (row.at.hour, row.at.minute) == (15, 0), "midnight in Tokyo"
 

@@ -15,6 +15,7 @@ import msgspec
 
 from farebox.kit.errors import InvalidInputError
 from farebox.kit.money import Nanos
+from farebox.kit.periods import hour_start
 from farebox.operations.call_facts import CallSummary, Position
 
 SPAN_MAX: Final = timedelta(days=400)
@@ -35,6 +36,8 @@ class Dimension(StrEnum):
     ENDPOINT = "endpoint"
     USER = "user"
     RUN = "run"
+    TAG = "tag"
+    """What calls have under one tag's name, such as the prompt they are made with (ATT-02)."""
 
 
 class Bucket(StrEnum):
@@ -45,7 +48,7 @@ class Bucket(StrEnum):
     """By the organisation's zone, to the whole hour of UTC."""
 
 
-CALL_DIMENSIONS: Final = frozenset({Dimension.USER, Dimension.RUN})
+CALL_DIMENSIONS: Final = frozenset({Dimension.USER, Dimension.RUN, Dimension.TAG})
 """Rollups do not know them: too many."""
 
 
@@ -57,7 +60,7 @@ class UsageQuestion(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime
     """From this instant's hour on..."""
     until: datetime
-    """...and before this one."""
+    """...to the end of the hour before this one, or of its own: whole hours of UTC."""
     by: frozenset[Dimension] = frozenset()
     bucket: Bucket | None = None
     project_id: UUID | None = None
@@ -65,6 +68,14 @@ class UsageQuestion(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     feature: str | None = None
     environment: str | None = None
+    tag: str | None = None
+    """The tag's name, where it is asked by one."""
+
+    @property
+    def hours(self) -> tuple[datetime, datetime]:
+        """The whole hours that are summed: the first, and the first after the last."""
+        since, until = hour_start(self.since), hour_start(self.until)
+        return since, until if until == self.until else until + timedelta(hours=1)
 
     @property
     def over_calls(self) -> bool:
@@ -101,11 +112,12 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str | None
     user: str | None
     run: str | None
+    tag: str | None
     sums: UsageSums
 
 
 class Unattributed(msgspec.Struct, frozen=True):
-    """Calls that named nothing in a dimension (ATT-10)."""
+    """Calls that named nothing in a dimension (ATT-03)."""
 
     calls: int
     charge: Nanos
@@ -117,6 +129,36 @@ class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
     sums: UsageSums
     no_feature: Unattributed
     no_environment: Unattributed
+
+
+class UsagePage(msgspec.Struct, frozen=True, kw_only=True):
+    """Some of the groups, and what all of them come to."""
+
+    rows: list[UsageRow]
+    total: UsageTotal
+
+
+class QualityRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How calls went (ATT-06 to ATT-08)."""
+
+    project_id: UUID | None
+    project_name: str | None
+    model: str | None
+    key_id: UUID | None
+    key_name: str | None
+    calls: int
+    """That have ended."""
+    failed: int
+    """Of them: not answered with success, or released, or lapsed."""
+    retries: int
+    """Of them: the client said that it tried again."""
+    refused: int
+    """Never admitted; not among the calls."""
+    retry_charge: Nanos
+    latency_ms: int
+    """Of all together."""
+    input_tokens: int
+    output_tokens: int
 
 
 class CallFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,11 +192,23 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
 class UsageStore(Protocol):
     """Where usage is summed."""
 
-    async def rows(self, question: UsageQuestion, *, limit: int, offset: int) -> list[UsageRow]:
-        """Groups: the latest time first, within it the largest charge."""
+    async def read(self, question: UsageQuestion, *, limit: int, offset: int) -> UsagePage:
+        """Groups: the latest time first, within it the largest charge; and all of them in one."""
 
-    async def total(self, question: UsageQuestion) -> UsageTotal:
-        """The same in one."""
+    async def newest_at(self, organization_id: UUID) -> datetime | None:
+        """When the newest call ended; None where there was none."""
+
+    async def quality(
+        self,
+        organization_id: UUID,
+        *,
+        since: datetime,
+        until: datetime,
+        by: frozenset[Dimension],
+        limit: int,
+        offset: int,
+    ) -> list[QualityRow]:
+        """How calls went: those who call most first."""
 
     async def calls(
         self, organization_id: UUID, narrowed: CallFilter, *, after: Position | None, limit: int
@@ -171,6 +225,35 @@ class UsageStore(Protocol):
         limit: int,
     ) -> list[RunFacts]:
         """Runs that have closed calls since an instant, the most recently active first."""
+
+
+def check_kept(since: datetime, kept_from: datetime | None) -> None:
+    """Refuse to sum single calls that retention has dropped, rather than sum too few.
+
+    Raises:
+        InvalidInputError: Naming the field.
+    """
+    if kept_from is not None and since < kept_from:
+        raise InvalidInputError(
+            "since",
+            f"must not lie before {kept_from:%Y-%m-%d}: calls from before are past retention, so "
+            "users, runs and tags of then are not known; ask by project, key, feature, "
+            "environment, model or endpoint",
+        )
+
+
+def share_percent(part: int, whole: int) -> str:
+    """A share with two decimals, rounded down; of nothing it is none."""
+    hundredths = part * 10_000 // whole if whole > 0 else 0
+    return f"{hundredths // 100}.{hundredths % 100:02d}"
+
+
+def token_ratio(input_tokens: int, output_tokens: int) -> str | None:
+    """Output tokens per input token, four decimals, rounded down (ATT-08); None without input."""
+    if not input_tokens:
+        return None
+    parts = output_tokens * 10_000 // input_tokens
+    return f"{parts // 10_000}.{parts % 10_000:04d}"
 
 
 def check_span(since: datetime, until: datetime, most: timedelta) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,8 +15,10 @@ from farebox.operations.call_facts import CallSummary, Position
 from farebox.operations.usage import (
     CallFilter,
     Dimension,
+    QualityRow,
     RunFacts,
     Unattributed,
+    UsagePage,
     UsageQuestion,
     UsageRow,
     UsageSums,
@@ -30,6 +32,9 @@ _LOWEST: Final = UUID(int=0)
 _HIGHEST: Final = UUID(int=2**128 - 1)
 _NEWEST: Final = Position(_HIGHEST, -1)
 
+_CALLS_COLUMN: Final = 12
+_ROW_COLUMNS: Final = 21
+
 _Row = tuple[Any, ...]
 
 
@@ -40,22 +45,51 @@ class PostgresUsageStore:
         self._connection = connection
         self._sql = queries("usage")
 
-    async def rows(self, question: UsageQuestion, *, limit: int, offset: int) -> list[UsageRow]:
+    async def read(self, question: UsageQuestion, *, limit: int, offset: int) -> UsagePage:
         """See the port."""
         values = _values(question) | {f"by_{each}": each in question.by for each in Dimension}
         values |= {"bucket": None if question.bucket is None else question.bucket.value}
         name = "by_call" if question.over_calls else "by_rollup"
         found = await self._ask(name, values | {"limit": limit, "offset": offset})
-        return [_usage_row(row) for row in found]
-
-    async def total(self, question: UsageQuestion) -> UsageTotal:
-        """See the port."""
-        row = (await self._ask("total", _values(question)))[0]
-        return UsageTotal(
-            sums=_sums(row[:9]),
-            no_feature=Unattributed(row[9], Nanos(row[10])),
-            no_environment=Unattributed(row[11], Nanos(row[12])),
+        whole = found[0][_ROW_COLUMNS:]
+        total = UsageTotal(
+            sums=_sums(whole),
+            no_feature=Unattributed(whole[9], Nanos(whole[10])),
+            no_environment=Unattributed(whole[11], Nanos(whole[12])),
         )
+        # Beyond the last group there is one row, with the total alone.
+        rows = [_usage_row(row) for row in found if row[_CALLS_COLUMN] is not None]
+        return UsagePage(rows=rows, total=total)
+
+    async def newest_at(self, organization_id: UUID) -> datetime | None:
+        """See the port."""
+        found = await self._ask("newest", {"organization_id": organization_id})
+        return utc(found[0][0]) if found else None
+
+    async def quality(
+        self,
+        organization_id: UUID,
+        *,
+        since: datetime,
+        until: datetime,
+        by: frozenset[Dimension],
+        limit: int,
+        offset: int,
+    ) -> list[QualityRow]:
+        """See the port."""
+        values = {
+            "organization_id": organization_id,
+            "since": since,
+            "until": until,
+            "limit": limit,
+            "offset": offset,
+        }
+        values |= {f"by_{each}": each in by for each in Dimension}
+        names = QualityRow.__struct_fields__
+        return [
+            QualityRow(**dict(zip(names, row, strict=True)))
+            for row in await self._ask("quality", values)
+        ]
 
     async def calls(
         self, organization_id: UUID, narrowed: CallFilter, *, after: Position | None, limit: int
@@ -104,16 +138,15 @@ class PostgresUsageStore:
         ]
 
     async def _ask(self, name: str, values: dict[str, Any]) -> list[_Row]:
+        # Never prepared: what narrows nothing is left out of a plan that is made for the question.
         cursor = self._connection.cursor(binary=True)
-        await cursor.execute(self._sql[name], values)
+        await cursor.execute(self._sql[name], values, prepare=False)
         return await cursor.fetchall()
 
 
 def _values(question: UsageQuestion) -> dict[str, Any]:
-    names = ("organization_id", "zone", "project_id", "key_id", "model", "feature", "environment")
-    values: dict[str, Any] = {name: getattr(question, name) for name in names}
-    hour = question.since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    return values | {"since": hour, "until": question.until}
+    since, until = question.hours
+    return structs.asdict(question) | {"since": since, "until": until}
 
 
 def _usage_row(row: _Row) -> UsageRow:
@@ -129,7 +162,8 @@ def _usage_row(row: _Row) -> UsageRow:
         endpoint=row[8],
         user=row[9],
         run=row[10],
-        sums=_sums(row[11:]),
+        tag=row[11],
+        sums=_sums(row[_CALLS_COLUMN:]),
     )
 
 

@@ -1,11 +1,11 @@
-"""Usage and charges by any dimension, with the share that nobody can be asked about."""
+"""Usage and charges by any dimension, the share that nobody can be asked about, how calls went."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, convert
 
 from farebox.console.api.calls import optional_id
 from farebox.console.api.fields import (
@@ -15,31 +15,37 @@ from farebox.console.api.fields import (
     InstantIn,
     KeyId,
     Limit,
+    Page,
     ProjectId,
     Text,
     page_of,
     read_instant,
     read_number_cursor,
-    shown,
 )
 from farebox.console.api.routing import Context, Route
 from farebox.kit.errors import InvalidInputError
-from farebox.kit.money import format_amount
-from farebox.operations.documents import document, instant
+from farebox.operations.documents import instant
 from farebox.operations.usage import (
     CALLS_SPAN_MAX,
     SPAN_MAX,
     Bucket,
     Dimension,
-    Unattributed,
     UsageQuestion,
-    UsageSums,
+    check_kept,
     check_span,
+)
+from farebox.operations.usage_documents import (
+    quality_document,
+    row_document,
+    sums_document,
+    unattributed_document,
 )
 from farebox.tenancy.permissions import Action
 
 SHOWN: Final = timedelta(days=30)
 """What is summed up unless somebody asks for another span."""
+
+QUALITY_DIMENSIONS: Final = frozenset({Dimension.PROJECT, Dimension.MODEL, Dimension.KEY})
 
 OFFSET_MAX: Final = 1_000_000
 
@@ -57,6 +63,8 @@ class Sums(Struct, frozen=True, kw_only=True):
     cache_write_tokens: int
     output_tokens: int
     reasoning_tokens: int
+    output_per_input: str | None
+    """Output tokens per input token, four decimals; null without input."""
 
 
 class UsageRow(Sums, frozen=True, kw_only=True):
@@ -74,6 +82,11 @@ class UsageRow(Sums, frozen=True, kw_only=True):
     endpoint: str | None
     user: str | None
     run: str | None
+    tag: str | None
+    """What its calls have under the tag that was asked for."""
+    charge_percent: str
+    """Of the charge of all groups, two decimals, rounded down."""
+    calls_percent: str
 
 
 class Share(Struct, frozen=True, kw_only=True):
@@ -100,6 +113,10 @@ class Usage(Struct, frozen=True, kw_only=True):
     until: Instant
     zone: str
     """Days begin by it."""
+    as_of: Instant
+    """Every call that was charged before is in the sums: they are written with the charge."""
+    newest_call_at: Instant | None
+    """When the organisation's newest call ended."""
     total: Sums
     unattributed: Unnamed
     data: list[UsageRow]
@@ -126,14 +143,62 @@ class UsageQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: Text | None = None
     feature: Text | None = None
     environment: Text | None = None
+    tag: Text | None = None
+    """The tag that is meant by ``by=tag``, such as ``prompt``."""
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class QualityRow(Struct, frozen=True, kw_only=True):
+    """How the calls of a group went; null where a dimension was not asked for."""
+
+    project_id: ProjectId | None
+    project_name: str | None
+    model: str | None
+    key_id: KeyId | None
+    key_name: str | None
+    calls: int
+    """That have ended."""
+    failed: int
+    """Of them: not answered with success, or released, or lapsed."""
+    retries: int
+    """Of them: tried again, as their client said."""
+    refused: int
+    """Never admitted; not among the calls."""
+    retry_charge: Amount
+    """Charged for what was tried again."""
+    input_tokens: int
+    output_tokens: int
+    failed_percent: str
+    retries_percent: str
+    refused_percent: str
+    """Of calls and refusals together."""
+    average_latency_ms: int | None
+    output_per_input: str | None
+
+
+class QualityQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is asked."""
+
+    since: InstantIn | None = None
+    until: InstantIn | None = None
+    by: Annotated[
+        str,
+        Meta(
+            max_length=200,
+            description="Comma-separated: project, model, key",
+            examples=["project,model"],
+        ),
+    ] = "project"
     limit: Limit = 50
     cursor: Cursor | None = None
 
 
 async def show_usage(context: Context) -> Usage:
-    """Sums over the hourly rollups; by user or run over the calls themselves."""
+    """Sums over the hourly rollups; by user, run or tag over the calls themselves."""
     query, session = context.query_as(UsageQuery), context.session
-    until = read_instant(query.until, field="until") or await session.now()
+    now = await session.now()
+    until = read_instant(query.until, field="until") or now
     since = read_instant(query.since, field="since") or until - SHOWN
     question = UsageQuestion(
         organization_id=context.organization.id,
@@ -147,29 +212,61 @@ async def show_usage(context: Context) -> Usage:
         model=query.model,
         feature=query.feature,
         environment=query.environment,
+        tag=query.tag,
     )
+    if (Dimension.TAG in question.by) != (query.tag is not None):
+        raise InvalidInputError("tag", "names the tag that usage is asked by: by=tag&tag=prompt")
     check_span(since, until, CALLS_SPAN_MAX if question.over_calls else SPAN_MAX)
-    offset = read_number_cursor(query.cursor) or 0
-    if offset > OFFSET_MAX:
-        raise InvalidInputError("cursor", "is too far; narrow the question")
-    found = await session.usage.rows(question, limit=query.limit + 1, offset=offset)
-    total = await session.usage.total(question)
-    operator = context.standing.operator
-    rows = [document(row) | _sums(row.sums, operator=operator) for row in found]
-    place = offset + query.limit
-    page = page_of(UsageRow, rows, query.limit, [place] * len(rows))
+    if question.over_calls:
+        check_kept(since, await session.money.calls_kept_from())
+    offset = _offset(query.cursor)
+    found = await session.usage.read(question, limit=query.limit + 1, offset=offset)
+    newest_at = await session.usage.newest_at(context.organization.id)
+    operator, total = context.standing.operator, found.total
+    rows = [row_document(row, total, operator=operator) for row in found.rows]
+    page = page_of(UsageRow, rows, query.limit, [offset + query.limit] * len(rows))
+    first, after = question.hours
     return Usage(
-        since=str(instant(since)),
-        until=str(instant(until)),
+        since=str(instant(first)),
+        until=str(instant(after)),
         zone=context.organization.zone,
-        total=shown(Sums, total.sums, **_sums(total.sums, operator=operator)),
-        unattributed=Unnamed(
-            feature=_share(total.no_feature, total.sums),
-            environment=_share(total.no_environment, total.sums),
-        ),
+        as_of=str(instant(now)),
+        newest_call_at=instant(newest_at),
+        total=convert(sums_document(total.sums, operator=operator), Sums),
+        unattributed=convert(unattributed_document(total), Unnamed),
         data=page.data,
         next_cursor=page.next_cursor,
     )
+
+
+async def show_quality(context: Context) -> Page[QualityRow]:
+    """Failed, repeated and refused calls by project, model and key; over the calls themselves."""
+    query, session = context.query_as(QualityQuery), context.session
+    until = read_instant(query.until, field="until") or await session.now()
+    since = read_instant(query.since, field="since") or until - SHOWN
+    check_span(since, until, CALLS_SPAN_MAX)
+    check_kept(since, await session.money.calls_kept_from())
+    by = _dimensions(query.by)
+    if not by <= QUALITY_DIMENSIONS:
+        raise InvalidInputError("by", "must be of project, model, key")
+    offset = _offset(query.cursor)
+    found = await session.usage.quality(
+        context.organization.id,
+        since=since,
+        until=until,
+        by=by,
+        limit=query.limit + 1,
+        offset=offset,
+    )
+    rows = [quality_document(row) for row in found]
+    return page_of(QualityRow, rows, query.limit, [offset + query.limit] * len(rows))
+
+
+def _offset(cursor: str | None) -> int:
+    offset = read_number_cursor(cursor) or 0
+    if offset > OFFSET_MAX:
+        raise InvalidInputError("cursor", "is too far; narrow the question")
+    return offset
 
 
 def _dimensions(text: str) -> frozenset[Dimension]:
@@ -179,20 +276,6 @@ def _dimensions(text: str) -> frozenset[Dimension]:
         if name not in known:
             raise InvalidInputError("by", f"must be of {', '.join(Dimension)} (got {name[:40]!r})")
     return frozenset(map(Dimension, names))
-
-
-def _sums(sums: UsageSums, *, operator: bool) -> dict[str, Any]:
-    facts = document(sums)
-    return facts if operator else facts | {"cost": None}
-
-
-def _share(part: Unattributed, whole: UsageSums) -> Share:
-    hundredths = part.charge * 10_000 // whole.charge if whole.charge else 0
-    return Share(
-        calls=part.calls,
-        charge=format_amount(part.charge),
-        share_percent=f"{hundredths // 100}.{hundredths % 100:02d}",
-    )
 
 
 ROUTES: Final = (
@@ -206,5 +289,16 @@ ROUTES: Final = (
         action=Action.USAGE_VIEW,
         query=UsageQuery,
         answer=Usage,
+    ),
+    Route(
+        method="GET",
+        path="/organizations/{organization_id}/usage/quality",
+        name="showUsageQuality",
+        summary="Failed, repeated and refused calls by project, model and key",
+        tag="usage",
+        handler=show_quality,
+        action=Action.USAGE_VIEW,
+        query=QualityQuery,
+        answer=Page[QualityRow],
     ),
 )

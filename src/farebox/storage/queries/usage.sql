@@ -1,8 +1,9 @@
--- Usage summed by any dimension, calls narrowed, and runs.
+-- Usage summed by any dimension, calls narrowed, how calls went, and runs.
 
 -- name: by_rollup
--- A dimension that is not asked for is NULL everywhere, so that grouping by all groups by the others.
-WITH grouped AS (
+-- A dimension that is not asked for is NULL everywhere, so that grouping by all groups by the rest.
+-- Every row says what all groups together come to, besides its own: one look at the rollup.
+WITH grouped AS MATERIALIZED (
     SELECT CASE %(bucket)s::text WHEN 'hour' THEN hour
             WHEN 'day' THEN date_trunc('day', hour, %(zone)s::text) END AS at,
         CASE WHEN %(by_project)s THEN project_id END AS project_id,
@@ -15,7 +16,12 @@ WITH grouped AS (
         sum(absorbed_nanos)::bigint AS absorbed, sum(cost_nanos)::bigint AS cost,
         sum(input_tokens)::bigint AS input, sum(cached_tokens)::bigint AS cached,
         sum(cache_write_tokens)::bigint AS cache_write, sum(output_tokens)::bigint AS output,
-        sum(reasoning_tokens)::bigint AS reasoning
+        sum(reasoning_tokens)::bigint AS reasoning,
+        coalesce(sum(calls) FILTER (WHERE feature = ''), 0)::bigint AS no_feature_calls,
+        coalesce(sum(charge_nanos) FILTER (WHERE feature = ''), 0)::bigint AS no_feature_charge,
+        coalesce(sum(calls) FILTER (WHERE environment = ''), 0)::bigint AS no_environment_calls,
+        coalesce(sum(charge_nanos) FILTER (WHERE environment = ''), 0)::bigint
+            AS no_environment_charge
     FROM rollup_hour
     WHERE organization_id = %(organization_id)s AND hour >= %(since)s AND hour < %(until)s
       AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
@@ -24,23 +30,41 @@ WITH grouped AS (
       AND (%(feature)s::text IS NULL OR feature = %(feature)s)
       AND (%(environment)s::text IS NULL OR environment = %(environment)s)
     GROUP BY 1, 2, 3, 4, 5, 6, 7
-    ORDER BY 1 DESC NULLS LAST, charge DESC, 2, 3, 4, 5, 6, 7
+), whole AS (
+    SELECT coalesce(sum(calls), 0)::bigint AS calls, coalesce(sum(charge), 0)::bigint AS charge,
+        coalesce(sum(absorbed), 0)::bigint AS absorbed, coalesce(sum(cost), 0)::bigint AS cost,
+        coalesce(sum(input), 0)::bigint AS input, coalesce(sum(cached), 0)::bigint AS cached,
+        coalesce(sum(cache_write), 0)::bigint AS cache_write,
+        coalesce(sum(output), 0)::bigint AS output,
+        coalesce(sum(reasoning), 0)::bigint AS reasoning,
+        coalesce(sum(no_feature_calls), 0)::bigint AS no_feature_calls,
+        coalesce(sum(no_feature_charge), 0)::bigint AS no_feature_charge,
+        coalesce(sum(no_environment_calls), 0)::bigint AS no_environment_calls,
+        coalesce(sum(no_environment_charge), 0)::bigint AS no_environment_charge
+    FROM grouped
+), page AS (
+    SELECT * FROM grouped
+    ORDER BY at DESC NULLS LAST, charge DESC, project_id, key_id, feature, environment, model,
+        endpoint
     LIMIT %(limit)s OFFSET %(offset)s
 )
 SELECT g.at, g.project_id, p.name, g.key_id, k.name, g.feature, g.environment, g.model, g.endpoint,
-    NULL::text, NULL::text, g.calls, g.charge, g.absorbed, g.cost, g.input, g.cached, g.cache_write,
-    g.output, g.reasoning
-FROM grouped g
+    NULL::text, NULL::text, NULL::text, g.calls, g.charge, g.absorbed, g.cost, g.input, g.cached,
+    g.cache_write, g.output, g.reasoning, w.*
+FROM whole w
+LEFT JOIN page g ON true
 LEFT JOIN project p ON p.id = g.project_id
 LEFT JOIN api_key k ON k.id = g.key_id
 ORDER BY g.at DESC NULLS LAST, g.charge DESC, g.project_id, g.key_id, g.feature, g.environment,
     g.model, g.endpoint
 
 -- name: by_call
--- The same over closed calls, for what rollups do not know.
-WITH grouped AS (
+-- The same over closed calls, for what rollups do not know. An id's time is a moment before its
+-- admission's, so the ids are looked for in a day more on each side.
+WITH grouped AS MATERIALIZED (
     SELECT CASE %(bucket)s::text WHEN 'hour' THEN date_trunc('hour', admitted_at, 'UTC')
-            WHEN 'day' THEN date_trunc('day', admitted_at, %(zone)s::text) END AS at,
+            WHEN 'day' THEN date_trunc('day', date_trunc('hour', admitted_at, 'UTC'),
+                %(zone)s::text) END AS at,
         CASE WHEN %(by_project)s THEN project_id END AS project_id,
         CASE WHEN %(by_key)s THEN key_id END AS key_id,
         CASE WHEN %(by_feature)s THEN feature END AS feature,
@@ -49,49 +73,103 @@ WITH grouped AS (
         CASE WHEN %(by_endpoint)s THEN endpoint END AS endpoint,
         CASE WHEN %(by_user)s THEN user_ref END AS user_ref,
         CASE WHEN %(by_run)s THEN run_ref END AS run_ref,
-        count(*) AS calls, sum(charge_nanos)::bigint AS charge,
+        CASE WHEN %(by_tag)s THEN coalesce(tags ->> %(tag)s::text, '') END AS tag,
+        sum(1)::bigint AS calls, sum(charge_nanos)::bigint AS charge,
         sum(absorbed_nanos)::bigint AS absorbed, sum(cost_nanos)::bigint AS cost,
         sum(input_tokens)::bigint AS input, sum(cached_tokens)::bigint AS cached,
         sum(cache_write_tokens)::bigint AS cache_write, sum(output_tokens)::bigint AS output,
-        sum(reasoning_tokens)::bigint AS reasoning
+        sum(reasoning_tokens)::bigint AS reasoning,
+        coalesce(sum(1) FILTER (WHERE feature = ''), 0)::bigint AS no_feature_calls,
+        coalesce(sum(charge_nanos) FILTER (WHERE feature = ''), 0)::bigint AS no_feature_charge,
+        coalesce(sum(1) FILTER (WHERE environment = ''), 0)::bigint AS no_environment_calls,
+        coalesce(sum(charge_nanos) FILTER (WHERE environment = ''), 0)::bigint
+            AS no_environment_charge
     FROM call
     WHERE organization_id = %(organization_id)s
-      AND id >= farebox_uuid_floor(%(since)s) AND id < farebox_uuid_floor(%(until)s)
+      AND id >= farebox_uuid_floor(%(since)s - interval '1 day')
+      AND id < farebox_uuid_floor(%(until)s + interval '1 day')
+      AND admitted_at >= %(since)s AND admitted_at < %(until)s
       AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
       AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
       AND (%(model)s::text IS NULL OR model = %(model)s)
       AND (%(feature)s::text IS NULL OR feature = %(feature)s)
       AND (%(environment)s::text IS NULL OR environment = %(environment)s)
-    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
-    ORDER BY 1 DESC NULLS LAST, charge DESC, 2, 3, 4, 5, 6, 7, 8, 9
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+), whole AS (
+    SELECT coalesce(sum(calls), 0)::bigint AS calls, coalesce(sum(charge), 0)::bigint AS charge,
+        coalesce(sum(absorbed), 0)::bigint AS absorbed, coalesce(sum(cost), 0)::bigint AS cost,
+        coalesce(sum(input), 0)::bigint AS input, coalesce(sum(cached), 0)::bigint AS cached,
+        coalesce(sum(cache_write), 0)::bigint AS cache_write,
+        coalesce(sum(output), 0)::bigint AS output,
+        coalesce(sum(reasoning), 0)::bigint AS reasoning,
+        coalesce(sum(no_feature_calls), 0)::bigint AS no_feature_calls,
+        coalesce(sum(no_feature_charge), 0)::bigint AS no_feature_charge,
+        coalesce(sum(no_environment_calls), 0)::bigint AS no_environment_calls,
+        coalesce(sum(no_environment_charge), 0)::bigint AS no_environment_charge
+    FROM grouped
+), page AS (
+    SELECT * FROM grouped
+    ORDER BY at DESC NULLS LAST, charge DESC, project_id, key_id, feature, environment, model,
+        endpoint, user_ref, run_ref, tag
     LIMIT %(limit)s OFFSET %(offset)s
 )
 SELECT g.at, g.project_id, p.name, g.key_id, k.name, g.feature, g.environment, g.model, g.endpoint,
-    g.user_ref, g.run_ref, g.calls, g.charge, g.absorbed, g.cost, g.input, g.cached, g.cache_write,
-    g.output, g.reasoning
-FROM grouped g
+    g.user_ref, g.run_ref, g.tag, g.calls, g.charge, g.absorbed, g.cost, g.input, g.cached,
+    g.cache_write, g.output, g.reasoning, w.*
+FROM whole w
+LEFT JOIN page g ON true
 LEFT JOIN project p ON p.id = g.project_id
 LEFT JOIN api_key k ON k.id = g.key_id
 ORDER BY g.at DESC NULLS LAST, g.charge DESC, g.project_id, g.key_id, g.feature, g.environment,
-    g.model, g.endpoint, g.user_ref, g.run_ref
+    g.model, g.endpoint, g.user_ref, g.run_ref, g.tag
 
--- name: total
-SELECT coalesce(sum(calls), 0)::bigint, coalesce(sum(charge_nanos), 0)::bigint,
-    coalesce(sum(absorbed_nanos), 0)::bigint, coalesce(sum(cost_nanos), 0)::bigint,
-    coalesce(sum(input_tokens), 0)::bigint, coalesce(sum(cached_tokens), 0)::bigint,
-    coalesce(sum(cache_write_tokens), 0)::bigint, coalesce(sum(output_tokens), 0)::bigint,
-    coalesce(sum(reasoning_tokens), 0)::bigint,
-    coalesce(sum(calls) FILTER (WHERE feature = ''), 0)::bigint,
-    coalesce(sum(charge_nanos) FILTER (WHERE feature = ''), 0)::bigint,
-    coalesce(sum(calls) FILTER (WHERE environment = ''), 0)::bigint,
-    coalesce(sum(charge_nanos) FILTER (WHERE environment = ''), 0)::bigint
-FROM rollup_hour
-WHERE organization_id = %(organization_id)s AND hour >= %(since)s AND hour < %(until)s
-  AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
-  AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
-  AND (%(model)s::text IS NULL OR model = %(model)s)
-  AND (%(feature)s::text IS NULL OR feature = %(feature)s)
-  AND (%(environment)s::text IS NULL OR environment = %(environment)s)
+-- name: newest
+-- The call that closed last of those admitted last: everything before it is in the sums.
+SELECT ended_at FROM call WHERE organization_id = %(organization_id)s ORDER BY id DESC LIMIT 1
+
+-- name: quality
+-- How calls went, by project, model and key: failed, tried again, refused; of all, by group.
+WITH closed AS (
+    SELECT CASE WHEN %(by_project)s THEN project_id END AS project_id,
+        CASE WHEN %(by_model)s THEN model END AS model,
+        CASE WHEN %(by_key)s THEN key_id END AS key_id,
+        count(*) AS calls,
+        count(*) FILTER (WHERE state <> 'settled' AND state <> 'late'
+            OR http_status NOT BETWEEN 200 AND 299) AS failed,
+        count(*) FILTER (WHERE retry_count > 0) AS retries, 0::bigint AS refused,
+        sum(charge_nanos) FILTER (WHERE retry_count > 0) AS retry_charge,
+        sum(latency_ms) AS latency, sum(input_tokens) AS input, sum(output_tokens) AS output
+    FROM call
+    WHERE organization_id = %(organization_id)s
+      AND id >= farebox_uuid_floor(%(since)s - interval '1 day')
+      AND id < farebox_uuid_floor(%(until)s + interval '1 day')
+      AND admitted_at >= %(since)s AND admitted_at < %(until)s
+    GROUP BY 1, 2, 3
+), turned_away AS (
+    SELECT CASE WHEN %(by_project)s THEN project_id END, CASE WHEN %(by_model)s THEN model END,
+        CASE WHEN %(by_key)s THEN key_id END, 0, 0, 0, sum(times), 0, 0, 0, 0
+    FROM refusal
+    WHERE organization_id = %(organization_id)s
+      AND id >= farebox_uuid_floor(%(since)s - interval '1 day')
+      AND id < farebox_uuid_floor(%(until)s + interval '1 day')
+      AND refused_at >= %(since)s AND refused_at < %(until)s
+    GROUP BY 1, 2, 3
+), grouped AS (
+    SELECT project_id, model, key_id, sum(calls)::bigint AS calls, sum(failed)::bigint AS failed,
+        sum(retries)::bigint AS retries, sum(refused)::bigint AS refused,
+        coalesce(sum(retry_charge), 0)::bigint AS retry_charge,
+        coalesce(sum(latency), 0)::bigint AS latency, coalesce(sum(input), 0)::bigint AS input,
+        coalesce(sum(output), 0)::bigint AS output
+    FROM (SELECT * FROM closed UNION ALL SELECT * FROM turned_away) AS rows
+    GROUP BY 1, 2, 3
+    ORDER BY calls + sum(refused) DESC, 1, 2, 3 LIMIT %(limit)s OFFSET %(offset)s
+)
+SELECT g.project_id, p.name, g.model, g.key_id, k.name, g.calls, g.failed, g.retries, g.refused,
+    g.retry_charge, g.latency, g.input, g.output
+FROM grouped g
+LEFT JOIN project p ON p.id = g.project_id
+LEFT JOIN api_key k ON k.id = g.key_id
+ORDER BY g.calls + g.refused DESC, g.project_id, g.model, g.key_id
 
 -- name: calls
 -- As calls.sql's page, narrowed: each of the three is read backwards from the cursor, then merged.
