@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 
 import psycopg
 import pytest
 from msgspec import structs
+from typing_extensions import override
 
-from farebox.kit.errors import UnavailableError
 from farebox.kit.periods import months_after
 from farebox.ledger.commands import SetLimit
 from farebox.ledger.limits import Period
@@ -20,7 +20,6 @@ from farebox.storage.audit_store import PostgresAuditStore
 from farebox.storage.connecting import Connector
 from farebox.storage.retention_store import PostgresRetentionStore
 from tests.support.engine_traffic import START, Tenant, Traffic
-from tests.support.small_books import small_books
 
 SWEPT = {"hold_overdue"}
 """Traffic without a worker leaves old holds open: a warning."""
@@ -33,6 +32,7 @@ could mix them."""
 class TotalTraffic(Traffic):
     """Its limits never end: others are forgotten long before a month may go."""
 
+    @override
     def _limit(self, tenant: Tenant) -> SetLimit:
         return structs.replace(super()._limit(tenant), period=Period.TOTAL)
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
+import structlog
+
 from farebox.kit.errors import RefusedError
 from farebox.ledger.commands import AnyCommand, Refused, Result
 from farebox.operations.anomaly_watch import AnomalyWatch
 from farebox.operations.audited_money import Submit, audited
+from farebox.operations.retention import retention_step
 from farebox.operations.tiers import TierDesk
 from farebox.storage.anomaly_store import PostgresAnomalyStore
 from farebox.storage.audit_log_store import PostgresAuditLog
 from farebox.storage.node_store import Pool, borrowed
 from farebox.storage.request_store import PostgresRequestStore
+from farebox.storage.retention_store import PostgresRetentionStore
 from farebox.storage.tier_store import PostgresTierStore
 from farebox.system.secrets import random_bytes
 
@@ -21,6 +25,11 @@ UPKEEP_SECONDS: Final = 60.0
 
 REPEATS_SECONDS: Final = 5.0
 """How soon a loop is told of, and stopped where that is wanted."""
+
+RETENTION_SECONDS: Final = 3_600.0
+"""How soon what is past retention goes: months are long."""
+
+logger: Final = structlog.get_logger("farebox.worker")
 
 MENDING_STEPS: Final = 60
 """Every so many steps the limits of those who stay in their tier are looked at, too."""
@@ -53,6 +62,28 @@ class Upkeep:
             desk = TierDesk(PostgresTierStore(connection), self._submit, chance=random_bytes)
             await desk.step(mend=mend)
         self._steps += 1
+
+
+class Retaining:
+    """Retention, now and then; safe to take twice, and in two workers at once."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def step(self) -> None:
+        """Drop what is past retention.
+
+        Raises:
+            UnavailableError: The database is away.
+        """
+        async with borrowed(self._pool) as connection:
+            store, audit = PostgresRetentionStore(connection), PostgresAuditLog(connection)
+            for outcome in await retention_step(store, audit):
+                what = f"{outcome.parent}s of {outcome.month:%Y-%m}"
+                if outcome.dropped:
+                    logger.info("month_dropped", month=what, rows=outcome.rows)
+                else:
+                    logger.warning("month_stays", month=what, reason=outcome.reason)
 
 
 class Watching:

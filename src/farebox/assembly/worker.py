@@ -8,7 +8,14 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from farebox.assembly.database import OpenDatabase, open_pool
-from farebox.assembly.upkeep import REPEATS_SECONDS, UPKEEP_SECONDS, Upkeep, Watching
+from farebox.assembly.upkeep import (
+    REPEATS_SECONDS,
+    RETENTION_SECONDS,
+    UPKEEP_SECONDS,
+    Retaining,
+    Upkeep,
+    Watching,
+)
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.forgetting import Forgetting
 from farebox.operations.sweep import Sweep
@@ -17,7 +24,7 @@ from farebox.storage.node_store import PostgresNodeStore
 from farebox.storage.scope_store import PostgresScopeStore
 from farebox.worker.clockwork import housekeeping, repeating, sweeping
 
-POOL_CONNECTIONS: Final = 6
+POOL_CONNECTIONS: Final = 7
 """One for each job."""
 
 FORGETTING_SECONDS: Final = 3_600.0
@@ -52,6 +59,7 @@ class WorkerProcess:
             housekeeping(store),
             repeating(upkeep.step, name="upkeep", every=UPKEEP_SECONDS),
             repeating(watching.step, name="watch", every=UPKEEP_SECONDS),
+            repeating(Retaining(pool).step, name="retention", every=RETENTION_SECONDS),
             repeating(watching.step_repeats, name="watch repeats", every=REPEATS_SECONDS),
             repeating(forgetting.step, name="forgetting", every=FORGETTING_SECONDS),
         ):

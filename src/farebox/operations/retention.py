@@ -1,9 +1,10 @@
-"""Retention: whole months of calls and refusals are dropped when they are old enough, never deleted.
+"""Retention: whole months of calls and refusals are dropped when old enough, never deleted.
 
 What the books and the limits need of calls that are gone is kept as sums, in the transaction that
 drops their month, so that every total stays what it was (migration 0005 says which). A month goes
-only when nothing can reach it any more: no open hold has an id of it, and its last call ended longer
-ago than holds are kept (ENGINE.md, "Idempotency"). Unless somebody says otherwise nothing is dropped.
+only when nothing can reach it any more: no open hold has an id of it, and its last call ended
+longer ago than holds are kept (ENGINE.md, "Idempotency"). Unless somebody says otherwise nothing
+is dropped.
 """
 
 from __future__ import annotations

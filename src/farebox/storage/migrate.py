@@ -42,9 +42,7 @@ def migrate(dsn: str, *, sandbox: bool | None = None) -> str:
             if _revision(lock) != head:
                 _upgrade(dsn)
             _mark(lock, sandbox=sandbox)
-            lock.execute(
-                "SELECT farebox_make_partitions(clock_timestamp() - interval '1 month', 5)"
-            )
+            lock.execute("SELECT farebox_make_partitions(farebox_now() - interval '1 month', 5)")
     except psycopg.OperationalError as error:
         first_line = str(error).partition("\n")[0]
         raise UnavailableError(f"The database cannot be reached: {first_line}") from error

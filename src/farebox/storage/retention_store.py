@@ -1,8 +1,8 @@
 """Retention on PostgreSQL: a month is sealed, added up and dropped, and nobody waits for it long.
 
 Dropping a partition needs the table to itself for a moment. While that is waited for, everybody
-else would wait in line behind it: so it is tried for :data:`LOCK_MILLISECONDS` at a time, with pauses,
-and given up for now where somebody reads for longer (a check of the books, a backup).
+else would wait in line behind it: so it is tried for :data:`LOCK_MILLISECONDS` at a time, with
+pauses, and given up for now where somebody reads for longer (a check of the books, a backup).
 """
 
 from __future__ import annotations

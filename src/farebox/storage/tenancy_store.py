@@ -379,6 +379,7 @@ async def advance_clock(
         row = await cursor.fetchone()
         assert row is not None
         moved = Deployment(row[0], row[1], utc(row[2]))
+        await connection.execute(queries("nodes")["make_partitions"])
         note = changed(
             "deployment.clock_advanced",
             "deployment",

@@ -30,11 +30,6 @@ SELECT farebox_make_partitions(%(month)s, 1)
 SELECT parent, month, records, charge_nanos, dropped_at FROM dropped_month
 ORDER BY month DESC, parent LIMIT %(limit)s
 
--- name: kept_from
--- Nothing of before is kept any more; NULL: everything is.
-SELECT max(month + interval '1 month') AT TIME ZONE 'UTC' FROM dropped_month
-WHERE parent = %(parent)s
-
 -- name: reasons_to_keep
 SELECT (SELECT count(*) FROM hold WHERE call_id >= farebox_uuid_floor(%(start)s)
             AND call_id < farebox_uuid_floor(%(end)s)),
