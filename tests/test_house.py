@@ -263,6 +263,7 @@ def test_lock_files_hold_names_versions_and_hashes_only() -> None:
     """A lock file has a hash for each package and no trace of the index it was made with."""
     assert [path.name for path in _lock_files()] == [
         "requirements-dev.lock",
+        "requirements-fuzz.lock",
         "requirements-uv.lock",
         "requirements.lock",
     ]

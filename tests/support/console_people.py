@@ -70,9 +70,9 @@ class _TestDatabase(OpenDatabase):
 
 
 @asynccontextmanager
-async def running_console(dsn: str, home: Path) -> AsyncIterator[Any]:
+async def running_console(dsn: str, home: Path, **options: Any) -> AsyncIterator[Any]:
     """The console's application on that database, with :data:`EMAIL` among its people."""
-    process = ConsoleProcess(_TestDatabase(dsn, None), home)
+    process = ConsoleProcess(_TestDatabase(dsn, None), home, **options)
     try:
         app = await process.start()
         connection = await Connector(dsn, name="test", durable=False).connect()
@@ -86,14 +86,14 @@ async def running_console(dsn: str, home: Path) -> AsyncIterator[Any]:
 
 
 @contextmanager
-def serving_console(dsn: str, home: Path) -> Iterator[str]:
+def serving_console(dsn: str, home: Path, **options: Any) -> Iterator[str]:
     """The same on a socket, in a thread with a loop of its own; gives its address."""
     ready: Future[uvicorn.Server] = Future()
     # Listening already: whoever comes before the server is ready waits in the queue.
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         async def serve() -> None:
-            async with running_console(dsn, home) as app:
+            async with running_console(dsn, home, **options) as app:
                 config = uvicorn.Config(
                     app, log_level="warning", lifespan="off", server_header=False
                 )

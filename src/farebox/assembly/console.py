@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from farebox.assembly.console_api import DatabaseApiDesk
 from farebox.assembly.database import OpenDatabase, open_pool
 from farebox.console.app import ConsoleDeps, build_console
+from farebox.console.throttle import REQUESTS_PER_CALLER_MAX
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.key_status import KeyStatuses
 from farebox.storage.batch_store import PostgresBatchStore
@@ -30,9 +31,19 @@ API keeps one for as long as the engine takes."""
 class ConsoleProcess:
     """A console that runs in this process; any number may run at once."""
 
-    def __init__(self, database: OpenDatabase, home: Path) -> None:
+    def __init__(
+        self, database: OpenDatabase, home: Path, *, requests_max: int = REQUESTS_PER_CALLER_MAX
+    ) -> None:
+        """Describe it.
+
+        Args:
+            database: Where everything is.
+            home: Where the key of stored secrets lies.
+            requests_max: Requests of one key or session to the API in a minute.
+        """
         self._database = database
         self._home = home
+        self._requests_max = requests_max
         self._stack = AsyncExitStack()
 
     async def start(self) -> ASGIApp:
@@ -61,6 +72,7 @@ class ConsoleProcess:
                 monotonic=time.monotonic,
                 sandbox=deployment.sandbox,
                 login_place=f"{self._home.name}/ready.json",
+                requests_max=self._requests_max,
             )
         )
 
