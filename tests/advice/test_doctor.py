@@ -6,6 +6,7 @@ import argparse
 import shlex
 from datetime import timedelta
 from importlib import import_module
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from farebox.advice.catalogue import entry_of
 from farebox.advice.codes import CONFIGURATION, ORDER, Area, Code, Step
 from farebox.advice.doctor import diagnose, in_order
 from farebox.advice.error_codes import KNOWN
-from farebox.advice.facts import Case, KeyAsked, ModelFinding, Neighbour
+from farebox.advice.facts import Case, KeyAsked, ModelFinding, Neighbour, TierFacts
 from farebox.advice.findings import Diagnosis, Outcome, Severity, Status, finding
 from farebox.cli.main import COMMANDS
 from farebox.kit.money import ZERO
@@ -143,6 +144,68 @@ def test_a_broad_error_is_told_apart_by_the_newest_refusal() -> None:
     found = diagnose(case(text, refusals=recorded, limits=limits))
     assert codes(found) == ["D19"]
     assert found.findings[0].evidence
+
+
+QUOTA = "{'error': {'code': 'insufficient_quota', 'message': 'You exceeded your current quota'}}"
+POOR = group("credit_balance_exhausted", needed=units(1), at=NOW - timedelta(minutes=20))
+
+
+REVOKED = key(state=KeyState.REVOKED, revoked_at=NOW)
+ARK = Neighbour(id=KEY_ID, name="Ark", currency="USD", available=units(9), members=("ann",))
+
+
+def stopped_by(code: str, **changes: Any) -> dict[str, Any]:
+    """A later refusal for another reason than money."""
+    scope_kind = code.partition("_")[0]
+    full = figures(scope_kind, **changes) if "limit" in code and "rate" not in code else None
+    known = (limit(scope_kind, **changes),) if full else ()
+    return {"refusals": (POOR, group(code, limit=full)), "limits": known}
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted", "status"),
+    [
+        ({"refusals": (POOR,)}, "D12", Status.MENDED),
+        (
+            {
+                "refusals": (POOR,),
+                "money": EMPTY,
+                "neighbours": (ARK,),
+            },
+            "D02",
+            Status.WRONG,
+        ),
+        ({"refusals": (POOR,), "key": REVOKED}, "D04", Status.WRONG),
+        (stopped_by("project_spend_limit_exceeded"), "D18", Status.WRONG),
+        (stopped_by("organization_spend_limit_exceeded"), "D19", Status.WRONG),
+        (stopped_by("organization_usage_limit_exceeded"), "D20", Status.WRONG),
+    ],
+    ids=["in time", "wrong org", "wrong key", "project", "budget", "tier"],
+)
+def test_a_quota_error_after_a_top_up(facts: dict[str, Any], wanted: str, status: Status) -> None:
+    """DOC-05: credit was bought and the error is still there: delay, organisation, key, project,
+    tier and rate are each looked at before anything is bought again.
+    """
+    tier = TierFacts(
+        name="Build", monthly_maximum=units(10), used=units(10), resets_at=NOW + 11 * DAY
+    )
+    diagnosis = diagnose(case(QUOTA, **({"tier": tier} if wanted == "D20" else {}), **facts))
+    assert (codes(diagnosis)[0], diagnosis.status) == (wanted, status)
+    looked = {check.step for check in diagnosis.checks if check.outcome is not Outcome.SKIPPED}
+    assert {Step.ORGANIZATION, Step.KEY, Step.SYNC, Step.LIMITS} <= looked
+    (sync,) = [check for check in diagnosis.checks if check.step is Step.SYNC]
+    assert "exact, no delay" in sync.note
+    assert not any(fix.buys for each in diagnosis.findings for fix in each.fixes)
+
+
+def test_a_rate_after_a_top_up_is_no_quota() -> None:
+    """DOC-05, DOC-06: a funded key that is refused by a rate is told so; no credit helps."""
+    body = (
+        '{"error": {"message": "No.", "type": "rate_limit_error", "code": "rate_limit_exceeded"}}'
+    )
+    diagnosis = diagnose(case(body, refusals=(POOR,)))
+    assert codes(diagnosis) == ["D17"]
+    assert not any(fix.buys for each in diagnosis.findings for fix in each.fixes)
 
 
 def test_an_error_that_nobody_here_gave() -> None:
