@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from farebox.kit.errors import UnavailableError
 from farebox.ledger.limits import Effect, Period
 from farebox.ledger.scopes import ScopeKind
 from farebox.storage.anomaly_store import PostgresAnomalyStore
@@ -259,6 +260,38 @@ async def test_a_user_who_calls_unusually_often_is_told_once_an_hour(watched: Wa
     assert await watched.look() == 1
     new = (await watched.alerts("frequent_user"))[1]
     assert (new.facts["user"], new.facts["usual_of"]) == ("new", "all_users")
+
+
+# Once, whatever happens.
+
+
+async def test_a_worker_that_dies_after_the_alert_leaves_nothing_to_tell_twice(
+    watched: Watched,
+) -> None:
+    """BUD-07, ANO-09: it had told and not noted that it looked; the next one looks again."""
+    watched.steady("0.50", days=10)
+    await watched.spend("100")
+
+    async def dies(*_: object, **__: object) -> None:
+        raise UnavailableError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PostgresAnomalyStore, "looked", dies)
+        with pytest.raises(UnavailableError):
+            await watched.look()
+    assert len(await watched.alerts()) == 6
+    assert await watched.look(workers=3) == 0
+    assert len(await watched.alerts()) == 6
+
+
+async def test_workers_that_race_tell_once(watched: Watched) -> None:
+    """BUD-07, ANO-09: five workers at the same moment, over several rounds of spending."""
+    watched.steady("0.50", days=10)
+    told = 0
+    for _ in range(3):
+        await watched.spend("100")
+        told += await watched.look(workers=5)
+    assert told == len(await watched.alerts()) == 6
 
 
 # Bounds.
