@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from farebox.console.api import (
+    alerts,
     audit,
     calls,
     catalogue,
@@ -33,6 +34,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *service_accounts.ROUTES,
     *management_keys.ROUTES,
     *limits.ROUTES,
+    *alerts.ROUTES,
     *tiers.ROUTES,
     *plans.ROUTES,
     *catalogue.ROUTES,
