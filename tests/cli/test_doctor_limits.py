@@ -26,8 +26,11 @@ def test_d17_a_rate_limit(tenant: Tenant, run: Run, doctor: Doctor) -> None:
         assert (found.exit, found.codes) == (1, ["D17"])
         assert "retry-after" in found.first["fixes"][0]["text"]
         assert not any(fix["adds_credit"] for fix in found.first["fixes"])
+    assert doctor(org(tenant)).codes == ["D17"]
     run("limits", "set", "--org", org(tenant), "--per-minute", "none", "--calls")
     assert spend(tenant, 10).status == 200
+    assert doctor(request_id).document["status"] == "mended"
+    assert doctor(org(tenant)).codes == []
 
 
 @pytest.mark.parametrize(
@@ -90,6 +93,12 @@ def test_d20_the_limit_of_a_tier(tenant: Tenant, run: Run, doctor: Doctor) -> No
     assert doctor(body, "--org", org(tenant)).document["status"] == "mended"
     assert spend(tenant).status == 200
     tenant.calls()
+    # What is left is less than the next call needs: the engine says so, and so does the doctor.
+    reply = spend(tenant)
+    assert reply.error["code"] == "organization_usage_limit_exceeded"
+    found = doctor(refused(tenant, reply))
+    assert (found.exit, found.codes) == (1, ["D20"])
+    assert "needs up to" in found.first["cause"]
     run("tiers", "set", "Build", "--position", "0", "--monthly-maximum", "0.10")
     found = doctor(body, "--org", org(tenant))
     assert (found.exit, found.codes) == (1, ["D20"])
