@@ -183,7 +183,7 @@ MONEY = (
     Case("with a raise", (Limit("key", "main", room=0.1, raised_by=4.0, thresholds=PERCENT),)),
     Case(
         "waiting in order",
-        (Limit("feature", "search", period="week", effect="throttle", room=0.3),),
+        (Limit("feature", "search", period="week", effect="throttle", room=0.4),),
         "cheap",
         ({"feature": "search"},),
         refuses=False,
@@ -194,6 +194,16 @@ MONEY = (
         "cheap",
         BOTH_KEYS,
         credit_room=0.4,
+    ),
+    Case(
+        "two allocations",
+        (
+            Limit("project", "main", effect="allocation", room=0.2),
+            Limit("project", "side", effect="allocation", period="week", room=0.1),
+        ),
+        "exact",
+        BOTH_KEYS,
+        credit_room=0.35,
     ),
 )
 

@@ -96,9 +96,10 @@ def judge_codes(case: Case, told: Sequence[Told]) -> None:
         assert set(codes) == {"whole"}, (case.name, codes)
 
 
-async def weather(home: House, case: Case, calls: int, figures: Figures, *, command: bool) -> None:
-    """One case from its limits to its last look."""
-    tenant = await prepare(home, case, calls)
+async def weather(
+    home: House, tenant: Tenant, case: Case, calls: int, figures: Figures, *, command: bool
+) -> None:
+    """One case from its first call to its last look."""
     began = time.monotonic()
     told = await storm(home, tenant, case, calls)
     took = time.monotonic() - began
@@ -137,14 +138,15 @@ async def storms(
     """All cases on the same two gateways, so many of them at a time."""
     some = asyncio.Semaphore(together)
 
-    async def in_turn(home: House, case: Case) -> None:
+    async def in_turn(home: House, tenant: Tenant, case: Case) -> None:
         async with some:
             command = commands is None or case.name in commands
-            await weather(home, case, calls, figures, command=command)
+            await weather(home, tenant, case, calls, figures, command=command)
 
     async with house(durable, folder) as home:
         await make_tiers(home, cases, calls)
-        await asyncio.gather(*(in_turn(home, case) for case in cases))
+        tenants = [await prepare(home, case, calls) for case in cases]
+        await asyncio.gather(*(map(in_turn, [home] * len(cases), tenants, cases)))
 
 
 async def test_small_storms_against_every_kind_of_limit(
