@@ -24,8 +24,10 @@ DATABASE_VARIABLE: Final = "DATABASE_URL"
 HOST_VARIABLE: Final = "FAREBOX_HOST"
 GATEWAY_PORT_VARIABLE: Final = "FAREBOX_GATEWAY_PORT"
 CONSOLE_PORT_VARIABLE: Final = "FAREBOX_CONSOLE_PORT"
+CONSOLE_URL_VARIABLE: Final = "FAREBOX_CONSOLE_URL"
 
 _PORT_MAX: Final = 65_535
+_URL_TEXT: Final = re.compile(r"https?://[A-Za-z0-9._:%\[\]-]+(?:/[A-Za-z0-9._~/-]*)?")
 _HOST_TEXT: Final = re.compile(r"[A-Za-z0-9._:%-]+")
 _TEXT_LENGTH_MAX: Final = 4096
 
@@ -43,6 +45,9 @@ class Settings:
     """Zero lets the system choose."""
     console_host: str = HOST
     console_port: int = CONSOLE_PORT
+    console_url: str = ""
+    """Where people reach the console, without a slash at the end: what refusals link to (ERR-03).
+    Empty where nobody said: then it is the console of the same process, if there is one."""
     sandbox: bool = False
     """Play money and simulated providers, marked as such everywhere."""
 
@@ -82,6 +87,7 @@ def read_settings(
         gateway_port=_port(GATEWAY_PORT_VARIABLE, gateway_port, source, GATEWAY_PORT),
         console_host=where,
         console_port=_port(CONSOLE_PORT_VARIABLE, console_port, source, CONSOLE_PORT),
+        console_url=_url(CONSOLE_URL_VARIABLE, source),
         sandbox=sandbox,
     )
     if settings.gateway_port == settings.console_port != 0:
@@ -98,6 +104,15 @@ def _text(variable: str, flag: str | None, source: Mapping[str, str]) -> str | N
     if "\x00" in text or len(text) > _TEXT_LENGTH_MAX:
         raise InvalidInputError(variable, f"must have at most {_TEXT_LENGTH_MAX} plain characters")
     return text or None
+
+
+def _url(variable: str, source: Mapping[str, str]) -> str:
+    text = (_text(variable, None, source) or "").rstrip("/")
+    if text and not _URL_TEXT.fullmatch(text):
+        raise InvalidInputError(
+            variable, f"must be an address such as https://credits.example.com (got {text[:40]!r})"
+        )
+    return text
 
 
 def _home(text: str | None) -> Path:

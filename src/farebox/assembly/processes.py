@@ -79,7 +79,8 @@ async def _run(
         if "gateway" in wings:
             from farebox.assembly.gateway import GatewayProcess  # noqa: PLC0415
 
-            gateway = GatewayProcess(database, settings.home, help_url=facts.get("console_url", ""))
+            help_url = settings.console_url or facts.get("console_url", "")
+            gateway = GatewayProcess(database, settings.home, help_url=help_url)
             stack.push_async_callback(gateway.aclose)
             await servers.serve(await gateway.start(), sockets["gateway"])
         if "console" in wings:

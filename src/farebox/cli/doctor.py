@@ -104,7 +104,7 @@ async def _examine(session: Session, args: argparse.Namespace, text: str) -> int
     )
     diagnosis = await examine(PostgresDiagnosisStore(session.connection), text, hints)
     settings = session.settings
-    base = f"http://{settings.console_host}:{settings.console_port}"
+    base = settings.console_url or f"http://{settings.console_host}:{settings.console_port}"
     document = diagnosis_document(diagnosis, base=base)
     show(args, document, lambda: _print(diagnosis))
     return 1 if diagnosis.status is Status.WRONG else 0
