@@ -157,11 +157,30 @@ async def test_an_endpoint_cannot_leave_the_base_url(endpoint: str) -> None:
     assert server.requests == []
 
 
+@pytest.mark.parametrize("method", ["HEAD", "CONNECT", "get", "GET /evil HTTP/1.1\r\nx:", ""])
+async def test_only_methods_whose_answers_can_be_read_are_sent(method: str) -> None:
+    """An answer to HEAD has no body whatever its head says; it would be taken for another's."""
+    async with _asking() as (upstream, server):
+        with pytest.raises(UpstreamNotReachedError, match="no such method"):
+            await upstream.send(UpstreamRequest("/models", b"", method=method))
+    assert server.requests == []
+
+
+async def test_what_is_remembered_of_requests_is_bounded() -> None:
+    """Endpoints with ids in them do not fill the memory, and go out all the same."""
+    async with _asking() as (upstream, server):
+        for n in range(100):
+            await _ask(upstream, UpstreamRequest(f"/files/file_{n}", b"", method="GET"))
+        assert len(upstream._beginnings) < 100
+    assert _lines(server.requests[99])[0] == "GET /v1/files/file_99 HTTP/1.1"
+
+
 async def test_a_header_that_cannot_be_sent_stops_the_call() -> None:
     """A control character in a client's header never reaches the wire."""
     async with _asking() as (upstream, server):
-        with pytest.raises(UpstreamNotReachedError, match="x-a"):
-            await upstream.send(UpstreamRequest("/models", b"{}", headers=(("x-a", "1\n2"),)))
+        for value in ("1\n2", "1\r2", "1\x002", "\udc80"):
+            with pytest.raises(UpstreamNotReachedError, match="x-a"):
+                await upstream.send(UpstreamRequest("/models", b"{}", headers=(("x-a", value),)))
     assert server.requests == []
 
 
