@@ -176,6 +176,27 @@ async def test_answers_before_the_body(path: str, status: int, is_coded: bool) -
         assert (await client.ask(request("POST", "/", b"abc"))).json == 3
 
 
+async def test_a_body_that_grows_too_large() -> None:
+    """Its handler is told as soon as it passes the limit, not at its end."""
+    client = MemoryClient(new_server(asked))
+    client.send(request("POST", "/", None, "transfer-encoding: chunked"))
+    task = client.task
+    assert task is not None
+    await asyncio.sleep(0)
+    client.send(b"186a0\r\n" + b"x" * 100_000 + b"\r\n")
+    await asyncio.sleep(0)
+    assert not client.has_received()
+    client.send(b"1\r\nx")
+    await task
+    assert client.received.startswith(b"HTTP/1.1 413 ")
+    # One that was there before anybody asked for it is none the smaller.
+    client = MemoryClient(new_server(asked))
+    head = request("POST", "/", None, "transfer-encoding: chunked")
+    client.send(head + chunked(b"x" * 100_001))
+    await until(client.has_received)
+    assert client.received.startswith(b"HTTP/1.1 413 ")
+
+
 async def test_the_rest_of_a_body_is_not_waited_for_long() -> None:
     """A client that has its answer and sends its body for ever is cut off."""
     async with serving(asked, spill_seconds=0.05) as served:
