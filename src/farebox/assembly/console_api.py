@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+import psycopg
 from psycopg import AsyncConnection
 
 from farebox.kit.errors import InvalidInputError, NotFoundError, RefusedError, UnavailableError
@@ -65,6 +66,9 @@ from farebox.tenancy.permissions import Standing
 SUBMIT_SECONDS: Final = 20.0
 """How long a write waits for the engine while the database comes back."""
 
+_OUR_FAULTS: Final = (psycopg.ProgrammingError, psycopg.DataError, psycopg.IntegrityError)
+"""A database that refuses a statement is not away: it is told as a fault, and logged as one."""
+
 _Connection = AsyncConnection[tuple[Any, ...]]
 
 
@@ -91,8 +95,13 @@ class DatabaseApiDesk:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[ApiConnection]:
         """See the port."""
-        async with borrowed(self._pool) as connection:
-            yield _ApiConnection(self, connection)
+        try:
+            async with borrowed(self._pool) as connection:
+                yield _ApiConnection(self, connection)
+        except UnavailableError as error:
+            if isinstance(error.__cause__, _OUR_FAULTS):
+                raise error.__cause__ from None
+            raise
 
     def new_id(self, at: datetime | None = None) -> UUID:
         """See the port."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
 import structlog
 from jinja2 import Environment
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from farebox.console.api.problems import CODES, ProblemError, response_of
+from farebox.console.openai_errors import CODES as OPENAI_CODES
+from farebox.console.openai_errors import openai_error
 from farebox.kit.errors import NotFoundError, UnavailableError
 
 RETRY_SECONDS: Final = 5
@@ -86,11 +88,11 @@ class ErrorPages:
         title = _TITLES.get(status, "That did not work")
         text = text or _TEXTS.get(status, "")
         if request.url.path.startswith(_PROGRAM_PATHS):
-            code = _CODES.get(status, "refused")
-            return problem(status, code, title, text, headers=headers)
+            code = CODES.get(status, "refused")
+            return response_of(ProblemError(status, code, text, headers=headers))
         if request.url.path.startswith(_OPENAI_PATHS):
             message = text or f"{title}: {request.method[:20]} {request.url.path[:200]}"
-            return openai_error(status, message, code=_OPENAI_CODES.get(status), headers=headers)
+            return openai_error(status, message, code=OPENAI_CODES.get(status), headers=headers)
         page = self._template.render(
             status=status,
             title=title,
@@ -99,91 +101,6 @@ class ErrorPages:
             again=_again(request) if status == 503 else None,
         )
         return Response(page, status, headers=headers, media_type="text/html")
-
-
-_CODES: Final = {
-    404: NotFoundError.code,
-    405: "method_not_allowed",
-    500: "internal_error",
-    503: "billing_unavailable",
-}
-
-
-_OPENAI_CODES: Final = {
-    404: "unknown_url",
-    405: "method_not_allowed",
-    500: "internal_error",
-    503: "billing_unavailable",
-}
-_OPENAI_KINDS: Final = {
-    429: "rate_limit_error",
-    500: "server_error",
-    503: "service_unavailable_error",
-}
-
-
-class OpenAIError(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wrong, as OpenAI's clients read it: all four keys, always."""
-
-    message: str
-    type: str
-    param: None = None
-    code: str | None
-
-
-class OpenAIAnswer(msgspec.Struct, frozen=True):
-    """An answer that is an error."""
-
-    error: OpenAIError
-
-
-def openai_error(
-    status: int,
-    message: str,
-    *,
-    code: str | None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """An error in the shape that OpenAI's clients know, as the gateway gives it.
-
-    Args:
-        status: Of the answer.
-        message: What is wrong and what to do.
-        code: The stable name of it.
-        headers: More of them.
-    """
-    kind = _OPENAI_KINDS.get(status, "invalid_request_error")
-    document = OpenAIAnswer(OpenAIError(message=message, type=kind, code=code))
-    body = msgspec.json.encode(document)
-    return Response(body, status, headers=headers, media_type="application/json")
-
-
-def problem(
-    status: int,
-    code: str,
-    title: str,
-    detail: str,
-    *,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """An error for programs (RFC 9457).
-
-    Args:
-        status: Of the answer.
-        code: The stable name of what is wrong.
-        title: The same for people.
-        detail: What to do.
-        headers: More of them.
-    """
-    document = {"type": "about:blank", "title": title, "status": status, "code": code}
-    if detail:
-        document["detail"] = detail
-    return Response(
-        msgspec.json.encode(document),
-        status,
-        headers=headers,
-        media_type="application/problem+json",
-    )
 
 
 def _again(request: Request) -> str:

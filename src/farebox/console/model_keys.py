@@ -13,12 +13,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from farebox.console.errors import RETRY_SECONDS, openai_error
+from farebox.console.openai_errors import openai_error
 from farebox.console.throttle import ApiThrottle
 from farebox.kit.errors import UnavailableError
 from farebox.operations.key_status import CLOSED, KEY_MESSAGES, MISSING_KEY, KeyStatuses
 
 REQUEST_ID: Final = "x-request-id"
+RETRY_SECONDS: Final = 5
 
 _BEARER: Final = "bearer "
 

@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 
 from farebox.gateway.openai_errors import missing_key, wrong_key
 from farebox.operations.directory import Caller, Directory
-from farebox.tenancy.api_keys import KeyKind, digest, kind_of
+from farebox.operations.key_status import CLOSED
+from farebox.tenancy.api_keys import KeyKind, KeyState, digest, kind_of
 
 FRESH_SECONDS: Final = 1.0
 """How long a key's state may be trusted where nothing is charged."""
@@ -37,11 +38,6 @@ FORGOTTEN_AT_ONCE: Final = 2
 _T = TypeVar("_T")
 
 _BEARER: Final = "bearer "
-_STATES: Final = {
-    "revoked": "key_revoked",
-    "expired": "key_expired",
-    "project_archived": "project_archived",
-}
 
 
 class Callers:
@@ -123,8 +119,8 @@ def refuse_inactive(state: str) -> None:
     Raises:
         GatewayError: 401.
     """
-    if state in _STATES:
-        raise wrong_key(_STATES[state])
+    if state in CLOSED:
+        raise wrong_key(CLOSED[KeyState(state)])
 
 
 def _remember(kept: OrderedDict[bytes, _T], name: bytes, value: _T, most: int) -> None:

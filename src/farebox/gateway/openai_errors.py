@@ -16,6 +16,7 @@ from farebox.gateway.http import Answer, Headers, json_answer
 from farebox.gateway.rate_headers import rate_headers
 from farebox.ledger.commands import Refused
 from farebox.ledger.limits import OBSERVED, Effect, Measure, Origin
+from farebox.operations.key_status import KEY_MESSAGES, MISSING_KEY
 
 RETRY_AFTER_HELD_SECONDS: Final = 2
 RETRY_AFTER_AWAY_SECONDS: Final = 1
@@ -28,14 +29,6 @@ _NO_RETRY: Final = ("x-should-retry", "false")
 _NODE_LOST: Final = frozenset({"stale_epoch", "hold_closed"})
 """This node was given up, maybe while its admission was in doubt: nothing is wrong with the money,
 and another try (of a new call) will be taken."""
-
-_KEY_MESSAGES: Final = {
-    "key_not_found": "Incorrect API key provided. Check the key, or make one with "
-    "`farebox keys create`.",
-    "key_revoked": "This API key has been revoked. Make a new one with `farebox keys create`.",
-    "key_expired": "This API key has expired. Make a new one with `farebox keys create`.",
-    "project_archived": "This API key's project has been archived. Use a key of another project.",
-}
 
 
 class GatewayError(Exception):
@@ -126,15 +119,12 @@ def internal(error: Exception) -> GatewayError:
 
 def missing_key() -> GatewayError:
     """No key at all."""
-    return GatewayError(
-        401,
-        "You didn't provide an API key. Send it in the header: Authorization: Bearer YOUR_KEY.",
-    )
+    return GatewayError(401, MISSING_KEY)
 
 
 def wrong_key(reason: str = "key_not_found") -> GatewayError:
     """A key that may not call: the code says so in the provider's own word (ERR-04)."""
-    return GatewayError(401, _KEY_MESSAGES[reason], code="invalid_api_key")
+    return GatewayError(401, KEY_MESSAGES[reason], code="invalid_api_key")
 
 
 def unknown_model(model: str) -> GatewayError:
@@ -195,7 +185,7 @@ def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
         refusal: What the engine said, with its figures.
         help_url: Where a person adds credit or raises a limit (ERR-03).
     """
-    if refusal.code in _KEY_MESSAGES:
+    if refusal.code in KEY_MESSAGES:
         return wrong_key(refusal.code)
     allocated = refusal.limit is not None and refusal.limit.effect == Effect.ALLOCATION
     explained = finding_url("D22" if allocated else refusal.code, help_url)

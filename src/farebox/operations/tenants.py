@@ -21,8 +21,8 @@ from farebox.tenancy.api_keys import KeyState, key_state
 from farebox.tenancy.permissions import Role
 
 
-class OrganizationProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """An organisation: the one that owns balance, keys, usage and credits (ORG-02)."""
+class NewOrganization(msgspec.Struct, frozen=True, kw_only=True):
+    """An organisation as it is made; without any credit (CRD-25)."""
 
     id: UUID
     name: str
@@ -30,29 +30,21 @@ class OrganizationProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Three letters (ISO 4217); chosen once, since every amount is in it (CRD-17)."""
     zone: str
     """IANA name; budget months begin by it."""
+    floor: Nanos
+    on_overrun: OnOverrun
+    on_lapse: OnLapse
+    plan_id: UUID | None = None
+    """How its calls are rated; None passes prices through."""
+
+
+class OrganizationProfile(NewOrganization, frozen=True, kw_only=True):
+    """An organisation as it is: the one that owns balance, keys, usage and credits (ORG-02)."""
+
+    plan_name: str | None = None
     active: bool
     billing_mode: str
     """``prepaid``, always so far (DED-19)."""
-    floor: Nanos
-    on_overrun: OnOverrun
-    on_lapse: OnLapse
     created_at: datetime
-    plan_id: UUID | None = None
-    """How its calls are rated; None passes prices through."""
-    plan_name: str | None = None
-
-
-class NewOrganization(msgspec.Struct, frozen=True, kw_only=True):
-    """An organisation as it is made; without any credit (CRD-25)."""
-
-    id: UUID
-    name: str
-    currency: str
-    zone: str
-    floor: Nanos
-    on_overrun: OnOverrun
-    on_lapse: OnLapse
-    plan_id: UUID | None = None
 
 
 class OrganizationChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,18 +56,15 @@ class OrganizationChange(msgspec.Struct, frozen=True, kw_only=True):
     on_lapse: OnLapse | None = None
 
 
-class Project(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of an organisation with keys of its own."""
+class NewProject(msgspec.Struct, frozen=True, kw_only=True):
+    """A project as it is made: a part of an organisation with keys of its own."""
 
     id: UUID
     organization_id: UUID
-    organization_name: str
     name: str
     environment: str
     default_output_tokens: int | None
     """Output limit for calls that name none; None means the shipped default."""
-    created_at: datetime
-    archived_at: datetime | None = None
     slices: bool = False
     """Whether its streams hold their output slice by slice (ENGINE.md, "Ceilings")."""
     purpose: str = ""
@@ -90,22 +79,12 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     """How long what is stored is kept."""
 
 
-class NewProject(msgspec.Struct, frozen=True, kw_only=True):
-    """A project as it is made."""
+class Project(NewProject, frozen=True, kw_only=True):
+    """A project as it is."""
 
-    id: UUID
-    organization_id: UUID
-    name: str
-    environment: str
-    default_output_tokens: int | None
-    slices: bool = False
-    """Whether its streams hold their output slice by slice."""
-    purpose: str = ""
-    owner: str = ""
-    allowed_models: tuple[str, ...] | None = None
-    output_tokens_max: int | None = None
-    stores_content: bool = False
-    content_retention_days: int | None = None
+    organization_name: str
+    created_at: datetime
+    archived_at: datetime | None = None
 
 
 class ProjectChange(msgspec.Struct, frozen=True, kw_only=True):

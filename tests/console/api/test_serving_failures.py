@@ -158,3 +158,21 @@ async def test_a_fault_is_answered_and_told_apart_from_bad_input(serve: Any, dsn
     assert "secret" not in answer.text
     assert answer.headers["x-request-id"].startswith("api_")
     assert events(dsn) == 0, "without a key, too"
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT nothing", "SELECT 1 / 0", "INSERT INTO node DEFAULT VALUES"]
+)
+async def test_a_statement_that_is_refused_is_no_absence(statement: str, serve: Any) -> None:
+    """A wrong statement is a fault of ours, logged as one; 503 would have it repeated for ever."""
+
+    async def wrong(context: Context) -> Done:
+        store: Any = context.session.tenants
+        await store._connection.execute(statement)
+        return Done(1)
+
+    async with serve(wrong, atomic=True) as caller:
+        answer = await caller.ask("POST", serve.path, key="k")
+        again = await caller.ask("POST", serve.path, key="k")
+    assert problem_of(answer, 500)["code"] == problem_of(again, 500)["code"] == "internal_error"
+    assert "column" not in answer.text

@@ -11,7 +11,7 @@ import msgspec
 from farebox.console.api.fields import PATH_PREFIXES
 from farebox.console.api.problems import PROBLEM, TITLES, Problem
 from farebox.console.api.routing import Route
-from farebox.console.errors import OpenAIAnswer
+from farebox.console.openai_errors import OpenAIAnswer
 from farebox.operations.idempotency import KEY_LENGTH_MAX
 from farebox.operations.key_status import PATH as KEY_PATH
 from farebox.operations.key_status import KeyStatus
