@@ -151,9 +151,8 @@ class Exchange:
 
     def stop(self) -> None:
         """End it: the server's time is up."""
-        if self.abandon is not None:
-            self.abandon()  # and its stream ends by itself, charged
-        elif self.task is not None:
+        # A stream hears of its connection's end, and ends by itself, charged.
+        if self.abandon is None and self.task is not None:
             self.task.cancel()
 
     def _wake(self) -> None:
