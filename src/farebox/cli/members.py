@@ -150,7 +150,10 @@ async def _invite(session: Session, args: argparse.Namespace) -> int:
                 ("token", made.token),
             ]
         )
-        hint("Hand the token over now: it works once, and cannot be shown again.")
+        hint(
+            "Hand the token over now: it works once, and cannot be shown again. It is accepted on "
+            "the console's page /join."
+        )
 
     show(args, {**document, "token": made.token}, text)
     return 0

@@ -19,6 +19,7 @@ from farebox.console.api.table import ROUTES
 from farebox.console.assets import PREFIX, Assets
 from farebox.console.errors import ErrorPages
 from farebox.console.finding_pages import FindingPages
+from farebox.console.joining import JOIN, Joining
 from farebox.console.model_keys import ModelKeys
 from farebox.console.pages import Pages
 from farebox.console.passwords import PasswordDesk
@@ -70,6 +71,7 @@ def build_console(deps: ConsoleDeps) -> ASGIApp:
         login_place=deps.login_place if deps.sandbox else None,
     )
     pages = Pages(deps.store, people, environment)
+    joining = Joining(deps.api, reception, environment, chance=deps.chance)
     throttle = ApiThrottle(monotonic=deps.monotonic, requests_max=deps.requests_max)
     api = NativeApi(deps.api, ROUTES, describe(ROUTES), throttle=throttle, reception=reception)
     model_keys = ModelKeys(
@@ -94,6 +96,8 @@ def build_console(deps: ConsoleDeps) -> ASGIApp:
             Route("/organizations/{id}/live", pages.live),
             Route(SIGN_IN, people.show_sign_in, methods=["GET"]),
             Route(SIGN_IN, people.sign_in, methods=["POST"]),
+            Route(JOIN, joining.show, methods=["GET"]),
+            Route(JOIN, joining.join, methods=["POST"]),
             Route("/doctor/{code}", FindingPages(environment).show),
             Route("/sign-out", people.sign_out, methods=["POST"]),
             Mount(API_PREFIX, api),

@@ -24,7 +24,9 @@ from farebox.tenancy.actors import Actor, ActorKind
 from farebox.tenancy.names import parse_email
 from farebox.tenancy.permissions import Role
 
-Token = Annotated[str, Meta(min_length=1, max_length=128)]
+TOKEN_LENGTH_MAX: Final = 128
+
+Token = Annotated[str, Meta(min_length=1, max_length=TOKEN_LENGTH_MAX)]
 Password = Annotated[str, Meta(min_length=1, max_length=1_000)]
 Email = Annotated[str, Meta(min_length=3, max_length=254)]
 
@@ -124,6 +126,18 @@ async def accept(context: Context) -> Membership:
         role=member.role,
         new_login=proven.password_hash is not None,
     )
+
+
+async def join(context: Context) -> Membership:
+    """Find out who accepts, and make them a member: for doors that are no routes.
+
+    Raises:
+        ProblemError: As :func:`find_out_who_accepts`.
+        FareboxError: As it and :func:`accept`.
+    """
+    context.prepared = await find_out_who_accepts(context)
+    async with context.session.tenants.together():
+        return await accept(context)
 
 
 async def make_ready_to_sign_up(context: Context) -> _Proven:
