@@ -1,8 +1,8 @@
 """An HTTP/1.1 client of one origin, made for calls that cost money.
 
 The error of a call says whether the other side can have done work (the port's errors); a request
-is never sent twice, a redirect is an answer, and nothing is added to what the caller wrote but the
-length of its body. On a connection that is kept, a call is one write and one wait.
+is never sent twice, a redirect is an answer, and nothing is added to what the caller wrote. On a
+connection that is kept, a call is one write and one wait.
 """
 
 from __future__ import annotations
