@@ -134,6 +134,15 @@ def _attribution(call: CallFacts) -> Document:
         "tags": dict(call.tags or {}),
         "client_request_id": call.client_request_id,
         "retry_count": call.retry_count,
+        "attempts": [
+            {
+                "id": format_id("req", attempt.id),
+                "status": attempt.status,
+                "charge": format_amount(attempt.charge),
+                "retry_count": attempt.retry_count,
+            }
+            for attempt in call.attempts
+        ],
     }
 
 

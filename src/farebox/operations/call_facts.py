@@ -59,6 +59,16 @@ class PostingFacts(msgspec.Struct, frozen=True):
     """A batch posts its calls as one: these are the numbers of its first and last call."""
 
 
+class Attempt(msgspec.Struct, frozen=True):
+    """A call that carries the same client's request id: one of its tries (ATT-06)."""
+
+    id: UUID
+    status: str
+    charge: Nanos
+    retry_count: int
+    """How often the client had tried before, as it said."""
+
+
 class CallSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A call as a list shows it."""
 
@@ -106,6 +116,9 @@ class CallFacts(CallSummary, frozen=True, kw_only=True):
     tags: Mapping[str, str] | None = None
     client_request_id: str = ""
     retry_count: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    """All tries of the same request, this one too, the first one first; none where the client named
+    no request."""
     sequence: int | None = None
     message: str | None = None
     """Refused: the sentence that the client got."""

@@ -15,6 +15,7 @@ from farebox.ledger.commands import LineItem, Usage
 from farebox.ledger.holds import Progress
 from farebox.ledger.limits import LimitFigures
 from farebox.operations.call_facts import (
+    Attempt,
     CallFacts,
     CallSummary,
     GrantPart,
@@ -29,6 +30,9 @@ from farebox.storage.sql import queries
 
 POSTINGS_MAX: Final = 100
 """Postings of one call's own; there are a few: a late change, one for each grant given back to."""
+
+ATTEMPTS_MAX: Final = 20
+"""Tries of one request that are shown."""
 
 _NEWEST: Final = Position(UUID(int=2**128 - 1), -1)
 _SUMMARY_COLUMNS: Final = 29
@@ -99,6 +103,7 @@ class PostgresCallStore:
         return CallFacts(
             **_summary(row),
             **_about(rest),
+            attempts=await self._attempts(rest[0], row[23], rest[7]),
             sequence=rest[9],
             owed=rest[10],
             cost=rest[11],
@@ -129,6 +134,20 @@ class PostgresCallStore:
             held_before=rest[6],
             limits=_limits(rest[7]),
         )
+
+    async def _attempts(
+        self, organization_id: UUID, at: datetime, client_request_id: str
+    ) -> tuple[Attempt, ...]:
+        if not client_request_id:
+            return ()
+        found = await self._all(
+            "attempts",
+            organization_id=organization_id,
+            at=at,
+            client_request_id=client_request_id,
+            limit=ATTEMPTS_MAX,
+        )
+        return tuple(Attempt(row[0], row[1], Nanos(row[2]), row[3]) for row in found)
 
     async def _parts(self, ids: Sequence[UUID], amounts: Sequence[int]) -> tuple[GrantPart, ...]:
         found = await self._all("grants", ids=list(ids)) if ids else []

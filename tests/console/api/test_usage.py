@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from farebox.kit.ids import format_id
@@ -18,7 +19,7 @@ async def spend(house: House, calls: int = 3) -> None:
 
 
 async def test_usage_is_summed_by_what_is_asked(house: House) -> None:
-    """ATT-06..08: by any dimension, in one question, and the groups make up the total."""
+    """ATT-02: by any dimension, in one question, and the groups make up the total."""
     await spend(house)
     path = f"{house.path}/usage"
     async with house.member(Role.VIEWER) as viewer:
@@ -40,7 +41,7 @@ async def test_usage_is_summed_by_what_is_asked(house: House) -> None:
 
 
 async def test_the_unattributed_share_is_shown(house: House) -> None:
-    """ATT-10: what names no feature is said to be so, with its share of the charge."""
+    """ATT-03: what names no feature is said to be so, with its share of the charge."""
     await spend(house)
     async with house.member(Role.VIEWER) as viewer:
         usage = await viewer.done("GET", f"{house.path}/usage")
@@ -50,6 +51,34 @@ async def test_the_unattributed_share_is_shown(house: House) -> None:
         "share_percent": "100.00",
     }
     assert usage["unattributed"]["environment"]["share_percent"] == "0.00"
+
+
+async def test_shares_and_age_stand_beside_the_figures(house: House) -> None:
+    """ATT-04, ATT-10: each group's share of charge and calls, and until when all is counted."""
+    await spend(house)
+    async with house.member(Role.VIEWER) as viewer:
+        usage = await viewer.done("GET", f"{house.path}/usage?by=model")
+    shares = [(each["charge_percent"], each["calls_percent"]) for each in usage["data"]]
+    assert shares == [("66.66", "66.66"), ("33.33", "33.33")]
+    assert usage["newest_call_at"] < usage["as_of"] < usage["until"]
+    assert usage["total"]["output_per_input"] == "0.1000"
+
+
+async def test_users_of_dropped_months_are_not_summed_too_low(house: House) -> None:
+    """Field bug 56: what single calls are needed for is refused where they are gone, and says what
+    is still known.
+    """
+    await spend(house)
+    with psycopg.connect(house.dsn, autocommit=True) as sql:
+        sql.execute("INSERT INTO dropped_month VALUES ('call', '2025-12-01', 7, 9)")
+    span = "since=2025-12-20T00:00:00Z&until=2026-01-10T00:00:00Z"
+    async with house.member(Role.VIEWER) as viewer:
+        for query in (f"usage?by=user&{span}", f"usage/quality?{span}"):
+            answer = await viewer.ask("GET", f"{house.path}/{query}")
+            (error,) = problem_of(answer, 422)["errors"]
+            assert error["field"] == "since"
+            assert "2026-01-01" in answer.text
+        assert (await viewer.ask("GET", f"{house.path}/usage?by=project&{span}")).is_success
 
 
 async def test_what_it_cost_us_is_the_operator_s_alone(house: House) -> None:
@@ -78,6 +107,8 @@ async def test_usage_comes_in_pages(house: House) -> None:
         ("since=2026-01-01T00:00:00Z&until=2026-01-01T00:00:00Z", "until"),
         ("since=2020-01-01T00:00:00Z&until=2026-01-01T00:00:00Z", "since"),
         ("since=2026-01-01T00:00:00Z&until=2026-03-01T00:00:00Z&by=user", "since"),
+        ("by=tag", "tag"),
+        ("tag=prompt", "tag"),
         ("since=yesterday", "since"),
         ("project_id=search", "project_id"),
     ],

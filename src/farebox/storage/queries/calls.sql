@@ -45,6 +45,14 @@ LEFT JOIN project p ON p.id = r.project_id
 LEFT JOIN api_key k ON k.id = r.key_id
 WHERE r.id = %(id)s
 
+-- name: attempts
+-- Tries of one request follow each other within minutes: their ids lie near each other.
+SELECT id, state, charge_nanos, retry_count FROM call
+WHERE organization_id = %(organization_id)s AND client_request_id = %(client_request_id)s
+  AND id >= farebox_uuid_floor(%(at)s::timestamptz - interval '10 minutes')
+  AND id < farebox_uuid_floor(%(at)s::timestamptz + interval '10 minutes')
+ORDER BY id LIMIT %(limit)s
+
 -- name: kept_from
 -- Nothing of before is kept any more; NULL: everything is.
 SELECT max(month + interval '1 month') AT TIME ZONE 'UTC' FROM dropped_month WHERE parent = 'call'

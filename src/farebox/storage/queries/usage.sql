@@ -86,8 +86,8 @@ WITH grouped AS MATERIALIZED (
             AS no_environment_charge
     FROM call
     WHERE organization_id = %(organization_id)s
-      AND id >= farebox_uuid_floor(%(since)s - interval '1 day')
-      AND id < farebox_uuid_floor(%(until)s + interval '1 day')
+      AND id >= farebox_uuid_floor(%(since)s::timestamptz - interval '1 day')
+      AND id < farebox_uuid_floor(%(until)s::timestamptz + interval '1 day')
       AND admitted_at >= %(since)s AND admitted_at < %(until)s
       AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
       AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
@@ -141,8 +141,8 @@ WITH closed AS (
         sum(latency_ms) AS latency, sum(input_tokens) AS input, sum(output_tokens) AS output
     FROM call
     WHERE organization_id = %(organization_id)s
-      AND id >= farebox_uuid_floor(%(since)s - interval '1 day')
-      AND id < farebox_uuid_floor(%(until)s + interval '1 day')
+      AND id >= farebox_uuid_floor(%(since)s::timestamptz - interval '1 day')
+      AND id < farebox_uuid_floor(%(until)s::timestamptz + interval '1 day')
       AND admitted_at >= %(since)s AND admitted_at < %(until)s
     GROUP BY 1, 2, 3
 ), turned_away AS (
@@ -150,8 +150,8 @@ WITH closed AS (
         CASE WHEN %(by_key)s THEN key_id END, 0, 0, 0, sum(times), 0, 0, 0, 0
     FROM refusal
     WHERE organization_id = %(organization_id)s
-      AND id >= farebox_uuid_floor(%(since)s - interval '1 day')
-      AND id < farebox_uuid_floor(%(until)s + interval '1 day')
+      AND id >= farebox_uuid_floor(%(since)s::timestamptz - interval '1 day')
+      AND id < farebox_uuid_floor(%(until)s::timestamptz + interval '1 day')
       AND refused_at >= %(since)s AND refused_at < %(until)s
     GROUP BY 1, 2, 3
 ), grouped AS (
@@ -162,7 +162,7 @@ WITH closed AS (
         coalesce(sum(output), 0)::bigint AS output
     FROM (SELECT * FROM closed UNION ALL SELECT * FROM turned_away) AS rows
     GROUP BY 1, 2, 3
-    ORDER BY calls + sum(refused) DESC, 1, 2, 3 LIMIT %(limit)s OFFSET %(offset)s
+    ORDER BY sum(calls + refused) DESC, 1, 2, 3 LIMIT %(limit)s OFFSET %(offset)s
 )
 SELECT g.project_id, p.name, g.model, g.key_id, k.name, g.calls, g.failed, g.retries, g.refused,
     g.retry_charge, g.latency, g.input, g.output
