@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,11 +18,12 @@ from farebox.kit.errors import InvalidInputError, NotFoundError, RefusedError, U
 from farebox.kit.ids import RANDOM_BYTES, format_id, uuid7, uuid7_from_millis
 from farebox.ledger.commands import AnyCommand, Refused, Result, SetLimit
 from farebox.ledger.grants import Grant
+from farebox.ledger.scopes import ScopeKind
 from farebox.operations.administration import Administration
 from farebox.operations.api_ports import ApiConnection, ApiSession, ProviderOrder
 from farebox.operations.audit_log import AuditNote, Facts, made
 from farebox.operations.audited_money import audited, limit_before
-from farebox.operations.balance import Balance, GrantView, LimitView
+from farebox.operations.balance import Balance, GrantView, LimitPage, LimitView
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.call_facts import CallFacts
 from farebox.operations.documents import Document, document
@@ -153,7 +154,9 @@ class DatabaseApiDesk:
         async def submit(command: AnyCommand) -> Result:
             before: Facts | None = None
             if isinstance(command, SetLimit):
-                standing = await balance_store.list_limits(connection, command.organization_id)
+                standing = await balance_store.list_limits(
+                    connection, command.organization_id, scopes=[command.scope.number]
+                )
                 before = limit_before(command, standing)
             return await audited(audit, self.submit, command, before=before)
 
@@ -222,8 +225,21 @@ class _Money:
     async def grant(self, grant_id: UUID) -> Grant:
         return await balance_store.find_grant(self._connection, grant_id)
 
-    async def limits(self, organization_id: UUID) -> Sequence[LimitView]:
-        return await balance_store.list_limits(self._connection, organization_id)
+    async def limits(self, organization_id: UUID, *, scopes: Iterable[int]) -> Sequence[LimitView]:
+        return await balance_store.list_limits(self._connection, organization_id, scopes=scopes)
+
+    async def limit_page(
+        self,
+        organization_id: UUID,
+        *,
+        kind: ScopeKind | None,
+        ref: str | None,
+        begin: int,
+        limit: int,
+    ) -> LimitPage:
+        return await balance_store.page_limits(
+            self._connection, organization_id, kind=kind, ref=ref, begin=begin, limit=limit
+        )
 
     async def history(
         self, organization_id: UUID, *, before: int | None, limit: int

@@ -131,7 +131,9 @@ class Session:
             UnavailableError: The database is away; the command may have taken effect.
         """
         if isinstance(command, SetLimit):
-            standing = await list_limits(self.connection, command.organization_id)
+            standing = await list_limits(
+                self.connection, command.organization_id, scopes=[command.scope.number]
+            )
             before = limit_before(command, standing)
         return await audited(self.audit, self.decide, command, before=before, reason=reason)
 

@@ -158,13 +158,15 @@ async def _show(session: Session, args: argparse.Namespace) -> int:
 async def _rotate(session: Session, args: argparse.Namespace) -> int:
     from datetime import timedelta
 
+    from farebox.ledger.scopes import ScopeKind, scope_number
     from farebox.operations.key_rotation import limit_copier
     from farebox.storage.balance_store import list_limits
 
     at_once = args.overlap.strip() == "0"
     overlap = timedelta(0) if at_once else read_duration(args.overlap, field="overlap")
     old = await _find(session, args)
-    limits = await list_limits(session.connection, old.organization_id)
+    scope = scope_number(ScopeKind.KEY, old.id.hex)
+    limits = await list_limits(session.connection, old.organization_id, scopes=[scope])
     prepare = limit_copier(session.audit, session.decide, old.organization_id, limits, old.id)
     made = await session.administration.rotate_key(old.id, overlap=overlap, prepare=prepare)
     listed = (await session.tenants.keys(key_id=made.id, limit=1))[0]

@@ -6,7 +6,7 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,11 +17,12 @@ import msgspec
 
 from farebox.ledger.commands import AnyCommand, Result
 from farebox.ledger.grants import Grant
+from farebox.ledger.scopes import ScopeKind
 from farebox.operations.administration import Administration
 from farebox.operations.alerts import AlertStore
 from farebox.operations.audit_log import AuditLog
 from farebox.operations.audited_money import Submit
-from farebox.operations.balance import Balance, GrantView, LimitView
+from farebox.operations.balance import Balance, GrantView, LimitPage, LimitView
 from farebox.operations.call_facts import CallFacts
 from farebox.operations.content import ContentStore
 from farebox.operations.documents import Document
@@ -54,8 +55,19 @@ class MoneyViews(Protocol):
             NotFoundError: There is none.
         """
 
-    async def limits(self, organization_id: UUID) -> Sequence[LimitView]:
-        """The limits that stand, with their counters."""
+    async def limits(self, organization_id: UUID, *, scopes: Iterable[int]) -> Sequence[LimitView]:
+        """The limits of scopes, by their numbers, with their counters."""
+
+    async def limit_page(
+        self,
+        organization_id: UUID,
+        *,
+        kind: ScopeKind | None,
+        ref: str | None,
+        begin: int,
+        limit: int,
+    ) -> LimitPage:
+        """The limits of so many scopes in the order of their numbers, narrowed by what is given."""
 
     async def history(
         self, organization_id: UUID, *, before: int | None, limit: int
@@ -182,14 +194,14 @@ class ApiDesk(Protocol):
     def new_id(self, at: datetime | None = None) -> UUID:
         """A new id; by this process's clock where no instant is given."""
 
+    def mark(self, data: bytes) -> bytes:
+        """32 bytes that stand for the data, made with this house's own key."""
+
     def seal(self, body: bytes) -> bytes:
         """Encrypt an answer that holds a secret."""
 
     def open(self, sealed: bytes) -> bytes:
         """The other way round."""
-    def mark(self, data: bytes) -> bytes:
-        """32 bytes that stand for the data, made with this house's own key."""
-
 
 
 __all__ = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -169,6 +170,14 @@ class LimitView(msgspec.Struct, frozen=True, kw_only=True):
     starts_at: datetime | None
     """None where the window is everything since the beginning."""
     resets_at: datetime | None
+
+
+class LimitPage(NamedTuple):
+    """The limits of some scopes."""
+
+    limits: tuple[LimitView, ...]
+    next_scope: int | None
+    """The number of the scope with which the next page begins; None at the end."""
 
 
 def view_limits(

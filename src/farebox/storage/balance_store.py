@@ -6,7 +6,7 @@ writes, so it never stands in the way of a call.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -20,9 +20,11 @@ from farebox.kit.money import Nanos
 from farebox.ledger.grants import Grant
 from farebox.ledger.journal import Account
 from farebox.ledger.organizations import Organization
+from farebox.ledger.scopes import ScopeKind
 from farebox.operations.balance import (
     Balance,
     GrantView,
+    LimitPage,
     LimitView,
     view_balance,
     view_grants,
@@ -94,16 +96,73 @@ async def find_grant(connection: _Connection, grant_id: UUID) -> Grant:
     return rows.grant(found[0])
 
 
-async def list_limits(connection: _Connection, organization_id: UUID) -> tuple[LimitView, ...]:
+async def list_limits(
+    connection: _Connection, organization_id: UUID, *, scopes: Iterable[int] | None = None
+) -> tuple[LimitView, ...]:
     """The limits that stand, with their counters in the current window.
+
+    Args:
+        connection: In autocommit mode.
+        organization_id: Whose.
+        scopes: Numbers of the scopes to look at; None for all there are, which may be many.
 
     Raises:
         NotFoundError: There is no such organisation.
     """
+    if scopes is not None:
+        numbers = list(scopes)
+        page = await page_limits(connection, organization_id, scopes=numbers, limit=len(numbers))
+        return page.limits
     async with _snapshot(connection):
         organization, now = await _organization(connection, organization_id)
         found = await _all(connection, "read_limits", (organization_id,))
     return view_limits(organization, [rows.limits(row) for row in found], now)
+
+
+async def page_limits(
+    connection: _Connection,
+    organization_id: UUID,
+    *,
+    scopes: list[int] | None = None,
+    kind: ScopeKind | None = None,
+    ref: str | None = None,
+    begin: int = 0,
+    limit: int,
+) -> LimitPage:
+    """The limits of some scopes, in the order of the scopes' numbers.
+
+    Args:
+        connection: In autocommit mode.
+        organization_id: Whose.
+        scopes: Numbers of the scopes; None for all.
+        kind: Of the scopes.
+        ref: Of the scopes, as the engine names it.
+        begin: The first scope's number, or one before it.
+        limit: The most scopes.
+
+    Raises:
+        NotFoundError: There is no such organisation.
+    """
+    values = {
+        "organization_id": organization_id,
+        "numbers": scopes,
+        "kind": None if kind is None else kind.value,
+        "ref": ref,
+        "begin": begin,
+        "limit": limit + 1,
+    }
+    async with _snapshot(connection):
+        organization, now = await _organization(connection, organization_id)
+        found = await _all(connection, "page_limits", values)
+        everywhere = await _all(connection, "read_everywhere", (organization_id,))
+    shown = {row[5]: rows.limits(row[:5]) for row in found[:limit]}
+    known = {scope.number: scope for scope in map(rows.limits, everywhere)}
+    views = view_limits(organization, list((known | shown).values()), now)
+    wanted = {(scope.kind, scope.ref) for scope in shown.values()}
+    return LimitPage(
+        tuple(view for view in views if (view.scope_kind, view.scope_ref) in wanted),
+        found[limit][5] if len(found) > limit else None,
+    )
 
 
 async def list_history(

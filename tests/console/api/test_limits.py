@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -118,6 +119,34 @@ async def test_limits_are_listed_by_scope_and_page(house: House) -> None:
     assert len(every) == len({each["id"] for each in every}) == 4
     assert {each["scope_id"] for each in features} == {"chat", "search", "mail"}
     assert [each["scope_id"] for each in one] == ["mail"]
+
+
+async def test_a_page_of_limits_reads_no_more_than_its_scopes(house: House) -> None:
+    """A default for runs makes a scope of every run: pages go from scope to scope, in whatever
+    order, narrowed or not, and every limit comes once.
+    """
+    path = f"{house.path}/limits"
+    async with house.operator() as operator:
+        await operator.done("PUT", path, {"scope_kind": "run", "period": "total", "maximum": "9"})
+        for number in range(7):
+            order = {"scope_kind": "run", "scope_id": f"r{number}", "period": "day"}
+            await operator.done("PUT", path, order | {"maximum": "5"})
+            calls = order | {"measure": "calls", "maximum": 5}
+            await operator.done("PUT", path, calls if number % 3 == 0 else order | {"maximum": "6"})
+        whole = (await operator.done("GET", f"{path}?limit=200"))["data"]
+        pages = [await operator.every(path, limit=size) for size in (1, 2, 3, 5)]
+        calls = await operator.every(f"{path}?measure=calls", limit=1)
+        runs = await operator.every(f"{path}?scope_kind=run&measure=money", limit=3)
+        one = await operator.done("GET", f"{path}/{whole[0]['id']}")
+        for cursor in ("zz", "f" * 32, "0" * 31, "8" + "0" * 31):
+            text = base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
+            problem_of(await operator.ask("GET", f"{path}?cursor={text}"), 422)
+        problem_of(await operator.ask("GET", f"{path}/{'f' * 32}"), 404)
+    assert len(whole) == len({each["id"] for each in whole}) == 1 + 7 + 7 + 3
+    assert all(page == whole for page in pages)
+    assert calls == [each for each in whole if each["measure"] == "calls"]
+    assert runs == [each for each in whole if each["measure"] == "money"]
+    assert one == whole[0]
 
 
 async def test_a_tier_s_limit_is_the_tier_s(house: House) -> None:

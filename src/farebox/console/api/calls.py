@@ -28,7 +28,7 @@ from farebox.console.api.limits import LimitDocument, limit_row
 from farebox.console.api.routing import Context, Route
 from farebox.kit.errors import InvalidInputError, NotFoundError
 from farebox.kit.ids import parse_id
-from farebox.ledger.scopes import ScopeKind
+from farebox.ledger.scopes import ScopeKind, scope_number
 from farebox.operations.call_documents import content_document, explanation, summary
 from farebox.operations.calls import decode_cursor, encode_cursor, missing
 from farebox.operations.content import forget_content
@@ -269,7 +269,8 @@ async def list_runs(context: Context) -> Page[RunRow]:
         limit=query.limit + 1,
     )
     limits: dict[str, list[Any]] = {}
-    for limit in await session.money.limits(context.organization.id):
+    scopes = [scope_number(ScopeKind.RUN, run.run) for run in found]
+    for limit in await session.money.limits(context.organization.id, scopes=scopes):
         if limit.scope_kind is ScopeKind.RUN and limit.scope_ref:
             limits.setdefault(limit.scope_ref, []).append(limit_row(limit))
     rows = [document(run) | {"limits": limits.get(run.run, [])} for run in found]

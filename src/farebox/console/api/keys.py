@@ -28,6 +28,7 @@ from farebox.console.api.projects import find_open_project, find_project
 from farebox.console.api.routing import Context, Route
 from farebox.kit.errors import ConflictError, NotFoundError
 from farebox.kit.ids import parse_id
+from farebox.ledger.scopes import ScopeKind, scope_number
 from farebox.operations.documents import document
 from farebox.operations.key_administration import MadeKey
 from farebox.operations.key_rotation import limit_copier
@@ -141,7 +142,8 @@ async def copy_limits(context: Context) -> None:
     if key.replaced_by_id is not None or key.state_at(await session.now()) is not KeyState.ACTIVE:
         raise ConflictError("The key was rotated already, or opens nothing any more.")
     organization_id = context.organization.id
-    limits = await session.money.limits(organization_id)
+    scope = scope_number(ScopeKind.KEY, key.id.hex)
+    limits = await session.money.limits(organization_id, scopes=[scope])
     copier = limit_copier(session.audit, session.plain_submit, organization_id, limits, key.id)
     await copier(context.effect_id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -15,14 +16,15 @@ from farebox.console.api.fields import (
     Page,
     Text,
     bad_cursor,
-    page_of,
+    page_by_id,
     read_cursor,
     read_instant,
+    write_cursor,
 )
 from farebox.console.api.fields import Limit as Rows
 from farebox.console.api.routing import Context, Route
 from farebox.kit.errors import InvalidInputError, NotFoundError
-from farebox.kit.ids import parse_id
+from farebox.kit.ids import looks_like_id, parse_id
 from farebox.kit.money import parse_amount
 from farebox.ledger.alerting import usual_thresholds
 from farebox.ledger.commands import SetLimit
@@ -37,6 +39,8 @@ Quantity = str | int
 """Money as a decimal string, counts as whole numbers."""
 
 _ID_DIGITS: Final = 16
+_LIMIT_ID: Final = re.compile(r"[0-7][0-9a-f]{15}[0-9a-f]{16}")
+"""Two positive 63-bit numbers: the scope's and the rule's; or behind all of a scope."""
 
 _FIELDS: Final = {"scope_ref": "scope_id", "thresholds": "thresholds_percent"}
 """Field of the engine's command -> of the body."""
@@ -103,17 +107,29 @@ class LimitQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 async def list_limits(context: Context) -> Page[LimitDocument]:
     """Limits by scope, those that stand by default too."""
     query = context.query_as(LimitQuery)
-    found = await context.session.money.limits(context.organization.id)
-    rows = sorted(map(limit_row, found), key=lambda row: str(row["id"]))
-    place = read_cursor(query.cursor)
-    if place is not None and len(place) != 2 * _ID_DIGITS:
+    place = read_cursor(query.cursor) or ""
+    if place and _LIMIT_ID.fullmatch(place) is None:
         raise bad_cursor()
-    for name in ("scope_kind", "scope_id", "measure"):
-        wanted = getattr(query, name)
-        if wanted is not None:
-            rows = [row for row in rows if row[name] == wanted]
-    rows = [row for row in rows if place is None or str(row["id"]) > place][: query.limit + 1]
-    return page_of(LimitDocument, rows, query.limit, [row["id"] for row in rows])
+    found = await context.session.money.limit_page(
+        context.organization.id,
+        kind=query.scope_kind,
+        ref=None if query.scope_id is None else _engine_ref(query.scope_id),
+        begin=int(place[:_ID_DIGITS] or "0", 16),
+        limit=query.limit + 1,
+    )
+    rows = sorted(map(limit_row, found.limits), key=lambda row: str(row["id"]))
+    wanted = query.measure
+    rows = [
+        row
+        for row in rows
+        if str(row["id"]) > place and (wanted is None or row["measure"] == wanted)
+    ]
+    if len(rows) > query.limit or found.next_scope is None:
+        return page_by_id(LimitDocument, rows[: query.limit + 1], query.limit)
+    # What was looked at ends before the page is full: the next one goes on behind it.
+    behind = f"{found.next_scope - 1:0{_ID_DIGITS}x}{'f' * _ID_DIGITS}"
+    page = page_by_id(LimitDocument, rows, query.limit)
+    return msgspec.structs.replace(page, next_cursor=write_cursor(behind))
 
 
 async def show_limit(context: Context) -> LimitDocument:
@@ -185,15 +201,21 @@ def _id(kind: ScopeKind, ref: str, rule: int) -> str:
     return f"{scope_number(kind, ref):016x}{rule:016x}"
 
 
-async def _views(context: Context) -> list[LimitView]:
-    return list(await context.session.money.limits(context.organization.id))
-
-
 async def _find(context: Context, number: str) -> LimitView:
-    for view in await _views(context):
-        if view_id(view) == number:
-            return view
+    if _LIMIT_ID.fullmatch(number):
+        scope = int(number[:_ID_DIGITS], 16)
+        for view in await context.session.money.limits(context.organization.id, scopes=[scope]):
+            if view_id(view) == number:
+                return view
     raise NotFoundError("There is no such limit.")
+
+
+def _engine_ref(scope_id: str) -> str:
+    """A scope's reference as the engine has it, from what a document shows."""
+    for prefix in ("org", "proj", "key"):
+        if looks_like_id(prefix, scope_id):
+            return parse_id(prefix, scope_id, field="scope_id").hex
+    return scope_id
 
 
 def _shown(view: LimitView) -> LimitDocument:

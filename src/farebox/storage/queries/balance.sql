@@ -34,6 +34,20 @@ FROM credit_grant WHERE id = %s
 SELECT organization_id, kind, ref, rules::text, windows
 FROM scope_limit WHERE organization_id = %s ORDER BY kind, ref
 
+-- name: page_limits
+-- In the order of scopes' numbers, each scope with all its rules.
+SELECT organization_id, kind, ref, rules::text, windows, number FROM scope_limit
+WHERE organization_id = %(organization_id)s AND number >= %(begin)s
+  AND (%(numbers)s::bigint[] IS NULL OR number = ANY(%(numbers)s))
+  AND (%(kind)s::text IS NULL OR kind::text = %(kind)s)
+  AND (%(ref)s::text IS NULL OR ref = %(ref)s)
+ORDER BY number LIMIT %(limit)s
+
+-- name: read_everywhere
+-- Defaults of every kind and allocations: what scopes have besides their own.
+SELECT organization_id, kind, ref, rules::text, windows FROM scope_limit
+WHERE organization_id = %s AND everywhere
+
 -- name: list_postings
 -- Newest first.
 SELECT id, kind, at, booked_at, accounts, amounts_nanos, grant_id, call_id, first_sequence,
