@@ -6,7 +6,7 @@ from uuid import UUID
 
 from psycopg_pool import AsyncConnectionPool
 
-from farebox.assembly.upkeep import Upkeep
+from farebox.assembly.upkeep import Retaining, Upkeep
 from farebox.kit.money import Nanos
 from farebox.operations.audit_log import AuditNote
 from farebox.operations.idempotency import Answer
@@ -50,3 +50,19 @@ async def test_what_is_due_is_done_and_nothing_twice(dsn: str) -> None:
         assert (limit.maximum, limit.rule.owner) == (101, "tier T1")
         assert (await office.actions()).count("credit.granted") == 1
         assert await office.one("SELECT count(*) FROM api_request") == 0
+
+
+async def test_the_worker_drops_what_is_past_retention(dsn: str) -> None:
+    """Field bug 56: an old month goes by itself, noted in the system's name; a new one stays."""
+    async with (
+        open_office(dsn) as office,
+        AsyncConnectionPool(dsn, min_size=1, open=False, kwargs={"autocommit": True}) as pool,
+    ):
+        execute = office.connection.execute
+        await execute("SELECT farebox_make_partitions('2025-01-01Z', 1)")
+        await execute("UPDATE retention SET call_months = 2")
+        for _ in range(2):
+            await Retaining(pool).step()
+        assert await office.one("SELECT to_regclass('call_2025_01') IS NULL")
+        assert not await office.one("SELECT to_regclass('refusal_2025_01') IS NULL")
+        assert (await office.actions()).count("calls.dropped") == 1

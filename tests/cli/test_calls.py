@@ -8,6 +8,7 @@ import pytest
 
 from farebox.kit.ids import format_id
 from tests.support.command_line import CommandLine
+from tests.support.contents import ANSWER, REQUEST, store_content
 from tests.support.small_books import SmallBooks, small_books
 
 
@@ -144,8 +145,24 @@ def test_what_is_wrongly_asked_is_named(books: SmallBooks, farebox: CommandLine)
     assert farebox.run("calls", "show", "req_1") == 2
     assert "id must look like req_" in farebox.err
     assert farebox.run("calls", "show", format_id("req", books.tenant.id)) == 1
-    assert "There is no call" in farebox.err
+    assert "There is no such call" in farebox.err
     assert farebox.run("calls", "list", "--limit", "0") == 2
     assert farebox.run("calls", "list", "--limit", "1001") == 2
     assert farebox.run("calls", "list", "--cursor", "?") == 2
     assert "cursor must be the next_cursor" in farebox.err
+
+
+def test_content_is_shown_and_deleted(books: SmallBooks, farebox: CommandLine, dsn: str) -> None:
+    """What a call said, with what was cut; after it was deleted there is nothing, as for a call
+    whose project stores none.
+    """
+    call, tenant = books.calls["settled"], books.tenant
+    store_content(dsn, tenant.id, tenant.project_id, call)
+    found = farebox.json("calls", "content", format_id("req", call))
+    assert (found["request"], found["answer_truncated"]) == (REQUEST.decode(), True)
+    assert farebox.run("calls", "content", format_id("req", call)) == 0
+    assert "(cut)" in farebox.out
+    assert ANSWER.decode() in farebox.out
+    assert farebox.json("retention", "forget-content", "--org", tenant.name)["calls"] == 1
+    assert farebox.run("calls", "content", format_id("req", call)) == 1
+    assert "--content-days" in farebox.err
