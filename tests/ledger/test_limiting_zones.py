@@ -128,6 +128,18 @@ def test_a_default_counts_nothing_from_before_it_was_set() -> None:
     assert scene.counted(scope_kind=ScopeKind.USER, scope_ref="bob") == (4, 0)
 
 
+def test_an_open_call_from_before_a_default_is_not_counted() -> None:
+    """BUD-14: nor does the change make a row for whom no call was counted."""
+    scene = funded(FIRST + HOUR)
+    scene.hold("early", 5, user="ada")
+    scene.set_limit(50, **EACH, period=Period.MONTH)
+    move(scene, "Asia/Tokyo")
+    assert not any(limits.ref == "ada" for limits in scene.ledger.limits.values())
+    scene.charge("early", 5)
+    use(scene, "later", 7, user="ada")
+    assert scene.counted(**USER) == (7, 0)
+
+
 def test_what_was_told_is_told_again_only_in_a_window_that_has_not_reached_it() -> None:
     """BUD-07: once per window; the same use is not told of twice because its midnight moved."""
     scene = funded(datetime(2027, 3, 10, 3, tzinfo=UTC))

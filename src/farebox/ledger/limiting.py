@@ -137,9 +137,9 @@ def set_zone(books: Books, command: SetZone) -> Result:
 
 def _leave_nothing_empty(scope: ScopeLimits, rule: Rule) -> None:
     """Under a default a scope has windows that calls have begun, and no others."""
-    is_default = scope.rule(rule.number) is None
-    if is_default and all(w.used == w.told == 0 for w in scope.windows[rule.number]):
-        del scope.windows[rule.number]
+    kept = scope.windows.get(rule.number, ())
+    if scope.rule(rule.number) is None and all(w.used == w.told == 0 for w in kept):
+        scope.windows.pop(rule.number, None)
 
 
 ZONED_SCOPES_MAX: Final = 10_000
