@@ -12,7 +12,7 @@ from farebox.console.throttle import REQUESTS_UNPROVEN_MAX
 from farebox.kit.ids import format_id
 from farebox.kit.money import format_amount, parse_amount
 from farebox.ledger.commands import Refused, SetLimit
-from farebox.ledger.limits import Effect, Measure, Period
+from farebox.ledger.limits import Effect, Measure, Origin, Period
 from farebox.ledger.scopes import ScopeKind
 from farebox.operations.key_status import KeyStatus
 from tests.support.api_clients import Caller, House
@@ -91,6 +91,23 @@ async def test_every_limit_of_a_key_is_told_with_what_is_left(house: House) -> N
     (rate,) = status.rate_limits
     assert (rate.limit, rate.used, rate.held, rate.remaining) == (20, 1, 1, 18)
     assert status.balance.held == "2.50"
+
+
+async def test_a_key_that_was_stopped_is_told_so(house: House) -> None:
+    """LIM-10, ANO-01: a stop is a limit of nothing at a time; a tier's limit is told as one."""
+    payer = house.payer
+    stopped = {"scope_kind": ScopeKind.KEY, "scope_ref": payer.key_id.hex}
+    await limit(
+        payer, 0, **stopped, measure=Measure.PARALLEL, period=Period.TOTAL, effect=Effect.STOP
+    )  # fmt: skip
+    await limit(payer, parse_amount("9"), origin=Origin.TIER)
+    await payer.grant("5")
+    async with house.model_key() as key:
+        status = await status_of(key)
+    tier, stop = status.limits
+    assert (tier.origin, tier.limit, stop.origin) == (Origin.TIER, "9.00", Origin.MANUAL)
+    assert (stop.effect, stop.limit, stop.remaining) == (Effect.STOP, 0, 0)
+    assert isinstance(await payer.ask("0.01"), Refused)
 
 
 @pytest.mark.parametrize("binds", ["organization", "project", "key", "balance", "allocation"])

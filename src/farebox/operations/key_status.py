@@ -20,7 +20,15 @@ from farebox.kit.money import format_amount
 from farebox.ledger.books import Books
 from farebox.ledger.counters import Standing
 from farebox.ledger.grants import Grant
-from farebox.ledger.limits import RATES, Effect, Measure, Period, ScopeLimits, instant
+from farebox.ledger.limits import (
+    RATES,
+    Effect,
+    Measure,
+    Origin,
+    Period,
+    ScopeLimits,
+    instant,
+)
 from farebox.ledger.organizations import Organization
 from farebox.ledger.scopes import ScopeKind
 from farebox.ledger.state import OrganizationState
@@ -79,7 +87,7 @@ class KeyLimit(msgspec.Struct, frozen=True, kw_only=True):
     measure: Measure
     period: Period
     effect: Effect
-    """``hard``, ``throttle`` and ``allocation`` are never passed; the others only tell."""
+    """``alert`` and ``shadow`` only tell; the others are never passed."""
     models: str | None
     """A model, or the beginning of one and ``*``; null means every model."""
     limit: Quantity
@@ -92,6 +100,8 @@ class KeyLimit(msgspec.Struct, frozen=True, kw_only=True):
     """When the next window begins; null where this one never ends."""
     owner: str | None
     """Whom to ask about it."""
+    origin: Origin
+    """``tier``: it comes with the organisation's usage tier."""
 
 
 class KeyBalance(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,4 +286,5 @@ def _limit(standing: Standing) -> KeyLimit:
         remaining=shown_amount(rule.measure, max(0, standing.left)),
         resets_at=None if endless else documents.instant(instant(standing.window.end)),
         owner=rule.owner or None,
+        origin=rule.origin,
     )
