@@ -13,10 +13,18 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
+from farebox.kit.periods import (
+    day_start,
+    month_start,
+    next_day_start,
+    next_month_start,
+    next_week_start,
+    week_start,
+)
 from tests.faults.limit_cases import CREDIT
 from tests.faults.limit_house import House, Order, Tenant, Told, house
 from tests.faults.limit_judge import Judge
@@ -29,6 +37,9 @@ from tests.support.processes import DurableServer
 FIT = 2
 BEFORE = timedelta(seconds=30)
 AFTER = timedelta(seconds=1)
+
+HAIR = timedelta(microseconds=1)
+NOTHING = timedelta(0)
 
 PERIODS = ("day", "week", "month")
 
@@ -170,6 +181,50 @@ async def pass_edges(home: House, edges: Sequence[Edge], figures: Figures) -> No
         counts["calls made"] += len(place.told)
         counts["zones"] += 1
     figures.add("windows of zones", counts)
+
+
+def instants_of(zone: str) -> list[datetime]:
+    """Around every change of the clocks in five quarters, and around the ends of months."""
+    info, hour = ZoneInfo(zone), timedelta(hours=1)
+    found = []
+    at = datetime(2027, 1, 1, tzinfo=UTC)
+    while (at.year, at.month) < (2028, 4):
+        if at.astimezone(info).utcoffset() != (at + hour).astimezone(info).utcoffset():
+            found.append(at)
+        if at.day == 1 and at.hour == 0:
+            found.append(at)
+        at += hour
+    around = [timedelta(hours=hours) for hours in (-25, -1, 0, 11)]
+    return [at + by - hair for at in found for by in around for hair in (HAIR, NOTHING)]
+
+
+def compare_periods(zones: Sequence[str]) -> int:
+    """Our arithmetic beside the clock on the wall; gives how many windows."""
+    starts = {
+        "day": (day_start, next_day_start),
+        "week": (week_start, next_week_start),
+        "month": (month_start, next_month_start),
+    }
+    compared = 0
+    for zone in zones:
+        for at in instants_of(zone):
+            for period, (begins, ends) in starts.items():
+                ours = (micros_of(begins(at, zone)), micros_of(ends(at, zone)))
+                assert ours == window(period, micros_of(at), zone), (zone, period, at)
+                compared += 1
+    return compared
+
+
+def test_our_arithmetic_of_dates_is_the_clock_on_the_wall() -> None:
+    """BUD-01: day, week and month around every change of the clocks, to the microsecond."""
+    assert compare_periods(sorted({*DAYS, *MORE_DAYS}))
+
+
+@pytest.mark.long
+def test_our_arithmetic_of_dates_in_every_zone(figures: Figures) -> None:
+    """BUD-01: the same for every zone there is."""
+    zones = sorted(zone for zone in available_timezones() if "/" in zone)
+    figures.add("windows of every zone", {"zones": len(zones), "windows": compare_periods(zones)})
 
 
 async def test_windows_of_zones_to_the_second(
