@@ -158,6 +158,17 @@ async def test_a_client_that_waits_for_a_word() -> None:
         assert await client.ended() == b""
 
 
+async def test_who_is_still_sending_is_not_cut_off() -> None:
+    """Closed at once, an answer might be lost with the reset: first our direction, then both."""
+    expect = request("POST", "/refused", None, "expect: 100-continue", "content-length: 4")
+    client = MemoryClient(new_server(asked)).send(expect)
+    await until(client.has_received)
+    assert client.transport.has_ended
+    assert not client.transport.is_closed
+    client.connection.look(client.connection.shared.now + 1_000)
+    assert client.transport.is_closed
+
+
 @pytest.mark.parametrize(("path", "status"), [("/refused", 401), ("/", 413)])
 @pytest.mark.parametrize("is_coded", [False, True], ids=["length", "chunked"])
 async def test_answers_before_the_body(path: str, status: int, is_coded: bool) -> None:
@@ -223,6 +234,8 @@ async def test_a_body_that_nobody_reads_waits() -> None:
     assert client.is_held_back()
     task = client.task
     assert task is not None
+    # It is we who do not read: no time runs for the client.
+    client.connection.look(client.connection.shared.now + 1_000)
     wanted.set()
     await until(lambda: not client.is_held_back())
     for _ in range(200):
@@ -372,6 +385,14 @@ async def test_pipelined_bytes_are_bounded() -> None:
     await until(lambda: len(client.transport.writes) == 2)
     assert client.transport.writes[0].endswith(b"\r\n\r\n2")
     assert client.transport.writes[1].endswith(b"\r\n\r\n5000")
+    # The same where all of it was there: reading goes on once there is room.
+    answered.clear()
+    client.send(request("POST", "/", b"ab") + request("POST", "/", b"cde"))
+    client.send(later[:1_500])
+    assert client.is_held_back()
+    answered.set()
+    await until(lambda: len(client.transport.writes) == 4 and client.task is not None)
+    assert not client.is_held_back()
 
 
 async def test_too_many_pipelined_requests() -> None:

@@ -122,6 +122,20 @@ async def test_in_a_stream_that_nobody_reads(way: str) -> None:
         await until(lambda: served.connections == 0)
 
 
+async def test_a_goodbye_before_all_was_sent() -> None:
+    """A client that says goodbye has gone, though what is unsent keeps its connection open."""
+    stream = Stream([b"one"] * 3)
+    client = MemoryClient(new_server(stream.handler)).send(request())
+    client.connection.pause_writing()
+    await until(client.has_received)
+    client.connection.eof_received()
+    assert stream.abandoned.is_set()
+    await until(lambda: client.task is None)
+    assert stream.read == 3
+    client.connection.look(client.connection.shared.now + 1_000)
+    assert client.transport.is_closed
+
+
 async def test_before_the_stream_begins() -> None:
     """A stream that begins when its client has gone is told at once, and read to its end."""
     stream = Stream()
