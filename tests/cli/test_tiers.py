@@ -35,7 +35,7 @@ def test_purchases_move_an_organisation_up(farebox: Farebox, ladder: None) -> No
     before = farebox("tiers", "show", "--json").document
     assert (before["tier"]["name"], before["next"]["name"]) == ("Free", "Build")
     assert before["next"]["purchases_missing"] == "5.00"
-    assert limits(farebox) == [("money", "month", "*", "100.00", "tier Free")]
+    assert limits(farebox) == [("money", "month", None, "100.00", "tier Free")]
     farebox("credits", "grant", "--amount", "7", "--source", "purchased")
     farebox("credits", "grant", "--amount", "900", "--source", "promo")
     assert farebox("tiers", "apply", "--json").document["organizations_changed"] == 1
@@ -48,7 +48,7 @@ def test_purchases_move_an_organisation_up(farebox: Farebox, ladder: None) -> No
     assert limits(farebox) == [
         ("calls", "minute", "gpt-5*", 5000, "tier Build"),
         ("calls", "utc_day", "*", 100000, "tier Build"),
-        ("money", "month", "*", "500.00", "tier Build"),
+        ("money", "month", None, "500.00", "tier Build"),
         ("tokens", "minute", "gpt-5*", 1000000, "tier Build"),
     ]
     text = farebox("tiers", "show").out
@@ -61,16 +61,18 @@ def test_a_tier_stands_beside_the_organisations_own_limit(farebox: Farebox, ladd
     farebox("limits", "set", "--monthly", "20")
     farebox("tiers", "assign", "Build")
     assert ("money", "month", None, "20.00", None) in limits(farebox)
-    assert ("money", "month", "*", "500.00", "tier Build") in limits(farebox)
+    assert ("money", "month", None, "500.00", "tier Build") in limits(farebox)
 
 
 def test_a_tiers_limit_is_not_changed_by_hand(farebox: Farebox, ladder: None) -> None:
-    """It changes with the tier alone; the refusal says what to do."""
+    """LIM-06: what is set and removed by hand is one's own, of the same kind; the tier's stays."""
     farebox("tiers", "assign", "Build")
-    refused = farebox(
-        *("limits", "set", "--per-minute", "9", "--calls", "--models", "gpt-5*"), status=1
-    )
-    assert "usage tier" in refused.err
+    rate = ("limits", "set", "--calls", "--models", "gpt-5*", "--per-minute")
+    before = limits(farebox)
+    assert "(usage tier)" in farebox(*rate, "9").out
+    assert len(limits(farebox)) == len(before) + 1
+    farebox(*rate, "none")
+    assert limits(farebox) == before
 
 
 def test_a_tier_given_by_hand_stays(farebox: Farebox, ladder: None) -> None:
@@ -91,7 +93,7 @@ def test_a_tier_given_by_hand_stays(farebox: Farebox, ladder: None) -> None:
 def test_a_changed_tier_changes_its_organisations(farebox: Farebox, ladder: None) -> None:
     """Tiers are data: the table's row is changed whole, and limits follow at once."""
     farebox("tiers", "set", "free", "--position", "0", "--monthly-maximum", "150")
-    assert limits(farebox) == [("money", "month", "*", "150.00", "tier free")]
+    assert limits(farebox) == [("money", "month", None, "150.00", "tier free")]
     assert farebox("tiers", "list").out.count("150.00") == 1
 
 

@@ -237,6 +237,7 @@ class Caps:
                 percent
                 for percent in span.cap.asked.thresholds
                 if percent <= was.get(span.key[:2], 0)
+                and self.used(span) > 0
                 and self.used(span) * 100 >= percent * span.cap.maximum(now)
             ]
             self.told[span.key] = max(reached, default=0)
