@@ -77,7 +77,10 @@ def test_money_is_noted_with_its_outcome(farebox: Farebox, organization: str) ->
     assert by_action["credit.granted"]["subject"]["id"] == granted["id"]
     assert by_action["limit.set"]["after"]["maximum"] == "10.00"
     assert by_action["limit.set"]["before"] is None
-    assert by_action["limit.removed"]["before"] == {"maximum": "10.00"}
+    assert by_action["limit.removed"]["before"] == {
+        "maximum": "10.00",
+        "thresholds_percent": [50, 80, 100],
+    }
     assert organization in by_action["limit.set"]["subject"]["id"]
     assert by_action["organization.floor_set"]["before"] == {"floor": "0.00"}
     assert by_action["organization.floor_set"]["after"] == {"floor": "2.00"}
