@@ -12,6 +12,7 @@ from msgspec import structs
 
 from farebox.kit.ids import uuid7_from_millis
 from farebox.kit.periods import day_start, month_start
+from farebox.ledger import limiting
 from farebox.ledger.commands import Admit, Attribution, Done, SetLimit, SetZone, Usage
 from farebox.ledger.limits import Effect, Measure, Period
 from farebox.ledger.scopes import ScopeKind, scopes_of
@@ -330,6 +331,19 @@ async def test_what_ends_while_the_zone_changes_is_counted_once(
     assert [(row[1], *row[3:]) for row in windows(busy)] == [("new", 16, 0), ("u", 15, 0)]
     assert between.wholes == 1
     assert await is_clean(busy)
+
+
+async def test_what_is_refused_is_not_counted(busy: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENGINE "Limits": a zone of too many scopes costs nobody a scan."""
+    await busy.run(limit(busy), limit(busy, scope_ref="ada"))
+    monkeypatch.setattr(limiting, "ZONED_SCOPES_MAX", 1)
+
+    async def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("nothing is to be counted")
+
+    monkeypatch.setattr(counting, "_pages", never)
+    refused = await busy.run(SetZone(organization_id=busy.till.organization_id, zone="Asia/Tokyo"))
+    assert refused.code == "too_many_scopes"
 
 
 async def test_a_zone_and_a_limit_in_one_batch(busy: Shop) -> None:

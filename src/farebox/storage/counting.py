@@ -19,6 +19,7 @@ from uuid import UUID
 import msgspec
 
 from farebox.kit.periods import hour_start
+from farebox.ledger import limiting
 from farebox.ledger.commands import AnyCommand, SetLimit, SetZone
 from farebox.ledger.counters import UNCOUNTED, Amounts
 from farebox.ledger.limits import ZONED, Micros, Rule, ScopeLimits, instant, window_bounds
@@ -198,7 +199,7 @@ def wanted_by(
                 if (scope.number, rule.number) not in standing:
                     from_calls = scope.kind not in ROLLED_UP
                     yield Wanted(scope, rule, *window_bounds(rule, now, last_zone), from_calls)
-    for each in zones:
+    for each in zones if len(limits) <= limiting.ZONED_SCOPES_MAX else ():
         for row in limits:
             for rule in _rules(row, limits):
                 if rule.period in ZONED:
