@@ -12,7 +12,7 @@ from datetime import timedelta
 from farebox.kit.ids import format_id
 from tests.support.doctor_house import Doctor, Run, org, refused, spend, words_of
 from tests.support.house import House
-from tests.support.tenants import Tenant
+from tests.support.tenants import Tenant, wait_for
 
 
 def test_d04_a_revoked_key(tenant: Tenant, run: Run, doctor: Doctor) -> None:
@@ -77,15 +77,21 @@ def test_d05_a_header_of_another_organisation(tenant: Tenant, doctor: Doctor) ->
 def test_d06_a_model_that_is_not_there(tenant: Tenant, run: Run, doctor: Doctor) -> None:
     """D06: the gateway's 404 names the nearest models; an allow list is told with its owner."""
     body = tenant.chat(model="gpt-5.4-mni").body.decode()
-    found = doctor(body)
-    assert (found.exit, found.codes, found.document["area"]) == (1, ["D06"], "not_billing")
-    assert "gpt-5.4-mini" in found.first["fixes"][0]["text"]
+    by_id = refused(tenant, tenant.chat(model="gpt-5.4-mni", stream=True), 404)
+    for asked in (body, by_id):
+        found = doctor(asked)
+        assert (found.exit, found.codes, found.document["area"]) == (1, ["D06"], "not_billing")
+        assert "gpt-5.4-mini" in found.first["fixes"][0]["text"]
     run("projects", "update", "main", "--org", org(tenant), "--models", "gpt-5.4-m*",
             "--owner", "ann")  # fmt: skip
-    found = doctor(body.replace("gpt-5.4-mni", "gpt-5.4"), "--key", tenant.key[:13])
-    assert found.codes == ["D06"]
-    assert "may not call gpt-5.4" in found.first["cause"]
-    assert any("ann" in fix["text"] for fix in found.first["fixes"])
+    # What a project allows is carried with the key, and read anew soon.
+    wait_for(lambda: tenant.chat(model="gpt-5.4", max_completion_tokens=5).status == 403)
+    by_id = refused(tenant, tenant.chat(model="gpt-5.4"), 403)
+    for words in ((by_id,), (body.replace("gpt-5.4-mni", "gpt-5.4"), "--key", tenant.key[:13])):
+        found = doctor(*words)
+        assert found.codes == ["D06"]
+        assert "may not call gpt-5.4" in found.first["cause"]
+        assert any("ann" in fix["text"] for fix in found.first["fixes"])
     allowed = doctor(body.replace("gpt-5.4-mni", "gpt-5.4-mini"), "--key", tenant.key[:13])
     assert (allowed.exit, allowed.document["status"]) == (0, "mended")
     assert doctor(org(tenant), "--model", "gpt-5.4").codes == []

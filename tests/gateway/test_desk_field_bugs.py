@@ -55,7 +55,7 @@ async def traffic(small: SmallGateway, round_number: int) -> None:
     small.store.commands.clear()
     small.upstream.requests.clear()
     small.upstream.responses.clear()
-    small.refused.clear()
+    small.noted.clear()
 
 
 def living() -> Counter[str]:

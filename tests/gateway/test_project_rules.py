@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from farebox.gateway.http import Answer
+from farebox.kit.ids import format_id
 from farebox.ledger.commands import Admit
 from farebox.tenancy.api_keys import digest
 from tests.support.scripted_upstream import ScriptedResponse, usage, whole
@@ -58,3 +59,17 @@ async def test_an_answer_is_no_longer_than_the_project_allows(asked: int | None,
         assert admit.output_max == sent
         (request,) = small.upstream.requests
         assert json.loads(request.body)["max_completion_tokens"] == sent
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["gpt-nothing", "gpt-5.4"])
+async def test_a_model_that_is_refused_is_a_row(model: str, stream: bool) -> None:
+    """ERR-07, ERR-11: the answer's request id is that of the row, with its reason."""
+    async with project(allowed_models=("o3",)) as small:
+        answer = await small.call(model=model, stream=stream)
+        assert isinstance(answer, Answer)
+        (noted,) = small.noted
+        assert format_id("req", noted.call_id) == dict(answer.headers)["x-request-id"]
+        code = "model_not_found" if model == "gpt-nothing" else "model_not_allowed"
+        assert (noted.refusal.code, noted.model) == (code, model)
+        assert noted.refusal.message == json.loads(answer.body)["error"]["message"]

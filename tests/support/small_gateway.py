@@ -32,6 +32,7 @@ from farebox.ledger.state import ClosedCall, KeyFacts
 from farebox.operations.batches import BatchStoreLostError
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.directory import CatalogueNow
+from farebox.operations.refusals import Refusal
 from farebox.operations.upstream import Upstream
 from farebox.rating.price_book import ModelFacts, PriceBook, PriceVersion
 from farebox.rating.price_plans import PlanVersion
@@ -203,7 +204,7 @@ class SmallGateway:
         self.store = MemoryStore(self.ledger)
         self.upstream = ScriptedUpstream(script)
         self.directory = MemoryDirectory(self.upstream)
-        self.refused: list[Refused] = []
+        self.noted: list[Refusal] = []
         self.node = MemoryNode()
         self._credit = credit
         self._ids = itertools.count(1)
@@ -237,7 +238,7 @@ class SmallGateway:
             count_tokens=lambda text: len(text.split()),
             new_call_id=self._new_id,
             monotonic=time.monotonic,
-            note_refusal=lambda refusal: self.refused.append(refusal.refusal),
+            note_refusal=self.noted.append,
         )
         self.gateway = Gateway(self.desk, self.callers, self._no_call, self._no_key)
         return self
@@ -310,6 +311,11 @@ class SmallGateway:
         await self.desk.drain(5.0)
         assert self.ledger.holds == {}, "a hold stays open"
         assert self.desk.running == {}
+
+    @property
+    def refused(self) -> list[Refused]:
+        """Refusals that were noted, oldest first."""
+        return [noted.refusal for noted in self.noted]
 
     @property
     def calls(self) -> list[ClosedCall]:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 from uuid import UUID
 
-from farebox.gateway.attribution import read_labels
+from farebox.gateway.attribution import Labels, read_labels
 from farebox.gateway.bodies import CallBody, read_chat, read_embeddings
 from farebox.gateway.call import Call
 from farebox.gateway.callers import Callers, read_bearer, refuse_inactive
@@ -34,12 +34,17 @@ from farebox.gateway.streamed_call import StreamedCall
 from farebox.gateway.whole_call import Flavor, answer_whole, finish_whole
 from farebox.kit.errors import InvalidInputError, NotFoundError, UnavailableError
 from farebox.kit.ids import format_id, parse_id
+from farebox.ledger.commands import Refused
 from farebox.operations.directory import Caller
 from farebox.operations.key_status import PATH as KEY_PATH
 from farebox.operations.key_status import KeyStatus
+from farebox.operations.refusals import Refusal
 
 CALLS_PREFIX: Final = "/api/v1/calls/"
 MODELS_PREFIX: Final = "/v1/models/"
+
+_OF_MODELS: Final = frozenset({"model_not_found", "model_not_allowed"})
+"""Refusals that the engine never sees."""
 EVENT_STREAM: Final = ("content-type", "text/event-stream")
 
 _C = TypeVar("_C", bound=Call)
@@ -78,7 +83,8 @@ class Gateway:
         try:
             return await self._route(request)(request)
         except GatewayError as error:
-            return self._refusal(request, error, self._fresh_id())
+            call_id = error.call_id or self.desk.new_call_id()
+            return self._refusal(request, error, format_id("req", call_id))
         except BodyTooLargeError:
             return too_large(BODY_BYTES_MAX).answer(self._fresh_id())
         except ClientGoneError:
@@ -208,10 +214,36 @@ class Gateway:
             metadata=body.metadata,
             environment=caller.environment,
         )
-        call = kind(self.desk, caller, endpoint, body, labels)
+        try:
+            call = kind(self.desk, caller, endpoint, body, labels)
+        except GatewayError as error:
+            if error.code in _OF_MODELS:
+                self._note_refused(caller, endpoint, body, labels, error)
+            raise
         authorization = request.headers.get("authorization", "")
         call.look_up = lambda: self.callers.caller(authorization, fresh=True, anew=True)
         return call
+
+    def _note_refused(
+        self, caller: Caller, endpoint: str, body: CallBody, labels: Labels, error: GatewayError
+    ) -> None:
+        """A call for a model that it may not have is a row too, by its id (ERR-07, ERR-11)."""
+        assert error.code is not None
+        error.call_id = self.desk.new_call_id()
+        self.desk.metrics.refusals.labels(error.code).inc()
+        self.desk.note_refusal(
+            Refusal(
+                call_id=error.call_id,
+                organization_id=caller.organization_id,
+                project_id=caller.project_id,
+                key_id=caller.id,
+                model=body.model,
+                endpoint=endpoint,
+                user=labels.attribution.user,
+                feature=labels.feature,
+                refusal=Refused(code=error.code, message=error.message),
+            )
+        )
 
     # What costs nothing.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Final
+from uuid import UUID
 
 from farebox.advice.error_codes import finding_url
 from farebox.gateway.http import Answer, Headers, json_answer
@@ -51,6 +52,8 @@ class GatewayError(Exception):
         self.code = code
         self.param = param
         self.headers = headers or []
+        self.call_id: UUID | None = None
+        """The call that it refused, where that is recorded."""
 
     def explain(self, base: str) -> None:
         """Let the message link to the page that explains its code (ERR-03).
