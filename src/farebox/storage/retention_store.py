@@ -91,9 +91,16 @@ class PostgresRetentionStore:
     async def make_missing(self, *, limit: int) -> int:
         """See the port."""
         months = {row[1] for row in await self._ask("strays", limit=limit)}
+        made = 0
         for month in sorted(months):
-            await self._do("make_month", month=month)
-        return len(months)
+            try:
+                async with self._connection.transaction():
+                    await self._do("bound_locks", milliseconds=LOCK_MILLISECONDS)
+                    await self._do("make_month", month=month)
+            except LockNotAvailable:
+                continue  # somebody reads for long; the next step makes it
+            made += 1
+        return made
 
     async def reach(self, start: datetime, end: datetime) -> Reach:
         """See the port."""
@@ -106,6 +113,7 @@ class PostgresRetentionStore:
         try:
             async with self._connection.transaction():
                 await self._take_turn(what)
+                await self._do("bound_work")
                 await self._patiently("seal_month", what)
             async with self._connection.transaction():
                 await self._take_turn(what)

@@ -41,7 +41,9 @@ SELECT (SELECT count(*) FROM hold WHERE call_id >= farebox_uuid_floor(%(start)s)
 SELECT set_config('lock_timeout', %(milliseconds)s::text, true)
 
 -- name: bound_work
-SELECT set_config('statement_timeout', '8min', true), set_config('work_mem', '128MB', true)
+-- Between tries the transaction is idle for a second, which the server allows nobody else for long.
+SELECT set_config('statement_timeout', '8min', true), set_config('work_mem', '128MB', true),
+    set_config('idle_in_transaction_session_timeout', '20s', true)
 
 -- name: seal_month
 SELECT farebox_seal_month(%(parent)s, %(month)s)
