@@ -62,6 +62,8 @@ LARGEST = {"money": 6 * 10**9, "tokens": 200_000, "calls": 200, "parallel": 8}
 PAUSE_SECONDS = 0.2
 """Of a caller who was refused."""
 
+ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe")
+
 OPTIONS = {
     "month": "--monthly",
     "week": "--weekly",
@@ -129,6 +131,8 @@ class Changer:
             await asyncio.sleep(0.01)
             if self.clock and number % 20 == 10:
                 await self.turn()
+            elif number % 30 == 15:
+                await self.move()
             elif number % 25 == 5:
                 await self.command()
             else:
@@ -195,6 +199,12 @@ class Changer:
         elif rule not in self.standing:
             await self._set(rule, maximum)
         self.done["by the command line"] += 1
+
+    async def move(self) -> None:
+        """Change the zone that days, weeks and months begin by."""
+        zone = self.chance.choice(ZONES)
+        await self.home.command("orgs", "update", self.tenant.name, "--zone", zone)
+        self.done["zone changed"] += 1
 
     async def turn(self) -> None:
         """Turn windows while calls are open."""
