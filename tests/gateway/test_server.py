@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -259,6 +261,30 @@ async def test_stopping_what_does_not_end() -> None:
     assert stream.abandoned.is_set()
     assert stream.ended.is_set()
     assert cancelled.is_set()
+
+
+async def test_stopping_what_will_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that does not let itself be cancelled is said to be left behind, and left."""
+    monkeypatch.setattr("farebox.gateway.server.LAST_SECONDS", 0.01)
+    logger = Mock()
+    monkeypatch.setattr("farebox.gateway.server.logger", logger)
+    go_on = asyncio.Event()
+
+    async def stubborn(_: Request) -> Answer:
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await go_on.wait()
+        return json_answer(200, {})
+
+    async with serving(stubborn) as served:
+        client = await served.connect()
+        await client.send(request())
+        await until(lambda: served.running)
+        await served.server.aclose(0.01)
+        assert logger.error.call_args.args == ("requests_left_behind",)
+        assert (served.connections, served.running) == (0, 1)
+        go_on.set()
+        await until(lambda: not served.running)
 
 
 async def test_stopping_what_never_began() -> None:

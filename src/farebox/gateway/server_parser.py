@@ -142,8 +142,7 @@ class RequestParser:
     def on_body(self, part: bytes) -> None:
         """A piece of its body."""
         exchange = self.incoming
-        if exchange is None:
-            return
+        assert exchange is not None
         exchange.take(part)
         self._framing -= len(part) * (FRAMING_PER_BYTE_MAX + 1)
         if exchange.unread_bytes > self._limits.unread_body_bytes:
