@@ -114,7 +114,8 @@ class Recount:
         beyond = self._beyond(commit)
         for call in admitted:
             self._look_at_observed(call)
-        self._look_at_tallies(totals, commit.at, beyond)
+        # A raise may end between the decision and the end of its transaction.
+        self._look_at_tallies(totals, min([commit.at, *(call.at for call in admitted)]), beyond)
         self._look_at_credit()
         self._compare(commit)
 
