@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,8 @@ from tests.support.scripted_upstream import (
 )
 from tests.support.tenants import Tenant, chat_body, make_tenant
 
-RATES: dict[str, Any] = {"period": Period.MINUTE}
+RATES: dict[str, Any] = {"period": Period.UTC_DAY}
+"""A rate like those of a minute, in a window that no slow machine can leave."""
 
 
 @dataclass
@@ -53,9 +55,9 @@ class Twins:
             f" + interval '{interval}'"
         )
 
-    def begin_minute(self) -> None:
-        """Stand at the beginning of the next minute, so that a test stays within one."""
-        self.set_clock("date_trunc('minute', farebox_now()) + interval '1 minute'")
+    def begin_day(self) -> None:
+        """Stand at the beginning of the next UTC day, so that a test stays within one."""
+        self.set_clock("date_trunc('day', farebox_now(), 'UTC') + interval '1 day'")
 
     def begin_month(self) -> None:
         """Stand at the beginning of the next calendar month in UTC."""
@@ -148,13 +150,13 @@ def test_global_parallel(twins: Twins, tenant: Tenant, pauses: list[Pause]) -> N
 
 
 def test_tpm_reserved(twins: Twins, tenant: Tenant) -> None:
-    """Field bug 58, LIM-01: tokens of a minute are reserved before a call, not counted after it.
+    """Field bug 58, LIM-01: a window's tokens are reserved before a call, not counted after it.
 
-    Forty calls at once on two gateways use no token more than the minute has.
+    Forty calls at once on two gateways use no token more than the window has.
     """
     per_call = 900 + 200
     set_limit(tenant, 3 * per_call, measure=Measure.TOKENS, **RATES)
-    twins.begin_minute()
+    twins.begin_day()
     calls: list[Callable[[], Any]] = [
         partial(costly, by) for _ in range(20) for by in twins.both(tenant)
     ]
@@ -176,7 +178,7 @@ TOO_MUCH: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("why", TOO_MUCH)
 def test_reject_refunds_rpm(twins: Twins, why: str) -> None:
-    """Field bug 58, LIM-03: a call that was never let in takes nothing of the minute's calls.
+    """Field bug 58, LIM-03: a call that was never let in takes nothing of the window's calls.
 
     A call that the provider failed does: it was let in.
     """
@@ -186,7 +188,7 @@ def test_reject_refunds_rpm(twins: Twins, why: str) -> None:
         set_limit(tenant, 20_000, ScopeKind.USER, "bob", measure=Measure.TOKENS, **RATES)
     if why == "budget":
         set_limit(tenant, "1", ScopeKind.USER, "bob")
-    twins.begin_minute()
+    twins.begin_day()
     for _ in range(6):
         assert costly(tenant, **TOO_MUCH[why]).status in {404, 429}
     # One fails upstream and counts; then two are left.
@@ -267,4 +269,21 @@ def test_reset_during_inflight(twins: Twins, pauses: list[Pause], how: str) -> N
     for view in shown:
         mine = view.scope_kind in counted and how != "window"
         assert view.used == (COST if mine else 0), view
+    tenant.check_books()
+
+
+def test_a_campaign_raises_a_budget_for_a_while(twins: Twins, tenant: Tenant) -> None:
+    """BUD-16: until its instant the raised maximum holds; then the old one, without any job."""
+    twins.begin_month()
+    ((now,),) = twins.house.query("SELECT farebox_now()")
+    set_limit(tenant, "0.02", raised_to=COST * 3, raised_until=now + timedelta(days=1))
+    assert [costly(tenant).status for _ in range(2)] == [200, 200]
+    (raised,) = counters(tenant)
+    assert raised.maximum == COST * 3
+    twins.set_clock("farebox_now()", "25 hours")
+    (restored,) = counters(tenant)
+    assert restored.maximum == 20_000_000
+    error = costly(tenant).error
+    assert error["code"] == "organization_spend_limit_exceeded"
+    assert "limit is 0.02" in error["message"]
     tenant.check_books()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import pytest
 from farebox.ledger.limits import Effect, Measure, Period
 from farebox.ledger.scopes import ScopeKind
 from tests.support.house import House
-from tests.support.limits import COST, at_once, costly, counters, scope_refs, set_limit
-from tests.support.tenants import NewTenant, Tenant, wait_for
+from tests.support.limits import COST, at_once, costly, scope_refs, set_limit
+from tests.support.tenants import NewTenant, wait_for
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -64,20 +63,6 @@ def test_a_burst_queues_or_is_shed(new_tenant: NewTenant, mode: str) -> None:
         for shed in (reply for reply in replies if reply.status == 429):
             assert shed.error["code"] == "rate_limit_exceeded"
             assert int(shed.headers["retry-after"]) > 0
-    tenant.check_books()
-
-
-def test_a_campaign_raises_a_budget_for_a_while(tenant: Tenant, house: House) -> None:
-    """BUD-16: until its instant the raised maximum holds; then the old one, by comparison."""
-    ((now,),) = house.query("SELECT farebox_now()")
-    set_limit(tenant, "0.02", raised_to=COST * 3, raised_until=now + timedelta(seconds=6))
-    assert [costly(tenant).status for _ in range(2)] == [200, 200]
-    (raised,) = counters(tenant)
-    assert raised.maximum == COST * 3
-    wait_for(lambda: counters(tenant)[0].maximum == 20_000_000)
-    error = costly(tenant).error
-    assert error["code"] == "organization_spend_limit_exceeded"
-    assert "limit is 0.02" in error["message"]
     tenant.check_books()
 
 
