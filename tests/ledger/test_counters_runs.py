@@ -134,13 +134,34 @@ def test_a_throttled_call_may_wait_for_room(what: dict[str, Any]) -> None:
     limit = ADA | what | {"effect": Effect.THROTTLE}
     scene.set_limit(1 if what.get("measure") is Measure.CALLS else 10, **limit)
     scene.one(scene.admit("one", 10, tokens=(10, 10), user="ada"), Admitted)
-    scene.charge("one", 10, tokens=10)
+    if what:
+        scene.charge("one", 10, tokens=10)
     refused = scene.refuse("two", 10, tokens=(10, 10), user="ada")
     assert (refused.code, refused.blocked_by_holds) == ("rate_limit_exceeded", True)
     assert refused.limit is not None
     assert refused.limit.effect == "throttle"
-    scene.later(HOUR if what else 31 * 24 * HOUR)
+    if what:
+        scene.later(HOUR)
+    else:
+        assert refused.retry_after_seconds == 2
+        scene.run(scene.release("one"))
     scene.one(scene.admit("two", 10, tokens=(10, 10), user="ada"), Admitted)
+
+
+@pytest.mark.parametrize("measure", [Measure.MONEY, Measure.TOKENS, Measure.CALLS])
+def test_what_is_used_up_until_its_window_turns_is_no_rate(measure: Measure) -> None:
+    """LIM-04: a throttled budget that posted use has reached is final; nobody comes back for it."""
+    scene = rich()
+    maximum = 1 if measure is Measure.CALLS else 10
+    scene.set_limit(maximum, **ADA, measure=measure, effect=Effect.THROTTLE)
+    scene.one(scene.admit("one", 10, tokens=(10, 10), user="ada"), Admitted)
+    scene.charge("one", 10, tokens=10)
+    refused = scene.refuse("two", 10, tokens=(10, 10), user="ada")
+    assert (
+        refused.code
+        == f"user_{'spend' if measure is Measure.MONEY else measure[:-1]}_limit_exceeded"
+    )
+    assert (refused.blocked_by_holds, refused.retry_after_seconds) == (False, None)
 
 
 def test_what_never_fits_under_a_throttle_does_not_wait() -> None:

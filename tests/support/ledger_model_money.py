@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from farebox.ledger.limits import Effect, Measure, Origin
 from tests.support.ledger_model_facts import Call, Figures, Lot
-from tests.support.ledger_model_limits import NEVER, RATES, Caps, Span
+from tests.support.ledger_model_limits import RATES, Caps, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -181,8 +181,10 @@ class ModelMoney:
         comes_back = measure in {Measure.MONEY, Measure.TOKENS, Measure.PARALLEL}
         waits = would_be <= maximum and asked.period not in RATES and comes_back
         turns = asked.period in RATES or measure is Measure.PARALLEL
+        rate = asked.period in RATES
         if asked.effect is Effect.THROTTLE and asks.of(measure) <= maximum:
-            waits = turns = True
+            # Never for what is used up until its window turns, where that is no minute or UTC day.
+            waits = turns = waits or turns
         code = f"{span.place[0]}_{WORDS[measure]}_limit_exceeded"
         if asked.origin is Origin.TIER:
             code = "organization_usage_limit_exceeded"
@@ -195,7 +197,7 @@ class ModelMoney:
         until = max(1, -((self.now - span.end) // timedelta(seconds=1)))
         return {
             **self.refusal(code, asks, held, shown, waits=waits),
-            "retry_after_seconds": (2 if span.end == NEVER else until) if turns else None,
+            "retry_after_seconds": (until if rate else 2) if turns else None,
         }
 
     def refusal(

@@ -196,7 +196,7 @@ def code_of(figures: LimitFigures) -> Code:
         return Code.D22
     if figures.period in _RATES or figures.measure == Measure.PARALLEL:
         return Code.D17
-    if figures.effect == Effect.THROTTLE:
+    if figures.effect == Effect.THROTTLE and figures.used < figures.maximum:
         return Code.D17
     if figures.origin == Origin.TIER:
         return Code.D20

@@ -12,12 +12,10 @@ from farebox.kit.money import Nanos, format_amount
 from farebox.ledger.commands import Refused
 from farebox.ledger.counters import MICROS_PER_SECOND, Amounts, Standing, limit_figures
 from farebox.ledger.limits import (
-    ALWAYS_END,
     OBSERVED,
     RATES,
     Effect,
     Measure,
-    Micros,
     Origin,
     Period,
     micros,
@@ -35,8 +33,8 @@ TIER_LIMIT_EXCEEDED: Final = "organization_usage_limit_exceeded"
 RATE_LIMIT_EXCEEDED: Final = "rate_limit_exceeded"
 """The code of every limit that lets the call through when it is sent again a little later."""
 
-PARALLEL_RETRY_SECONDS: Final = 2
-"""Nobody knows when a running call will end; as long as one may wait in order."""
+HELD_RETRY_SECONDS: Final = 2
+"""As long as one may wait in order."""
 
 _BUDGET_WORDS: Final = {
     Measure.MONEY: "spend",
@@ -68,12 +66,15 @@ def refuse_limit(books: Books, each: Standing, asked: Amounts, own: Amounts) -> 
     if each.rule.effect is Effect.STOP:
         return _stopped(books, each, asked)
     fits_alone = each.used + own.of(measure) + asked.of(measure) <= each.maximum
-    throttled = each.rule.effect is Effect.THROTTLE and asked.of(measure) <= each.maximum
-    is_rate = each.rule.period in RATES or measure is Measure.PARALLEL or throttled
+    turns = each.rule.period in RATES
     # A rate's holds come back too late for its window; admitted calls count whatever becomes of
     # them; calls in parallel end soon.
-    comes_back = each.rule.period not in RATES and measure not in NEVER_BACK
-    by_holds = throttled or (fits_alone and comes_back)
+    by_holds = fits_alone and not turns and measure not in NEVER_BACK
+    is_rate = turns or measure is Measure.PARALLEL
+    if each.rule.effect is Effect.THROTTLE and asked.of(measure) <= each.maximum:
+        # What is used up until tomorrow is no rate: clients would come back for nothing (LIM-04).
+        is_rate = is_rate or by_holds
+        by_holds = is_rate
     if is_rate:
         code = RATE_LIMIT_EXCEEDED
     elif by_holds:
@@ -90,7 +91,7 @@ def refuse_limit(books: Books, each: Standing, asked: Amounts, own: Amounts) -> 
         held=Nanos(window.held) if measure is Measure.MONEY else books.held,
         limit=limit_figures(each),
         blocked_by_holds=by_holds,
-        retry_after_seconds=_seconds_until(window.end, books.now) if is_rate else None,
+        retry_after_seconds=_retry_after(each, books.now) if is_rate else None,
     )
 
 
@@ -109,11 +110,14 @@ def _stopped(books: Books, each: Standing, asked: Amounts) -> Refused:
     )
 
 
-def _seconds_until(end: Micros, now: datetime) -> int:
-    """Whole seconds, rounded up: whoever comes back then finds the next window."""
-    if end == ALWAYS_END:
-        return PARALLEL_RETRY_SECONDS
-    return max(1, -((micros(now) - end) // MICROS_PER_SECOND))
+def _retry_after(each: Standing, now: datetime) -> int:
+    """Whole seconds, rounded up: whoever comes back then finds the next window.
+
+    Nobody knows when open calls will have ended.
+    """
+    if each.rule.period not in RATES:
+        return HELD_RETRY_SECONDS
+    return max(1, -((micros(now) - each.window.end) // MICROS_PER_SECOND))
 
 
 def _message(each: Standing, asked: Amounts) -> str:
