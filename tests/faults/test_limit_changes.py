@@ -27,7 +27,7 @@ from tests.support.figures import Figures
 from tests.support.processes import DurableServer
 from tests.support.sizes import size
 
-CHANGES = size("LIMIT_CHANGES", 1_500)
+CHANGES = size("LIMIT_CHANGES", 500)
 """Changes of limits in the middle of traffic."""
 SMALL_CHANGES = 60
 

@@ -160,7 +160,7 @@ async def test_small_storms_against_every_kind_of_limit(
 
 @pytest.mark.long
 @pytest.mark.parametrize("group", GROUPS)
-async def test_five_hundred_calls_at_once_against_every_kind_of_limit(
+async def test_five_hundred_calls_against_every_kind_of_limit(
     durable: DurableServer, tmp_path: Path, figures: Figures, group: str
 ) -> None:
     """DESIGN promise 1: 500 concurrent calls against each kind of limit, on two gateways."""
