@@ -7,6 +7,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import conninfo
+from psycopg import sql as sql_names
 
 from farebox.console.api import reading
 from farebox.tenancy.permissions import Role
@@ -226,10 +228,18 @@ async def test_every_answer_has_an_id_of_its_own(house: House) -> None:
 async def test_the_database_away_is_503_and_never_a_wrong_key(app: Any, house: House) -> None:
     """ERR: a client that is told 401 throws its key away; a client that is told 503 waits."""
     async with house.operator() as operator:
-        with psycopg.connect(house.dsn, autocommit=True) as sql:
-            sql.execute("ALTER TABLE management_key RENAME TO elsewhere")
+        with psycopg.connect(conninfo.make_conninfo(house.dsn, dbname="postgres")) as sql:
+            sql.autocommit = True
+            database = str(conninfo.conninfo_to_dict(house.dsn)["dbname"])
+            name = sql_names.Identifier(database)
+            doors = sql_names.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+            sql.execute(doors.format(name, sql_names.SQL("false")))
+            sql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                (database,),
+            )
             answer = await operator.ask("GET", "/me")
-            sql.execute("ALTER TABLE elsewhere RENAME TO management_key")
+            sql.execute(doors.format(name, sql_names.SQL("true")))
         after = await operator.ask("GET", "/me")
     assert problem_of(answer, 503)["code"] == "billing_unavailable"
     assert answer.headers["retry-after"]
