@@ -53,9 +53,11 @@ def main() -> int:
             server.database() as dsn,
             serving_console(dsn, place / "home", requests_max=REQUESTS_MAX) as url,
         ):
-            for number, name in enumerate(arguments.callers):
-                config = place / f"{number}.toml"
+            # Everything is furnished before an operator changes prices, tiers and plans for all.
+            configs = {name: place / f"{name}.toml" for name in arguments.callers}
+            for number, (name, config) in enumerate(configs.items()):
                 config.write_text(_config(*_caller(dsn, name, number)), encoding="utf-8")
+            for name, config in configs.items():
                 cases, good = _run(arguments, config, url, phases=PHASES.get(name, "fuzzing"))
                 _say(f"as {name}: {cases:,} cases, {'clean' if good else 'FAILED'}")
                 total += cases
