@@ -18,6 +18,7 @@ from farebox.assembly.database import OpenDatabase, open_database
 from farebox.assembly.serving import Servers, bind, url
 from farebox.kit.errors import FareboxError
 from farebox.settings import CONSOLE_PORT_VARIABLE, GATEWAY_PORT_VARIABLE, Settings
+from farebox.system.open_files import allow_open_files
 
 SUPERVISE_SECONDS: Final = 2.0
 
@@ -35,6 +36,7 @@ def run_processes(settings: Settings, wings: Sequence[str], ready: Ready) -> Non
         FareboxError: Something stands in the way; the message says what and what to do.
     """
     _log_to_stderr()
+    allow_open_files()
     # Until the servers listen for it: a stop in the middle of starting still cleans up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sockets: dict[str, socket.socket] = {}
