@@ -74,8 +74,10 @@ def test_a_rate_is_no_budget() -> None:
         assert "retry-after" in found.fixes[0].text
         gone = refused("organization", "rate_limit_exceeded", **changes)
         assert (gone.code, gone.mended) == (Code.D17, True), "it was removed since"
-    throttled = refused("project", "rate_limit_exceeded", effect="throttle")
-    assert throttled.code is Code.D17
+    held: dict[str, Any] = {"effect": "throttle", "used": 0, "held": units(10)}
+    assert refused("project", "rate_limit_exceeded", **held).code is Code.D17
+    used_up = refused("project", "project_spend_limit_exceeded", effect="throttle")
+    assert used_up.code is Code.D18
 
 
 def test_a_rate_of_nothing_is_not_waited_for() -> None:
