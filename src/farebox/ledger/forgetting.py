@@ -7,7 +7,7 @@ its own stands on it; whoever comes back then finds what a new scope finds.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from farebox.kit.money import Nanos
 from farebox.ledger.commands import Done, Forget, Result
@@ -17,7 +17,7 @@ from farebox.ledger.limits import Measure, Micros, Rule, ScopeLimits, drop_old, 
 if TYPE_CHECKING:
     from farebox.ledger.books import Books
 
-PASSING = UNCOUNTED - {Measure.SECONDS}
+PASSING: Final = UNCOUNTED - {Measure.SECONDS}
 """What leaves nothing in a window that no open call has raised; wall time keeps its beginning."""
 
 
