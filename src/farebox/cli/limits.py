@@ -9,10 +9,12 @@ from farebox.cli.reading import read_instant
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Mapping
     from uuid import UUID
 
     from farebox.cli.database import Session
     from farebox.ledger.commands import SetLimit
+    from farebox.ledger.limits import Rule
     from farebox.operations.balance import LimitView
 
 NO_LIMIT = "none"
@@ -49,11 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     change = actions.add_parser("set", help="set, change or remove a limit")
-    _add_scope(change)
-    which = change.add_mutually_exclusive_group(required=True)
-    for name, (_, help_text) in {**PERIODS, **COUNTS}.items():
-        option = "--" + name.replace("_", "-")
-        which.add_argument(option, metavar="N", help=f"{help_text}, or none to remove it")
+    add_scope(change)
+    add_maximum(change, {**PERIODS, **COUNTS})
     measure = change.add_mutually_exclusive_group()
     measure.add_argument("--tokens", action="store_true", help="count tokens instead of money")
     measure.add_argument("--calls", action="store_true", help="count calls instead of money")
@@ -62,6 +61,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         effect.add_argument(
             f"--{name}", dest="effect", action="store_const", const=name, help=help_text
         )
+    add_details(change)
+    listed = actions.add_parser("list", help="the limits and what is left under them")
+    listed.add_argument("--org", metavar="ORG", help="id or name (default: the only one)")
+
+
+def add_maximum(parser: argparse.ArgumentParser, names: Mapping[str, tuple[str, str]]) -> None:
+    """The one option that says how much, and of what or in which period."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    for name, (_, help_text) in names.items():
+        option = "--" + name.replace("_", "-")
+        which.add_argument(option, metavar="N", help=f"{help_text}, or none to remove it")
+
+
+def add_details(change: argparse.ArgumentParser) -> None:
+    """Models, thresholds, owner, and a maximum for a while."""
     change.add_argument(
         "--models", default="", metavar="M", help="for one model, or a family: gpt-5*"
     )
@@ -73,11 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     change.add_argument("--owner", default="", metavar="WHO", help="whom to ask about it")
     change.add_argument("--raise-to", metavar="N", help="another maximum for a while...")
     change.add_argument("--until", metavar="T", help="...and when it ends")
-    listed = actions.add_parser("list", help="the limits and what is left under them")
-    listed.add_argument("--org", metavar="ORG", help="id or name (default: the only one)")
 
 
-def _add_scope(parser: argparse.ArgumentParser) -> None:
+def add_scope(parser: argparse.ArgumentParser) -> None:
+    """On what it is set."""
     parser.add_argument("--org", metavar="ORG", help="id or name (default: the only one)")
     scope = parser.add_mutually_exclusive_group()
     scope.add_argument("--project", metavar="PROJECT", help="a project: id or name")
@@ -94,24 +107,40 @@ def _add_scope(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked."""
+    return run_for(args, what="limit", shows=lambda _: True)
+
+
+def run_for(args: argparse.Namespace, *, what: str, shows: Callable[[Rule], bool]) -> int:
+    """Do what was asked about some kinds of limits.
+
+    Args:
+        args: What was asked.
+        what: The command's word for one of them.
+        shows: Tells which rules it is about.
+    """
     from farebox.cli.database import work
 
-    jobs = {"set": _set, "list": _list}
-    return work(args, lambda session: jobs[args.action](session, args))
+    async def job(session: Session) -> int:
+        do = _set if args.action == "set" else _list
+        return await do(session, args, what, shows)
+
+    return work(args, job)
 
 
-async def _set(session: Session, args: argparse.Namespace) -> int:
+async def _set(
+    session: Session, args: argparse.Namespace, what: str, shows: Callable[[Rule], bool]
+) -> int:
     organization = await session.organization(args.org)
     command = _command(args, organization.id, await _scope(session, args, organization.id))
     await session.submit(command)
-    rows = await _rows(session, organization.id)
+    rows = await _rows(session, organization.id, shows)
 
     def text() -> None:
         mine = [view for view, _ in rows if _is_of(view, command)]
         if mine:
             _table(rows)
         else:
-            say(f"{organization.name} has no such limit now.")
+            say(f"{organization.name} has no such {what} now.")
 
     show(args, page([document for _, document in rows], None), text)
     return 0
@@ -214,15 +243,19 @@ def _is_of(view: LimitView, command: SetLimit) -> bool:
     return (view.scope_kind, view.scope_ref, view.number) == meant
 
 
-async def _list(session: Session, args: argparse.Namespace) -> int:
+async def _list(
+    session: Session, args: argparse.Namespace, what: str, shows: Callable[[Rule], bool]
+) -> int:
     organization = await session.organization(args.org)
-    rows = await _rows(session, organization.id)
+    rows = await _rows(session, organization.id, shows)
 
     def text() -> None:
         if rows:
             _table(rows)
         else:
-            hint(f"{organization.name} has no limit; set one: farebox limits set --monthly 100.00")
+            hint(
+                f"{organization.name} has no {what}; set one: farebox {what}s set --monthly 100.00"
+            )
 
     show(args, page([document for _, document in rows], None), text)
     return 0
@@ -271,14 +304,18 @@ def _limit_text(view: LimitView) -> str:
     return " ".join(words)
 
 
-async def _rows(session: Session, organization_id: UUID) -> list[tuple[LimitView, Document]]:
+async def _rows(
+    session: Session, organization_id: UUID, shows: Callable[[Rule], bool]
+) -> list[tuple[LimitView, Document]]:
     from farebox.operations.limit_documents import limit_document
     from farebox.storage.balance_store import list_limits
 
     found = await list_limits(session.connection, organization_id)
     names = await _names(session, found)
     return [
-        (view, limit_document(view) | {"scope_name": names.get(view.scope_ref)}) for view in found
+        (view, limit_document(view) | {"scope_name": names.get(view.scope_ref)})
+        for view in found
+        if shows(view.rule)
     ]
 
 
