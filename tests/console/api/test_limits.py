@@ -131,8 +131,10 @@ async def test_a_page_of_limits_reads_no_more_than_its_scopes(house: House) -> N
         for number in range(7):
             order = {"scope_kind": "run", "scope_id": f"r{number}", "period": "day"}
             await operator.done("PUT", path, order | {"maximum": "5"})
-            calls = order | {"measure": "calls", "maximum": 5}
-            await operator.done("PUT", path, calls if number % 3 == 0 else order | {"maximum": "6"})
+            counted: dict[str, object] = {**order, "measure": "calls", "maximum": 5}
+            await operator.done(
+                "PUT", path, counted if number % 3 == 0 else order | {"maximum": "6"}
+            )
         whole = (await operator.done("GET", f"{path}?limit=200"))["data"]
         pages = [await operator.every(path, limit=size) for size in (1, 2, 3, 5)]
         calls = await operator.every(f"{path}?measure=calls", limit=1)
