@@ -239,6 +239,8 @@ class Judge:
 
     async def shown(self, *, command: bool) -> int:
         """The API's figures are the recount's, and the command line's are the API's."""
+        ((now,),) = await self.house.installed.rows("SELECT farebox_now()")
+        self.at = _micros(now.isoformat())
         documents = await self.house.shown_limits(self.tenant)
         for document in documents:
             self._shown(document)

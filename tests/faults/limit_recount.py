@@ -171,14 +171,13 @@ class Recount:
         Args:
             changed: The scope whose rules are others now, empty for the defaults of a kind; None
                 where everything is.
-            totals: What every window had before.
+            totals: Takes what every window has before anything else happens.
         """
 
         def is_meant(scope: Scope) -> bool:
             return changed is None or changed in {scope, (scope[0], "")}
 
-        old = {place: tally.total for place, tally in self.tallies.items() if is_meant(place.scope)}
-        for place in old:
+        for place in [place for place in self.tallies if is_meant(place.scope)]:
             del self.tallies[place]
         for call in self.calls.values():
             for scope in call.scopes:
@@ -186,7 +185,7 @@ class Recount:
                     self._count_under(scope, call, 1, {})
         for place, tally in self.tallies.items():
             if is_meant(place.scope):
-                totals[place] = old.get(place, tally.total)
+                totals[place] = tally.total
 
     def _count(self, call: Counted, sign: int, totals: dict[Place, int]) -> None:
         for scope in call.scopes:

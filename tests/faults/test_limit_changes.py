@@ -59,6 +59,9 @@ RULES: tuple[Rule, ...] = (
 LARGEST = {"money": 6 * 10**9, "tokens": 200_000, "calls": 200, "parallel": 8}
 """About what a few hundred calls come to."""
 
+RAISES_OVER = timedelta(seconds=2)
+"""Longer than any raise: none ends while its limit is looked at."""
+
 PAUSE_SECONDS = 0.2
 """Of a caller who was refused."""
 
@@ -251,6 +254,7 @@ async def change_in_traffic(
         finally:
             traffic.over.set()
             await asyncio.gather(*callers)
+        await home.advance(RAISES_OVER)
         recount = await asyncio.to_thread(recounted, home, tenant)
         judge = Judge(home, tenant, recount, traffic.told)
         counts = await judge.whatever_changed(command=True, receipts=10)
