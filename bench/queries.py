@@ -4,7 +4,8 @@
 and a hundred small organisations, each admitted and settled by the engine (``bench.month``).
 Questions go through the whole native API (routing, permissions, documents) in this process, and
 their SQL alone beside them. A home that is named is kept, and used again the next time. With
-``--drop`` the older of the two months is dropped in the end, beside traffic: the home is used up then.
+``--drop`` the older of the two months is dropped in the end, beside traffic; the home is used up
+then.
 """
 
 from __future__ import annotations
