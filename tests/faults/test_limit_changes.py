@@ -29,7 +29,7 @@ from tests.support.sizes import size
 
 CHANGES = size("LIMIT_CHANGES", 500)
 """Changes of limits in the middle of traffic."""
-SMALL_CHANGES = 60
+SMALL_CHANGES = 50
 
 CALLERS = 12
 

@@ -42,7 +42,6 @@ KINDS = (
 STEPS = (
     timedelta(minutes=1),
     timedelta(days=1),
-    timedelta(days=7),
     timedelta(days=31),
 )
 

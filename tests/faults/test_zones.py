@@ -43,7 +43,7 @@ NOTHING = timedelta(0)
 
 PERIODS = ("day", "week", "month")
 
-OPEN = Order(40, {"user": "open"}, head_ms=400)
+OPEN = Order(40, {"user": "open"}, head_ms=250)
 """A call that is open when the window ends."""
 
 DAYS = {
