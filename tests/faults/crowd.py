@@ -23,6 +23,7 @@ REFUSALS = frozenset(
     {
         "balance_held",
         "credit_balance_exhausted",
+        "credit_balance_negative",
         "organization_spend_limit_exceeded",
         "project_spend_limit_exceeded",
         "key_spend_limit_exceeded",

@@ -341,8 +341,8 @@ def is_for(models: str, model: str) -> bool:
 
 
 def maximum_at(rule: Rule, at: int) -> int:
-    """A raise that ends at an instant has ended at it."""
-    if rule.raised_to is None:
+    """A raise that begins at an instant has begun at it, and one that ends has ended."""
+    if rule.raised_to is None or (rule.raised_from is not None and at < micros(rule.raised_from)):
         return rule.maximum
     until = rule.raised_until
     return rule.raised_to if until is None or at < micros(until) else rule.maximum

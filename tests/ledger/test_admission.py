@@ -118,9 +118,12 @@ def test_a_lowered_floor_leaves_open_holds_alone() -> None:
 
 
 def test_what_is_owed_stands_before_new_calls() -> None:
-    """NEG-04: usable credit is what live grants hold less what is owed."""
+    """NEG-04, ERR-02: usable credit is what live grants hold less what is owed; the code says so."""
     scene = Scene()
     scene.owe(4)
+    refused = scene.refuse("call", 1)
+    assert refused.code == "credit_balance_negative"
+    assert "repay what is owed" in refused.message
     scene.give("gift", 10, "free")
     assert scene.available == 6
     assert scene.refuse("call", 7).code == "credit_balance_exhausted"

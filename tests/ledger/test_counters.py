@@ -431,6 +431,18 @@ def test_a_temporary_raise_ends_by_itself() -> None:
     assert scene.hold("three", 1, user="ada").held == 1
 
 
+def test_a_campaign_begins_and_ends_by_itself() -> None:
+    """BUD-16: between its two instants, in a window that began before it."""
+    scene = rich()
+    scene.set_limit(10, **ADA, raised_to=30, raised_from=NOON + HOUR, raised_until=NOON + DAY)
+    assert scene.refuse("early", 11, user="ada").code == "user_spend_limit_exceeded"
+    scene.later(HOUR)
+    scene.hold("within", 30, user="ada")
+    scene.run(scene.release("within"))
+    scene.later(DAY - HOUR)
+    assert scene.refuse("late", 11, user="ada").code == "user_spend_limit_exceeded"
+
+
 def test_a_raise_may_also_lower() -> None:
     """BUD-16: dated windows of less work the same way."""
     scene = rich()

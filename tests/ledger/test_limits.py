@@ -149,6 +149,8 @@ def test_a_temporary_maximum_holds_until_its_instant() -> None:
     rule = Rule(maximum=5, raised_to=9, raised_until=NOON)
     assert [rule.maximum_at(NOON - MICRO), rule.maximum_at(NOON)] == [9, 5]
     assert Rule(maximum=5, raised_to=9).maximum_at(NOON) == 9
+    dated = Rule(maximum=5, raised_to=9, raised_from=NOON, raised_until=NOON + MICRO)
+    assert [dated.maximum_at(NOON + n * MICRO) for n in (-1, 0, 1)] == [5, 9, 5]
     assert Rule(maximum=5, raised_until=NOON).maximum_at(NOON - MICRO) == 5
 
 

@@ -163,6 +163,8 @@ BAD: list[tuple[AnyCommand, dict[str, Any], str]] = [
     (SCENE.limit(0), {"raised_to": -1}, "raised_to"),
     (SCENE.limit(0), {"raised_to": AMOUNT_NANOS_MAX + 1}, "raised_to"),
     (SCENE.limit(0), {"raised_until": NOON.replace(tzinfo=None)}, "raised_until"),
+    (SCENE.limit(0), {"raised_from": NOON.replace(year=YEAR_MAX + 1)}, "raised_from"),
+    (SCENE.limit(0), {"raised_from": NOON, "raised_until": NOON}, "raised_until"),
     (SCENE.limit(0), {"raised_until": NOON.replace(year=YEAR_MAX + 1)}, "raised_until"),
     (SCENE.limit(0), {"thresholds": (0,)}, "thresholds"),
     (SCENE.limit(0), {"thresholds": (50, 1001)}, "thresholds"),

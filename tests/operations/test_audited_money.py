@@ -153,6 +153,7 @@ async def test_what_nobody_knows_is_noted_as_unknown(office: Office) -> None:
             {
                 "maximum": 7,
                 "raised_to": 9,
+                "raised_from": None,
                 "raised_until": None,
                 "thresholds_percent": [80],
                 "owner": "Ada",

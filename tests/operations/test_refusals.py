@@ -13,7 +13,7 @@ from msgspec import structs
 from farebox.kit.errors import UnavailableError
 from farebox.kit.money import Nanos
 from farebox.ledger.commands import Refused
-from farebox.ledger.limits import LimitFigures
+from farebox.ledger.limits import LimitFigures, Measure
 from farebox.operations import refusals
 from farebox.operations.refusals import (
     BATCH_ROWS_MAX,
@@ -193,11 +193,11 @@ async def test_closing_ends_although_the_database_hangs(monkeypatch: pytest.Monk
     assert recorder.last_error is not None
 
 
-async def test_limits_of_several_scopes_are_several_rules() -> None:
-    """Two limits that refuse with the same code are counted apart."""
+async def test_several_limits_are_several_rules() -> None:
+    """ERR-11: two that refuse with the same code, of two scopes or of one, are counted apart."""
     store = MemoryRefusals()
     recorder = RefusalRecorder(store, monotonic=Clock())
-    for scope in (UUID(int=1), UUID(int=2)):
+    for scope, measure in ((UUID(int=1), "calls"), (UUID(int=1), "tokens"), (UUID(int=2), "calls")):
         figures = LimitFigures(
             scope_kind="project",
             scope_id=scope.hex,
@@ -206,10 +206,11 @@ async def test_limits_of_several_scopes_are_several_rules() -> None:
             used=Nanos(1),
             held=Nanos(0),
             resets_at=datetime(2026, 6, 1, tzinfo=UTC),
+            measure=Measure(measure),
         )
         plain = refusal(scope.int, code="limit")
         for number in range(11):
             changed = structs.replace(plain.refusal, limit=figures)
             recorder.note(structs.replace(plain, call_id=UUID(int=number), refusal=changed))
     await recorder.flush(everything=True)
-    assert len(store.rows) == 2 * (ROWS_PER_SECOND + 1)
+    assert len(store.rows) == 3 * (ROWS_PER_SECOND + 1)

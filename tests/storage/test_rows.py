@@ -46,6 +46,7 @@ RULES = st.builds(
     models=NAMES,
     maximum=AMOUNTS,
     raised_to=st.none() | AMOUNTS,
+    raised_from=st.none() | INSTANTS,
     raised_until=st.none() | INSTANTS,
     thresholds=st.lists(st.integers(1, 1000), max_size=10).map(tuple),
     owner=NAMES,

@@ -50,7 +50,9 @@ class Cap:
 
     def maximum(self, now: datetime) -> int:
         c = self.asked
-        if c.raised_to is not None and (c.raised_until is None or now < c.raised_until):
+        begun = c.raised_from is None or c.raised_from <= now
+        ended = c.raised_until is not None and c.raised_until <= now
+        if c.raised_to is not None and begun and not ended:
             return c.raised_to
         assert c.maximum is not None
         return c.maximum

@@ -129,6 +129,8 @@ class ModelMoney:
             aside = self.spendable() - self.spendable_by(c)
             lasting = own.money + asks.money > self.posted() - aside
             code = "credit_balance_exhausted" if lasting else "balance_held"
+            if lasting and self.owed and self.spendable() < self.floor:
+                code = "credit_balance_negative"
             if asks.money <= self.spendable():
                 code = "credit_set_aside"
             short = self.refusal(code, asks, self.all_held(), None, waits=not lasting)

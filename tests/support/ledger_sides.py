@@ -265,8 +265,9 @@ def turns_of(org: ModelOrg) -> Iterator[datetime]:
         for cap in mine.values():
             if cap.asked.period is not Period.TOTAL:
                 yield bounds(cap.asked.period, org.now, org.caps.zone)[1]
-            if cap.asked.raised_until is not None:
-                yield cap.asked.raised_until
+            for turn in (cap.asked.raised_from, cap.asked.raised_until):
+                if turn is not None:
+                    yield turn
 
 
 def tokens_beyond(model: ModelOrg, decision: Decision) -> int:

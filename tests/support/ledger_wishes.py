@@ -409,6 +409,7 @@ class Maker:
             models=like.models,
             maximum=None if wish.when == 0 else Nanos(maximum),
             raised_to=maximum + wish.n % 9 if wish.mode == 3 and not stops else None,
+            raised_from=now + timedelta(hours=wish.when - 1) if wish.when & 2 else None,
             raised_until=now + timedelta(hours=wish.when) if wish.when & 1 else None,
             thresholds=THRESHOLDS[(wish.n + wish.when) % len(THRESHOLDS)],
             owner="eve" if wish.n % 7 == 1 else "",

@@ -86,6 +86,9 @@ def add_details(change: argparse.ArgumentParser) -> None:
     )
     change.add_argument("--owner", default="", metavar="WHO", help="whom to ask about it")
     change.add_argument("--raise-to", metavar="N", help="another maximum for a while...")
+    change.add_argument(
+        "--from", dest="since", metavar="T", help="...when it begins (default: at once)..."
+    )
     change.add_argument("--until", metavar="T", help="...and when it ends")
 
 
@@ -166,6 +169,8 @@ def _command(args: argparse.Namespace, organization_id: UUID, scope: dict[str, A
             measure = Measure.TOKENS if args.tokens else Measure.CALLS
     if (args.raise_to is None) != (args.until is None):
         raise InvalidInputError("until", "goes with --raise-to: give both, or neither")
+    if args.since is not None and args.raise_to is None:
+        raise InvalidInputError("from", "goes with --raise-to and --until")
     text = getattr(args, name)
     removes = text.strip().lower() == NO_LIMIT
     command = SetLimit(
@@ -177,6 +182,7 @@ def _command(args: argparse.Namespace, organization_id: UUID, scope: dict[str, A
         models=args.models.strip(),
         maximum=None if removes else _amount(text, measure, name),
         raised_to=None if args.raise_to is None else _amount(args.raise_to, measure, "raise_to"),
+        raised_from=None if args.since is None else read_instant(args.since, field="from"),
         raised_until=None if args.until is None else read_instant(args.until, field="until"),
         owner=args.owner.strip(),
     )

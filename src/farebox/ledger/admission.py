@@ -223,8 +223,15 @@ def _short(books: Books, amount: Nanos, own: Nanos, spendable: Nanos) -> Refused
         else f"You have {available} available and this call needs up to {format_amount(amount)}. "
         "Add credits, or ask for less output."
     )
+    code = "balance_held" if by_holds else "credit_balance_exhausted"
+    if not by_holds and books.organization.owed > 0 > books.available:
+        code = "credit_balance_negative"
+        message = (
+            f"The balance is {available}: more was used than there is credit. This call needs up "
+            f"to {format_amount(amount)}. Add credits: they repay what is owed first."
+        )
     return Refused(
-        code="balance_held" if by_holds else "credit_balance_exhausted",
+        code=code,
         message=message,
         needed=amount,
         available=books.available,

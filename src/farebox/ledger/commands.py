@@ -212,6 +212,7 @@ class SetLimit(Command, frozen=True, kw_only=True):
     maximum: int | None
     """Nanodollars, tokens or calls."""
     raised_to: int | None = None
+    raised_from: datetime | None = None
     raised_until: datetime | None = None
     thresholds: tuple[int, ...] = ()
     owner: str = ""

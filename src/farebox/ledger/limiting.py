@@ -73,6 +73,7 @@ def set_limit(books: Books, command: SetLimit) -> Result:
         models=command.models,
         maximum=command.maximum,
         raised_to=command.raised_to,
+        raised_from=command.raised_from,
         raised_until=command.raised_until,
         thresholds=command.thresholds,
         owner=command.owner,

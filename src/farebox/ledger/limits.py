@@ -142,7 +142,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     maximum: int
     """Nanodollars, tokens or calls, by the measure."""
     raised_to: int | None = None
-    """A temporary maximum..."""
+    """A temporary maximum, ..."""
+    raised_from: datetime | None = None
+    """...when it begins, at once where nothing is said, ..."""
     raised_until: datetime | None = None
     """...and when it ends (BUD-16)."""
     thresholds: tuple[int, ...] = ()
@@ -165,9 +167,13 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     def maximum_at(self, now: datetime) -> int:
         """What holds at an instant, a temporary raise included."""
-        if self.raised_to is not None and (self.raised_until is None or now < self.raised_until):
-            return self.raised_to
-        return self.maximum
+        if (
+            self.raised_to is None
+            or (self.raised_from is not None and now < self.raised_from)
+            or (self.raised_until is not None and now >= self.raised_until)
+        ):
+            return self.maximum
+        return self.raised_to
 
     def counts(self, model: str) -> bool:
         """Whether calls to a model fall under it."""

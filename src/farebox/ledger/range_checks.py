@@ -150,11 +150,12 @@ def _check_limit(command: SetLimit) -> None:
     _check_kind_of_limit(command)
     if command.raised_to is not None and not 0 <= command.raised_to <= AMOUNT_NANOS_MAX:
         raise InvalidInputError("raised_to", "is out of range")
-    until = command.raised_until
-    if until is not None and (until.tzinfo is None or until.year > YEAR_MAX):
-        raise InvalidInputError(
-            "raised_until", f"must have a time zone, and a year up to {YEAR_MAX}"
-        )
+    begin, end = command.raised_from, command.raised_until
+    for field, at in (("raised_from", begin), ("raised_until", end)):
+        if at is not None and (at.tzinfo is None or at.year > YEAR_MAX):
+            raise InvalidInputError(field, f"must have a time zone, and a year up to {YEAR_MAX}")
+    if begin is not None and end is not None and begin >= end:
+        raise InvalidInputError("raised_until", "must be later than raised_from")
     if len(command.thresholds) > THRESHOLDS_MAX or not all(
         0 < percent <= THRESHOLD_PERCENT_MAX for percent in command.thresholds
     ):

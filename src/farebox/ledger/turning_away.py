@@ -136,7 +136,7 @@ def _message(each: Standing, asked: Amounts) -> str:
             f"is at {_show(each, figures.used)}. Start a new run, or raise the limit."
         )
     kind = "" if measure is Measure.MONEY else f" {_BUDGET_WORDS[measure]}"
-    models = f" for {each.rule.models}" if each.rule.models else ""
+    models = f" for {each.rule.models}" if each.rule.models not in {"", "*"} else ""
     if each.rule.origin is Origin.TIER:
         models += " of its usage tier"
     needs = (

@@ -161,6 +161,7 @@ def _limit_facts(command: SetLimit | Rule) -> dict[str, object]:
     facts: dict[str, object] = {"maximum": shown(command.maximum)}
     if command.raised_to is not None:
         facts["raised_to"] = shown(command.raised_to)
+        facts["raised_from"] = instant(command.raised_from)
         facts["raised_until"] = instant(command.raised_until)
     if command.thresholds:
         facts["thresholds_percent"] = list(command.thresholds)

@@ -31,6 +31,7 @@ def copied_limits(
             models=limit.rule.models,
             maximum=limit.rule.maximum,
             raised_to=limit.rule.raised_to,
+            raised_from=limit.rule.raised_from,
             raised_until=limit.rule.raised_until,
             thresholds=limit.rule.thresholds,
             owner=limit.rule.owner,

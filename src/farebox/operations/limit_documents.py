@@ -52,6 +52,7 @@ def limit_document(limit: LimitView) -> Document:
         "owner": rule.owner or None,
         "origin": rule.origin.value,
         "raised_to": None if rule.raised_to is None else shown_amount(measure, rule.raised_to),
+        "raised_from": instant(rule.raised_from),
         "raised_until": instant(rule.raised_until),
         "starts_at": instant(limit.starts_at),
         "resets_at": instant(limit.resets_at),

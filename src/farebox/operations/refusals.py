@@ -19,6 +19,7 @@ import msgspec
 
 from farebox.kit.errors import UnavailableError
 from farebox.ledger.commands import Refused
+from farebox.ledger.limits import LimitFigures
 
 FLUSH_SECONDS: Final = 0.5
 """A refusal is in the database after this time: soon enough for a person who looks it up."""
@@ -84,7 +85,8 @@ class _Second(msgspec.Struct):
     rest: _Noted | None = None
 
 
-_Rule = tuple[UUID, str, tuple[str, str, str] | None, int]
+_Rule = tuple[UUID, str, tuple[str, ...] | None, int]
+"""Key, code, the limit, the second."""
 
 
 class RefusalRecorder:
@@ -119,8 +121,7 @@ class RefusalRecorder:
         """Record a refusal; never waits, never fails."""
         now = self._monotonic()
         limit = refusal.refusal.limit
-        scope = None if limit is None else (limit.scope_kind, limit.scope_id, limit.period)
-        rule: _Rule = (refusal.key_id, refusal.refusal.code, scope, int(now))
+        rule: _Rule = (refusal.key_id, refusal.refusal.code, _named(limit), int(now))
         second = self._seconds.get(rule)
         if second is None:
             if len(self._seconds) >= RULES_MAX:
@@ -202,3 +203,11 @@ class RefusalRecorder:
             self.dropped += noted.times
         else:
             self._queue.append(noted)
+
+
+def _named(limit: LimitFigures | None) -> tuple[str, ...] | None:
+    """Which limit it was: two of one scope and period are two."""
+    if limit is None:
+        return None
+    of = limit.measure, limit.effect, limit.models, limit.origin
+    return limit.scope_kind, limit.scope_id, limit.period, *of

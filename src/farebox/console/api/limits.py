@@ -69,6 +69,7 @@ class LimitDocument(Struct, frozen=True, kw_only=True):
     origin: Origin
     """``tier``: it comes with the usage tier, and changes with that alone."""
     raised_to: Quantity | None
+    raised_from: Instant | None
     raised_until: Instant | None
     starts_at: Instant | None
     resets_at: Instant | None
@@ -91,6 +92,7 @@ class LimitOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Left out: 50, 80 and 100 for a budget of one scope; empty: nothing is told."""
     owner: Text = ""
     raised_to: Quantity | None = None
+    raised_from: InstantIn | None = None
     raised_until: InstantIn | None = None
 
 
@@ -155,6 +157,7 @@ async def set_limit(context: Context) -> LimitDocument:
             if order.raised_to is None
             else _quantity(order.raised_to, order.measure, "raised_to")
         ),
+        raised_from=read_instant(order.raised_from, field="raised_from"),
         raised_until=read_instant(order.raised_until, field="raised_until"),
         owner=order.owner,
     )
