@@ -118,7 +118,7 @@ def test_a_lowered_floor_leaves_open_holds_alone() -> None:
 
 
 def test_what_is_owed_stands_before_new_calls() -> None:
-    """NEG-04, ERR-02: usable credit is what live grants hold less what is owed; the code says so."""
+    """NEG-04, ERR-02: usable credit is what live grants hold less what is owed; its code tells."""
     scene = Scene()
     scene.owe(4)
     refused = scene.refuse("call", 1)
