@@ -199,7 +199,7 @@ def test_cache_is_never_authority(tenant: Tenant, house: House) -> None:
                 )
             ),
             lambda: tenant.grant("5"),
-            "credit_balance_exhausted",
+            "credit_balance_negative",
         ),
     ]
     for away, back, code in changes:

@@ -15,8 +15,8 @@ UPDATE node SET seen_at = clock_timestamp() WHERE id = %(id)s AND epoch = %(epoc
 UPDATE node SET epoch = epoch + 1
 WHERE (seen_at < clock_timestamp() - %(silence)s::interval
        OR seen_at > clock_timestamp() + %(silence)s::interval)
-  AND clock_timestamp() BETWEEN %(looked_at)s - %(jump_max)s::interval
-                            AND %(looked_at)s + %(jump_max)s::interval
+  AND clock_timestamp() BETWEEN %(looked_at)s::timestamptz - %(jump_max)s::interval
+                            AND %(looked_at)s::timestamptz + %(jump_max)s::interval
   AND EXISTS (SELECT FROM hold h WHERE h.node_id = node.id AND h.epoch = node.epoch)
 RETURNING id, name
 
