@@ -22,6 +22,7 @@ from uuid import UUID
 import psycopg
 
 from bench.database import bundled, scratch, settle_down
+from farebox.assembly.gateway import LANES
 from farebox.assembly.processes import spare_the_collector
 from farebox.kit.ids import uuid7_from_millis
 from farebox.kit.money import Nanos
@@ -77,8 +78,8 @@ def make_tenants(dsn: str, count: int) -> tuple[UUID, list[Tenant]]:
 
 
 def bookkeeper(dsn: str) -> Bookkeeper:
-    """A bookkeeper with two lanes."""
-    stores = [PostgresBatchStore(Connector(dsn, name="bench")) for _ in range(2)]
+    """A bookkeeper as the gateway has it."""
+    stores = [PostgresBatchStore(Connector(dsn, name="bench")) for _ in range(LANES)]
     return Bookkeeper(stores, monotonic=time.monotonic)
 
 

@@ -41,7 +41,8 @@ from farebox.storage.request_watch_store import PostgresRequestWatchStore
 from farebox.system.clock import unix_millis, unix_seconds
 from farebox.system.token_counter import count_o200k, warm_up
 
-LANES: Final = 2
+LANES: Final = 4
+"""Connections that batches travel on (ADR 19)."""
 POOL_CONNECTIONS: Final = 8
 DRAIN_SECONDS: Final = 20.0
 
