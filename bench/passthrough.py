@@ -1,4 +1,4 @@
-"""A bare pass-through on the gateway's stack: uvicorn and aiohttp, no billing at all.
+"""A bare pass-through on the usual stack, uvicorn and aiohttp: no billing at all.
 
 ``python -m bench.passthrough PORT UPSTREAM_URL``.
 """

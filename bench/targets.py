@@ -76,7 +76,7 @@ def nginx(stack: ExitStack, folder: Path, upstream: Target) -> Target | None:
 
 
 def passthrough(stack: ExitStack, folder: Path, upstream: Target) -> Target:
-    """The gateway's own server and client with nothing between."""
+    """The usual server and client, uvicorn and aiohttp, with nothing between."""
     port = free_port()
     command = python("bench.passthrough", str(port), upstream.url)
     log = folder / "passthrough.log"
