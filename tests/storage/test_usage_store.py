@@ -72,6 +72,19 @@ async def test_rollups_and_calls_agree(dsn: str, store: PostgresUsageStore) -> N
     assert total.no_environment.calls == 0
 
 
+async def test_rollups_serve_ui(dsn: str, store: PostgresUsageStore) -> None:
+    """Field bug 56: usage by what the rollup knows reads no call, however many there are."""
+    payer = Payer(dsn)
+    await spend(payer)
+    by = frozenset({Dimension.MODEL, Dimension.PROJECT, Dimension.KEY, Dimension.FEATURE})
+    before = await store.read(question(payer, by=by), limit=10, offset=0)
+    async with await psycopg.AsyncConnection.connect(dsn) as other:
+        # Whoever reads a call now waits for us, and gives up.
+        await other.execute("LOCK TABLE call IN ACCESS EXCLUSIVE MODE")
+        assert await store.read(question(payer, by=by), limit=10, offset=0) == before
+        await other.rollback()
+
+
 async def test_a_question_narrows_and_turns_pages(dsn: str, store: PostgresUsageStore) -> None:
     """ATT: by any dimension; nothing comes twice."""
     payer = Payer(dsn)
