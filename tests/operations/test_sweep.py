@@ -144,10 +144,28 @@ async def test_the_sweep_pauses_when_the_clock_jumps(jump: timedelta) -> None:
     assert world.asked == ["fence", "holds", "grants"]
 
 
+@pytest.mark.parametrize(("apart_seconds", "pauses"), [(40, True), (90, False)])
+async def test_a_clock_that_jumps_twice_within_a_silence_has_jumped(
+    apart_seconds: int, pauses: bool
+) -> None:
+    """ENGINE "Nodes and lapses": two tolerated jumps together make a living node silent."""
+    world = World()
+    paused = []
+    for second in range(200):
+        world.pass_time(1)
+        if second in {60, 60 + apart_seconds}:
+            world.time += timedelta(seconds=20)
+        for _ in "again", "at", "once":  # as with full pages
+            paused += [(await world.sweep.step()).paused]
+    assert any(paused) is pauses
+    remembered = len(world.sweep._looks)
+    assert remembered <= 63
+
+
 async def test_an_ordinary_clock_is_no_jump() -> None:
     """ENGINE "Nodes and lapses": drift, slow answers and long pauses between steps are none."""
     world = World()
-    for seconds in (5.0, 0.0, 3600.0, 5.0):
+    for seconds in (5.0, 65.0, 3600.0, 65.0):
         world.pass_time(seconds)
         world.time += CLOCK_JUMP_MAX * 0.9
         assert not (await world.sweep.step()).paused

@@ -120,7 +120,7 @@ class Database:
         self.process = Process(loop, "database")
         self.epoch_start: datetime = EPOCH
         self.clock_offset = timedelta(0)
-        self.jumped_at = -1.0
+        self.jumped_at: list[float] = []
         """When the clock was last set anew, in the world's seconds."""
         self.is_up = True
         self.silent = False
@@ -164,7 +164,7 @@ class Database:
     def set_clock(self, by: timedelta) -> None:
         """Set the clock anew."""
         self.clock_offset += by
-        self.jumped_at = self.loop.time()
+        self.jumped_at.append(self.loop.time())
         self.trace.note("clock jump", "database", by)
 
     # Nodes.

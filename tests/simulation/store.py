@@ -239,9 +239,9 @@ def check_fence(database: Database, row: NodeRow, looks: Looks) -> None:
     """
     unseen = database.loop.time() - row.renewed
     database.trace.note("fence", row.name, row.epoch, f"unseen for {unseen:.1f} s")
-    jumped_at = database.jumped_at
-    unnoticed = looks is not None and not looks[0] < jumped_at < looks[1]
-    if unnoticed and row.renewed <= jumped_at:
+    if looks is not None and any(
+        row.renewed <= at and not looks[0] < at < looks[1] for at in database.jumped_at
+    ):
         database.trace.count("fence by a deceived sweep")
     elif unseen < SILENCE_SECONDS_MIN:
         database.loop.halt(SimulationError("fence", f"{row.name} renewed {unseen:.1f} s ago"))

@@ -3,7 +3,8 @@
 ``step`` does one round; a clock only decides when to call it. A node is fenced off before its holds
 are lapsed, so that it can admit nothing more under its old epoch. The sweep pauses, and says so,
 when the database's clock jumps against the worker's own monotonic clock (ENGINE.md, "Nodes and
-lapses"): a moved clock must not lapse holds of nodes that are alive.
+lapses"), at once or in steps within a node's silence: a moved clock must not lapse holds of nodes
+that are alive.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -25,6 +26,9 @@ NODE_SILENCE: Final = timedelta(seconds=60)
 CLOCK_JUMP_MAX: Final = timedelta(seconds=30)
 PAUSE_AFTER_JUMP: Final = timedelta(seconds=120)
 """Long enough for every living node to renew by the new clock."""
+
+LOOKS_APART_SECONDS: Final = 1.0
+"""Of the looks at the clock that are remembered."""
 
 HOLDS_PER_STEP: Final = 256
 ORGANIZATIONS_PER_STEP: Final = 100
@@ -79,6 +83,21 @@ class Swept(msgspec.Struct, frozen=True):
     paused: bool = False
 
 
+class _Look(NamedTuple):
+    """A look at the database's clock, between two instants of our own."""
+
+    now: datetime
+    asked: float
+    answered: float
+
+    def has_jumped_since(self, before: _Look) -> bool:
+        """Whether the clock went further between two looks than ours, by more than is tolerated."""
+        passed = (self.now - before.now).total_seconds()
+        jump_max = CLOCK_JUMP_MAX.total_seconds()
+        shortest, longest = self.asked - before.answered, self.answered - before.asked
+        return not shortest - jump_max <= passed <= longest + jump_max
+
+
 class Sweep:
     """Ends what nobody else will end."""
 
@@ -88,7 +107,8 @@ class Sweep:
         self._store = store
         self._bookkeeper = bookkeeper
         self._monotonic = monotonic
-        self._last: tuple[datetime, float, float] | None = None
+        self._looks: list[_Look] = []
+        """The last one, and those in which a living node may have been seen for the last time."""
         self._paused_until = float("-inf")
 
     async def step(self) -> Swept:
@@ -138,11 +158,13 @@ class Sweep:
         """
         asked = self._monotonic()
         now = await self._store.real_time()
-        answered = self._monotonic()
-        last, self._last = self._last, (now, asked, answered)
-        if last is not None:
-            passed = (now - last[0]).total_seconds()
-            jump_max = CLOCK_JUMP_MAX.total_seconds()
-            if not asked - last[2] - jump_max <= passed <= answered - last[1] + jump_max:
-                self._paused_until = answered + PAUSE_AFTER_JUMP.total_seconds()
-        return now, answered < self._paused_until
+        look = _Look(now, asked, self._monotonic())
+        if any(map(look.has_jumped_since, self._looks)):
+            self._paused_until = look.answered + PAUSE_AFTER_JUMP.total_seconds()
+            self._looks.clear()
+        if len(self._looks) > 1 and look.asked - self._looks[-2].asked <= LOOKS_APART_SECONDS:
+            self._looks.pop()  # steps may follow each other at once
+        oldest = look.asked - NODE_SILENCE.total_seconds()
+        recent = [each for each in self._looks[:-1] if each.asked >= oldest]
+        self._looks = [*recent, *self._looks[-1:], look]
+        return now, look.answered < self._paused_until
