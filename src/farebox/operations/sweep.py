@@ -159,12 +159,12 @@ class Sweep:
         asked = self._monotonic()
         now = await self._store.real_time()
         look = _Look(now, asked, self._monotonic())
-        if any(map(look.has_jumped_since, self._looks)):
+        oldest = asked - NODE_SILENCE.total_seconds()
+        looks = [each for each in self._looks[:-1] if each.asked >= oldest] + self._looks[-1:]
+        if any(map(look.has_jumped_since, looks)):
             self._paused_until = look.answered + PAUSE_AFTER_JUMP.total_seconds()
-            self._looks.clear()
-        if len(self._looks) > 1 and look.asked - self._looks[-2].asked <= LOOKS_APART_SECONDS:
-            self._looks.pop()  # steps may follow each other at once
-        oldest = look.asked - NODE_SILENCE.total_seconds()
-        recent = [each for each in self._looks[:-1] if each.asked >= oldest]
-        self._looks = [*recent, *self._looks[-1:], look]
+            looks.clear()
+        if len(looks) > 1 and asked - looks[-2].asked <= LOOKS_APART_SECONDS:
+            looks.pop()  # steps may follow each other at once
+        self._looks = [*looks, look]
         return now, look.answered < self._paused_until
