@@ -105,6 +105,8 @@ async def _usage(session: Session, args: argparse.Namespace) -> int:
 
 
 def _say(document: Document, by: frozenset[Dimension]) -> None:
+    from farebox.advice.wording import counted
+
     names = sorted(map(str, by))
     table(
         [*names, "calls", "charge", "%"],
@@ -118,7 +120,7 @@ def _say(document: Document, by: frozenset[Dimension]) -> None:
     facts(
         [
             ("from", f"{document['since'][:16]} to {document['until'][:16]}, whole hours of UTC"),
-            ("all", f"{total['calls']:,} calls, {total['charge']} charged"),
+            ("all", f"{counted(total['calls'])}, {total['charge']} charged"),
             ("without a feature", f"{share['charge']} ({share['share_percent']} %)"),
             ("as of", document["as_of"][:19]),
             ("newest call", (document["newest_call_at"] or "none")[:19]),
