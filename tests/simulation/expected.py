@@ -36,7 +36,7 @@ admit organization_suspended; admit rate_limit_exceeded; admit organization_spen
 admit organization_token_limit_exceeded; admit organization_call_limit_exceeded
 admit key_spend_limit_exceeded; admit user_spend_limit_exceeded; admit tag_spend_limit_exceeded
 admit organization_usage_limit_exceeded; admit credit_set_aside
-admit admit run_time_limit_exceeded; admit run_depth_limit_exceeded
+admit run_time_limit_exceeded; admit run_depth_limit_exceeded
 extend done; extend exists; extend balance_held; extend credit_balance_exhausted
 extend organization_spend_limit_exceeded; extend rate_limit_exceeded; extend hold_not_found
 report done; report hold_not_found; settle closed; settle exists; release closed; release exists

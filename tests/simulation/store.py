@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -118,8 +119,8 @@ class SimulatedNodeStore:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._wire: Wire | None = None
-        self._looks: tuple[float, float] | None = None
-        """When this sweep looked at the clock first and last, in the world's seconds."""
+        self._looks: list[float] = []
+        """When this sweep looked at the clock, in the world's seconds."""
 
     async def register(self, node_id: UUID, name: str) -> int:
         """Make the node's row, or begin its next epoch."""
@@ -162,8 +163,7 @@ class SimulatedNodeStore:
     async def real_time(self) -> datetime:
         """The database's clock."""
         now, looked_at = await self._query(lambda database: (database.now(), database.loop.time()))
-        first = looked_at if self._looks is None else self._looks[0]
-        self._looks = first, looked_at
+        self._looks.append(looked_at)
         return now
 
     async def fence_silent(self, silence: timedelta, looked_at: datetime) -> list[str]:
@@ -218,10 +218,7 @@ def silent_nodes(database: Database, silence: timedelta) -> list[tuple[UUID, Nod
     ]
 
 
-Looks = tuple[float, float] | None
-
-
-def fence_silent(database: Database, silence: timedelta, looks: Looks) -> list[str]:
+def fence_silent(database: Database, silence: timedelta, looks: Sequence[float]) -> list[str]:
     """``fence_silent_nodes`` of nodes.sql, for a sweep that has looked at the clock then."""
     names = []
     for node_id, row in silent_nodes(database, silence):
@@ -231,20 +228,28 @@ def fence_silent(database: Database, silence: timedelta, looks: Looks) -> list[s
     return names
 
 
-def check_fence(database: Database, row: NodeRow, looks: Looks) -> None:
+def check_fence(database: Database, row: NodeRow, looks: Sequence[float]) -> None:
     """Look whether a node that is being fenced off is really gone.
 
-    A clock that jumped before a sweep's first look at it deceives it, and so does one that jumped
-    after its last look, but less far than a sweep tolerates.
+    A clock that jumped before a sweep's first look at it deceives it; so does one that jumped after
+    its last look, but less far than a sweep tolerates, and one that jumped there and back between
+    two looks.
     """
     unseen = database.loop.time() - row.renewed
     database.trace.note("fence", row.name, row.epoch, f"unseen for {unseen:.1f} s")
-    if looks is not None and any(
-        row.renewed <= at and not looks[0] < at < looks[1] for at in database.jumped_at
-    ):
+    jumps = database.jumped_at
+    if any(row.renewed <= at and _is_hidden(at, jumps, looks) for at in jumps):
         database.trace.count("fence by a deceived sweep")
     elif unseen < SILENCE_SECONDS_MIN:
         database.loop.halt(SimulationError("fence", f"{row.name} renewed {unseen:.1f} s ago"))
+
+
+def _is_hidden(at: float, jumps: Sequence[float], looks: Sequence[float]) -> bool:
+    """Whether a jump was before the first look, after the last, or not alone between two."""
+    after = bisect_right(looks, at)
+    if not 0 < after < len(looks):
+        return True
+    return sum(looks[after - 1] < each < looks[after] for each in jumps) > 1
 
 
 def holds_to_lapse(database: Database) -> list[HoldToLapse]:
