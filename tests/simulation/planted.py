@@ -143,7 +143,7 @@ async def _fence_later(self: SimulatedNodeStore, silence: timedelta, _: datetime
             row = database.nodes[node_id]
             epoch = max(row.epoch, seen.epoch + 1)
             database.put_node(node_id, NodeRow(epoch, row.seen_at, row.name, row.renewed))
-            store.check_fence(database, row, None)
+            store.check_fence(database, row, self._looks)
         return [row.name for _, row in found]
 
     return await self._query(fence)
