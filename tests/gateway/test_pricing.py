@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -163,6 +164,30 @@ def test_a_plan_charges_its_prices_and_costs_ours(reported: str | None) -> None:
     assert priced.total * 10 == plain.total * 12
     assert priced.price_id != plain.price_id
     assert (priced.lane, priced.estimated) == (plain.lane, plain.estimated)
+
+
+async def test_a_planned_price_is_written_down_whoever_else_writes_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DESIGN promise 3: two calls write one price, a third brings another: none is forgotten."""
+    written: list[UUID] = []
+    go_on = asyncio.Event()
+
+    async def remember(prices: Sequence[tuple[UUID, UUID, UUID]]) -> None:
+        await go_on.wait()
+        written.extend(planned for planned, _, _ in prices)
+
+    async with SmallGateway(lambda _: ScriptedResponse((whole(usage(10, 5)),))) as small:
+        monkeypatch.setattr(small.directory, "remember_planned", remember)
+        first, second = UUID(int=1), UUID(int=2)
+        small.sales._planned_new[first] = (first, STANDARD.id, PLAN.id)
+        both = asyncio.gather(small.sales.remember(), small.sales.remember())
+        await asyncio.sleep(0)
+        small.sales._planned_new[second] = (second, STANDARD.id, PLAN.id)
+        go_on.set()
+        await both
+        await small.sales.remember()
+        assert set(written) == {first, second}
 
 
 async def test_an_organization_is_rated_by_its_plan() -> None:

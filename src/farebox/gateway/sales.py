@@ -86,7 +86,7 @@ class Sales:
         self._on_change = on_change
         self._directory_revision = 0
         self._planned: set[UUID] = set()
-        self._planned_new: list[tuple[UUID, UUID, UUID]] = []
+        self._planned_new: dict[UUID, tuple[UUID, UUID, UUID]] = {}
         self._catalogue: Catalogue | None = None
         self._changes: list[datetime] = []
         """When any price of the catalogue begins, in order."""
@@ -251,7 +251,7 @@ class Sales:
         for version, book in zip(versions, offer.books, strict=True):
             if version is not book and version.id not in self._planned:
                 self._planned.add(version.id)
-                self._planned_new.append((version.id, book.id, plan.id))
+                self._planned_new[version.id] = (version.id, book.id, plan.id)
         return structs.replace(offer, versions=versions, plan=plan)
 
     async def remember(self) -> None:
@@ -260,10 +260,12 @@ class Sales:
         Raises:
             UnavailableError: The database is away; they are written the next time.
         """
-        new = list(self._planned_new)
+        new = list(self._planned_new.values())
         if new:
             await self._directory.remember_planned(new)
-            del self._planned_new[: len(new)]
+            # Other calls may have written the same meanwhile, or have brought more: those stay.
+            for planned_id, _, _ in new:
+                self._planned_new.pop(planned_id, None)
 
     async def _watch(self) -> None:
         while True:
