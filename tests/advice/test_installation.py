@@ -9,7 +9,13 @@ import pytest
 from msgspec import structs
 
 from farebox.advice.codes import Code
-from farebox.advice.facts import BooksDifference, EndingGroup, HoldsFacts, QuarantineFacts
+from farebox.advice.facts import (
+    BooksDifference,
+    EndingGroup,
+    ExhaustedAccount,
+    HoldsFacts,
+    QuarantineFacts,
+)
 from farebox.advice.findings import Severity
 from farebox.advice.installation import absorbed, installation
 from tests.support.doctor_cases import CALL_ID, INSTALLATION, NOW, case, units
@@ -76,6 +82,19 @@ def test_what_providers_refused_lately(
     """ERR-08: the operator's own credit and key at the provider are not the tenant's trouble."""
     found = installation(case(endings=tuple(groups)))
     assert [(each.code, each.severity) for each in found] == wanted
+
+
+def test_an_account_that_others_found_used_up() -> None:
+    """ERR-08: operators were told; who met it themselves is told that instead, as wrong now."""
+    used_up = ExhaustedAccount(provider="openai", account="main", at=NOW)
+    told = structs.replace(INSTALLATION, exhausted=(used_up,))
+    (found,) = installation(case(installation=told))
+    assert (found.code, found.severity) == (Code.D42, Severity.WARNING)
+    assert [each.value for each in found.evidence] == ["main at openai"]
+    assert found.fixes[-1].command == "farebox alerts list --deployment"
+    mine = (ending("upstream_quota_exhausted"),)
+    (found,) = installation(case(installation=told, endings=mine))
+    assert (found.code, found.severity) == (Code.D42, Severity.WRONG)
 
 
 def test_what_the_operator_bore() -> None:

@@ -167,3 +167,32 @@ def test_what_was_stopped_is_shown_and_released(farebox: Farebox) -> None:
     assert actions.count("limit.removed") == 3
     wrong = farebox("limits", "set", "--run", "r", "--parallel", "5", "--stop", status=2)
     assert "stop lets no call begin" in wrong.err
+
+
+def test_what_operators_are_told_is_no_organisations(farebox: Farebox, dsn: str) -> None:
+    """ERR-08: a list of its own, page by page, and a word about it beside every other list."""
+    farebox("orgs", "create", "Acme")
+    assert "told of nothing" in farebox("alerts", "list", "--deployment").err
+    facts = {"provider": "openai", "account": "main", "status": "429", "request_id": "req_1"}
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for _ in range(2):
+            connection.execute(
+                "INSERT INTO outbox (kind, at, facts)"
+                " VALUES ('upstream_quota_exhausted', farebox_now(), %s::jsonb)",
+                (json.dumps(facts),),
+            )
+    shown = farebox("alerts", "list", "--deployment")
+    assert "our account main at openai is used up (status 429)" in " ".join(shown.out.split())
+    first = farebox("alerts", "list", "--deployment", "--limit", "1", "--json").document
+    rest = farebox(
+        "alerts", "list", "--deployment", "--cursor", first["next_cursor"], "--json"
+    ).document
+    (newest,), (oldest,) = first["data"], rest["data"]
+    assert newest["facts"] == facts
+    assert (int(newest["id"]) > int(oldest["id"]), rest["next_cursor"]) == (True, None)
+    other = farebox("alerts", "list")
+    assert "farebox alerts list --deployment" in other.out + other.err
+    assert farebox("alerts", "list", "--json").document["data"] == []
+    for name, value in (("--org", "Acme"), ("--kind", "spend_rate")):
+        refused = farebox("alerts", "list", "--deployment", name, value, status=2)
+        assert f"{name[2:]} must not be given" in refused.err

@@ -127,6 +127,27 @@ def test_an_upstream_that_refuses_is_not_the_tenants_trouble(
     assert not any(f["adds_credit"] for each in found.document["findings"] for f in each["fixes"])
 
 
+def test_an_account_that_another_organisation_found_used_up(
+    tenant: Tenant, house: House, doctor: Doctor
+) -> None:
+    """ERR-08, D42: operators were told, so everybody's diagnosis says it, until a day later."""
+    facts = '{"provider": "sandbox", "account": "main", "status": "429", "request_id": "req_1"}'
+    for age in ("2 days", "3 hours", "2 hours"):
+        house.execute(
+            "INSERT INTO outbox (kind, at, facts) VALUES ('upstream_quota_exhausted',"
+            f" farebox_now() - interval '{age}', %s::jsonb)",
+            facts,
+        )
+    try:
+        found = doctor(org(tenant))
+    finally:
+        house.execute("DELETE FROM outbox WHERE organization_id IS NULL")
+    assert (found.exit, found.codes) == (0, ["D42"])
+    assert found.shown() == {"used up": "main at sandbox"}
+    assert found.first["fixes"][-1]["command"] == "farebox alerts list --deployment"
+    assert doctor(org(tenant)).codes == []
+
+
 def test_a_suspended_organisation(tenant: Tenant, run: Run, doctor: Doctor) -> None:
     """DOC-14: whatever the balance, the organisation must be switched on first."""
     run("orgs", "update", org(tenant), "--deactivate")

@@ -31,6 +31,15 @@ ADMIN = "owner@sandbox.example"
 """The sandbox's own login, a member of whatever a test makes it a member of."""
 
 
+TELLS_NO_OPERATOR = """
+    CREATE FUNCTION told_nobody() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER told_nobody BEFORE INSERT ON anomaly FOR EACH ROW
+        WHEN (NEW.organization_id IS NULL) EXECUTE FUNCTION told_nobody();
+"""
+"""What one test's provider refuses is told by the gateway some seconds later, when another test
+asks for its own organisation's trouble; who wants to be told writes the alert."""
+
+
 class Outcome(NamedTuple):
     """What a command did."""
 
@@ -74,6 +83,7 @@ def house(postgres: TestServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
         running_house(dsn, tmp_path_factory.mktemp("home")) as running,
     ):
         running.execute("UPDATE organization SET active = false")
+        running.execute(TELLS_NO_OPERATOR)
         yield running
 
 

@@ -250,6 +250,14 @@ class QuarantineFacts(msgspec.Struct, frozen=True, kw_only=True):
     error: str
 
 
+class ExhaustedAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """Our own account at a provider, of which operators were told that it is used up."""
+
+    provider: str
+    account: str
+    at: datetime
+
+
 class InstallationFacts(msgspec.Struct, frozen=True, kw_only=True):
     """This installation."""
 
@@ -262,6 +270,8 @@ class InstallationFacts(msgspec.Struct, frozen=True, kw_only=True):
     priced_currencies: tuple[str, ...]
     """Currencies in which any model of those providers has a price."""
     clock_moved: bool = False
+    exhausted: tuple[ExhaustedAccount, ...] = ()
+    """Of the last day: the newest of each account."""
 
 
 class ModelFinding(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ RECENT: Final = timedelta(hours=1)
 _CREDENTIALS: Final = ("upstream_status_401", "upstream_status_403", "upstream_status_407")
 _CREDIT: Final = ("upstream_status_402", "upstream_quota_exhausted")
 _REGION: Final = ("upstream_region_unsupported",)
+_ALERTS: Final = "farebox alerts list --deployment"
 _CREDENTIALS_TOO: Final = "upstream_credentials_refused"
 
 
@@ -148,6 +149,8 @@ def _upstreams(case: Case) -> list[Finding]:
         groups = [each for each in case.endings if each.reason in reasons]
         if groups:
             findings.append(_upstream(case, code, groups))
+        elif code is Code.D42:
+            findings += _exhausted_elsewhere(case)
     failed = [
         each
         for each in case.endings
@@ -176,6 +179,23 @@ def _upstream(case: Case, code: Code, groups: list[EndingGroup]) -> Finding:
         evidence=evidence,
         fixes=upstream_fixes(case, code),
     )
+
+
+def _exhausted_elsewhere(case: Case) -> list[Finding]:
+    """What operators were told, where no call of this organisation's met it lately."""
+    accounts = () if case.installation is None else case.installation.exhausted
+    if not accounts:
+        return []
+    evidence = tuple(
+        fact("used up", f"{each.account} at {each.provider}", at=each.at, source="alerts")
+        for each in accounts
+    )
+    cause = (
+        f"{entry_of(Code.D42).meaning} Operators were told within the last day; none of this "
+        "organisation's latest calls met it."
+    )
+    fixes = (*upstream_fixes(case, Code.D42), Fix(text="See all", command=_ALERTS))
+    return [finding(Code.D42, cause, severity=Severity.WARNING, evidence=evidence, fixes=fixes)]
 
 
 def upstream_fixes(case: Case, code: Code) -> tuple[Fix, ...]:

@@ -28,6 +28,7 @@ from farebox.operations.content import ContentRecorder
 from farebox.operations.key_status import KeyStatuses
 from farebox.operations.key_use import KeyUse
 from farebox.operations.nodes import HEARTBEAT_SECONDS, Node
+from farebox.operations.provider_watch import ProviderWatch
 from farebox.operations.refusals import RefusalRecorder
 from farebox.operations.request_watch import RequestWatch
 from farebox.storage.batch_store import PostgresBatchStore
@@ -36,6 +37,7 @@ from farebox.storage.content_store import PostgresContentWriter
 from farebox.storage.key_status_store import PostgresKeyStatusStore
 from farebox.storage.key_use_store import PostgresKeyUseStore
 from farebox.storage.node_store import Pool, PostgresNodeStore, borrowed
+from farebox.storage.provider_watch_store import PostgresProviderWatchStore
 from farebox.storage.refusal_store import PostgresRefusalStore
 from farebox.storage.request_watch_store import PostgresRequestWatchStore
 from farebox.system.clock import unix_millis, unix_seconds
@@ -147,7 +149,9 @@ class GatewayProcess:
         desk.note_use = use.note
         watch = RequestWatch(PostgresRequestWatchStore(pool), monotonic=time.monotonic)
         desk.note_request = watch.note
-        for flush in (use.flush, watch.flush):
+        accounts = ProviderWatch(PostgresProviderWatchStore(pool), monotonic=time.monotonic)
+        desk.note_exhausted = accounts.note
+        for flush in (use.flush, watch.flush, accounts.flush):
             writer = asyncio.create_task(_flushing(flush))
             self._stack.callback(writer.cancel)
 

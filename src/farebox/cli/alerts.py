@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from farebox.cli.output import Document, facts, hint, page, say, show, table
@@ -46,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listed = actions.add_parser("list", help="what was told, the newest first")
     listed.add_argument("--org", metavar="ORG", help="id or name (default: the only one)")
+    listed.add_argument(
+        "--deployment", action="store_true", help="what operators are told, of no organisation"
+    )
     listed.add_argument("--kind", metavar="KIND", help="such as projected_overrun")
     add_page_arguments(listed, limit=50)
 
@@ -85,11 +89,11 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
     from farebox.kit.errors import InvalidInputError
     from farebox.operations.alerts import KINDS, alert_document
 
+    if args.deployment:
+        return await _list_deployment(session, args)
     if args.kind is not None and args.kind not in KINDS:
         raise InvalidInputError("kind", f"must be one of {', '.join(KINDS)}")
-    before = None
-    if args.cursor is not None:
-        before = read_count(args.cursor, field="cursor", low=1, high=2**63 - 1)
+    before = _read_cursor(args)
     organization, limit = await session.organization(args.org), read_limit(args)
     found = await _store(session).alerts(
         organization.id, kind=args.kind, before=before, limit=limit + 1
@@ -97,21 +101,59 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
     rows = [alert_document(alert) for alert in found[:limit]]
     cursor = rows[-1]["id"] if len(found) > limit else None
     stopped = await _desk(session).stopped(organization.id)
+    yesterday = await session.now() - timedelta(days=1)
+    of_operators = await _store(session).operator_alerts(since=yesterday, limit=1)
 
     def text() -> None:
         if not rows:
             hint(f"{organization.name} was told of nothing; farebox alerts settings shows of what.")
         else:
-            table(
-                ["*when (UTC)", "what", "about", "action"],
-                [(r["at"][:16].replace("T", " "), _kind(r), sentence(r), _action(r)) for r in rows],
-            )
+            _table(rows)
+        if of_operators:
+            hint("Operators were told of something today: farebox alerts list --deployment")
         for each in stopped:
             kind, ref = each.scope_kind.value, each.scope_ref
             hint(f"The {kind} {ref} is stopped; farebox alerts release --{kind} {ref}")
 
     show(args, page(rows, cursor), text)
     return 0
+
+
+async def _list_deployment(session: Session, args: argparse.Namespace) -> int:
+    """What operators were told: it is about the deployment, whoever called."""
+    from farebox.kit.errors import InvalidInputError
+    from farebox.operations.alerts import alert_document
+
+    for name in ("org", "kind"):
+        if getattr(args, name) is not None:
+            raise InvalidInputError(name, "must not be given together with --deployment")
+    limit = read_limit(args)
+    found = await _store(session).operator_alerts(before=_read_cursor(args), limit=limit + 1)
+    rows = [alert_document(alert) for alert in found[:limit]]
+    cursor = rows[-1]["id"] if len(found) > limit else None
+
+    def text() -> None:
+        if rows:
+            _table(rows)
+        else:
+            hint("Operators were told of nothing.")
+
+    show(args, page(rows, cursor), text)
+    return 0
+
+
+def _read_cursor(args: argparse.Namespace) -> int | None:
+    """The id of the last alert seen."""
+    if args.cursor is None:
+        return None
+    return read_count(args.cursor, field="cursor", low=1, high=2**63 - 1)
+
+
+def _table(rows: list[Document]) -> None:
+    table(
+        ["*when (UTC)", "what", "about", "action"],
+        [(r["at"][:16].replace("T", " "), _kind(r), sentence(r), _action(r)) for r in rows],
+    )
 
 
 async def _settings(session: Session, args: argparse.Namespace) -> int:
@@ -199,6 +241,11 @@ def sentence(alert: Document) -> str:
             return (
                 f"user {told['user']}: {told['calls']} calls in an hour; usual are "
                 f"{told['usual_calls']}"
+            )
+        case "upstream_quota_exhausted":
+            return (
+                f"our account {told['account']} at {told['provider']} is used up (status "
+                f"{told['status']}); add credit there"
             )
         case _:
             return f"{whose}: {told['calls']} near-identical requests in a minute"

@@ -73,6 +73,13 @@ class NoteRequest(Protocol):
         """See :class:`farebox.operations.request_watch.RequestWatch`."""
 
 
+class NoteExhausted(Protocol):
+    """Notes a call that a provider refused for want of our own money; never waits (ERR-08)."""
+
+    def __call__(self, account_id: UUID, *, provider: str, status: int, call_id: UUID) -> None:
+        """See :class:`farebox.operations.provider_watch.ProviderWatch`."""
+
+
 class Desk:
     """Shared by all calls of a gateway."""
 
@@ -100,6 +107,8 @@ class Desk:
         """Hears of every admitted call: its key, project and instant (ORG-15)."""
         self.note_request: NoteRequest | None = None
         """Hears of every admitted call, what it asked for included: for the watch (ANO-01)."""
+        self.note_exhausted: NoteExhausted | None = None
+        """Hears of every call that found our own account at the provider used up."""
         self.note_content: NoteContent | None = None
         """Stores what calls say, where their project wants that; and for how many days."""
         self.help_url = ""

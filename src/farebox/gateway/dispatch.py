@@ -22,6 +22,7 @@ from farebox.gateway.upstream_errors import (
     translated,
     without_identity,
 )
+from farebox.operations.provider_watch import UPSTREAM_QUOTA_EXHAUSTED
 from farebox.operations.upstream import (
     UpstreamBrokenError,
     UpstreamNotReachedError,
@@ -120,6 +121,8 @@ async def _refused_upstream(call: Call, response: UpstreamResponse) -> Answer:
     error = translated(response.status, body, provider=call.offer.provider.name)
     if error is not None:
         reason = REASONS.get(error.code or "", reason)
+        if error.code == UPSTREAM_QUOTA_EXHAUSTED:
+            _note_exhausted(call, response.status)
     call.release(reason, http_status=response.status)
     if error is not None:
         raise error
@@ -128,6 +131,13 @@ async def _refused_upstream(call: Call, response: UpstreamResponse) -> Answer:
     if retry_after is not None:
         headers.append(("retry-after", retry_after))
     return Answer(response.status, headers, without_identity(body))
+
+
+def _note_exhausted(call: Call, status: int) -> None:
+    """Let the operators hear of it, however the call goes on."""
+    note, provider = call.desk.note_exhausted, call.offer.provider
+    if note is not None:
+        note(provider.account_id, provider=provider.name, status=status, call_id=call.id)
 
 
 def _unreachable(call: Call, detail: str) -> GatewayError:

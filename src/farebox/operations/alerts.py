@@ -1,8 +1,8 @@
 """Alerts as people see them: what was told, what is told, and what was stopped.
 
 An alert is a word in the outbox: a threshold of a limit, told by the engine, or an anomaly, told by
-the watch. A stop is a limit like any other, so every gateway keeps it with what it reads anyway; a
-release takes that limit away.
+the watch. One that is no organisation's is told to operators, by the gateways. A stop is a limit
+like any other, so every gateway keeps it with what it reads anyway; a release takes it away.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ from farebox.operations.audited_money import Submit
 from farebox.operations.balance import LimitView
 from farebox.operations.documents import Document, document, instant
 from farebox.operations.limit_documents import shown_amount, shown_scope
+from farebox.operations.provider_watch import UPSTREAM_QUOTA_EXHAUSTED
 
 THRESHOLD: Final = "limit_threshold"
 """What the engine tells of limits (BUD-06)."""
 
 KINDS: Final = (THRESHOLD, *(kind.value for kind in AnomalyKind))
 """The words of the outbox that are alerts."""
+
+OPERATOR_KINDS: Final = (UPSTREAM_QUOTA_EXHAUSTED,)
+"""The words of the outbox that are told to operators (ERR-08)."""
 
 _BY_MEASURE: Final = frozenset({"used", "maximum", "projected", "pace_per_day"})
 """Facts of limits: money or counts, as the limit's measure says."""
@@ -75,6 +79,11 @@ class AlertStore(Protocol):
         self, organization_id: UUID, *, kind: str | None, before: int | None, limit: int
     ) -> list[Alert]:
         """What was told, the newest first; ``before`` is the id of the last one seen."""
+
+    async def operator_alerts(
+        self, *, before: int | None = None, since: datetime | None = None, limit: int
+    ) -> list[Alert]:
+        """What operators were told, of no organisation; the newest first."""
 
     async def limits(self, organization_id: UUID) -> tuple[LimitView, ...]:
         """Its limits as they stand; stops are among them."""

@@ -36,7 +36,7 @@ from farebox.kit.errors import NotFoundError
 from farebox.kit.ids import format_id
 from farebox.kit.periods import hour_start
 from farebox.ledger.scopes import ID_KINDS
-from farebox.operations.alerts import KINDS, Alert, settings_document
+from farebox.operations.alerts import KINDS, OPERATOR_KINDS, Alert, settings_document
 from farebox.operations.anomaly_watch import Active, FoundRepeat, FoundUser, ScopePage, Stop
 from farebox.operations.audit_log import changed
 from farebox.operations.balance import LimitView, view_limits
@@ -108,16 +108,15 @@ class PostgresAnomalyStore:
                 "limit": limit,
             },
         )
-        return [
-            Alert(
-                id=row[0],
-                kind=row[1],
-                at=rows.utc(row[2]),
-                facts=_read_facts(row[3]),
-                action=row[4],
-            )
-            for row in found
-        ]
+        return [_alert(row) for row in found]
+
+    async def operator_alerts(
+        self, *, before: int | None = None, since: datetime | None = None, limit: int
+    ) -> list[Alert]:
+        """See the port."""
+        kinds = list(OPERATOR_KINDS)
+        values = {"kinds": kinds, "before": before, "since": since, "limit": limit}
+        return [_alert(row) for row in await self._ask("operator_alerts", values)]
 
     async def limits(self, organization_id: UUID) -> tuple[LimitView, ...]:
         """See the port."""
@@ -333,6 +332,16 @@ class PostgresAnomalyStore:
         cursor = self._connection.cursor(binary=True)
         await cursor.execute(queries(file)[name], values)
         return await cursor.fetchall()
+
+
+def _alert(row: _Row) -> Alert:
+    return Alert(
+        id=row[0],
+        kind=row[1],
+        at=rows.utc(row[2]),
+        facts=_read_facts(row[3]),
+        action=row[4],
+    )
 
 
 def _settings(text: str | None) -> AlertSettings:

@@ -20,6 +20,7 @@ from farebox.advice.facts import (
     CallRecord,
     DaySpend,
     EndingGroup,
+    ExhaustedAccount,
     HoldsFacts,
     InstallationFacts,
     KeyRecord,
@@ -60,6 +61,7 @@ GRANTS_MAX: Final = 100
 LIMITS_MAX: Final = 2_000
 SCANNED_CALLS_MAX: Final = 2_000
 SCANNED_REFUSALS_MAX: Final = 5_000
+SCANNED_ALERTS_MAX: Final = 500
 GROUPS_MAX: Final = 20
 SPENDERS_MAX: Final = 20
 KEYS_MAX: Final = 5
@@ -348,6 +350,7 @@ class PostgresDiagnosisStore:
     async def installation(self) -> InstallationFacts:
         """See the port."""
         (row,) = await self._all("read_installation", {"silence": SILENCE})
+        exhausted = await self._all("read_exhausted", {"limit": SCANNED_ALERTS_MAX})
         return InstallationFacts(
             sandbox=row[0],
             clock_moved=row[1],
@@ -356,6 +359,10 @@ class PostgresDiagnosisStore:
             gateway_seen_at=_instant(row[5]),
             providers=tuple(row[6]),
             priced_currencies=tuple(row[7]),
+            exhausted=tuple(
+                ExhaustedAccount(provider=each[0], account=each[1], at=rows.utc(each[2]))
+                for each in exhausted
+            ),
         )
 
     async def model(self, name: str, currency: str) -> ModelFinding:

@@ -109,3 +109,25 @@ async def test_a_stop_is_set_and_released(house: House) -> None:
     problem_of(again, 404)
     assert left["data"] == []
     problem_of(many, 422)
+
+
+async def test_what_operators_are_told_is_theirs_alone(house: House) -> None:
+    """ERR-08: our own accounts at providers; page by page, the newest first, for no organisation's
+    eyes.
+    """
+    facts = {"provider": "openai", "account": "main", "status": "429", "request_id": "req_1"}
+    with psycopg.connect(house.dsn, autocommit=True) as connection:
+        for number in range(3):
+            connection.execute(
+                "INSERT INTO outbox (kind, at, facts)"
+                " VALUES ('upstream_quota_exhausted', farebox_now(), %s::jsonb)",
+                (json.dumps(facts | {"status": str(400 + number)}),),
+            )
+    async with house.operator() as operator, house.member(Role.OWNER) as owner:
+        every = await operator.every("/alerts")
+        of_organization = await operator.every(f"{house.path}/alerts")
+        refused = await owner.ask("GET", "/alerts")
+    assert [each["facts"]["status"] for each in every] == ["402", "401", "400"]
+    assert {each["kind"] for each in every} == {"upstream_quota_exhausted"}
+    assert of_organization == []
+    assert problem_of(refused, 403)["code"] == "permission_denied"

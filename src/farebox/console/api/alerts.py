@@ -15,6 +15,7 @@ from farebox.console.api.fields import (
     Instant,
     Limit,
     Page,
+    PageQuery,
     ProjectId,
     page_of,
     read_number_cursor,
@@ -37,6 +38,8 @@ Kind = Literal[
     "repeated_requests",
 ]
 
+OperatorKind = Literal["upstream_quota_exhausted"]
+
 _AMOUNTS: Final = ("hour_minimum", "day_minimum")
 
 
@@ -51,6 +54,18 @@ class Alert(Struct, frozen=True, kw_only=True):
     """What was done besides telling."""
     facts: dict[str, str]
     """The evidence: what it is about, what was seen, what is usual; amounts are decimal strings."""
+
+
+class OperatorAlert(Struct, frozen=True, kw_only=True):
+    """Something that operators were told, once: of the deployment, not of an organisation."""
+
+    object: Literal["alert"] = "alert"
+    id: str
+    kind: OperatorKind
+    at: Instant
+    action: Literal["told"]
+    facts: dict[str, str]
+    """The evidence: our account, the provider, what it answered, a call that it refused."""
 
 
 class AlertQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,6 +149,16 @@ async def list_alerts(context: Context) -> Page[Alert]:
     return page_of(Alert, rows, query.limit, [alert.id for alert in found])
 
 
+async def list_operator_alerts(context: Context) -> Page[OperatorAlert]:
+    """The newest first."""
+    query = context.query_as(PageQuery)
+    found = await context.session.alert_store.operator_alerts(
+        before=read_number_cursor(query.cursor), limit=query.limit + 1
+    )
+    rows = [alert_document(alert) for alert in found]
+    return page_of(OperatorAlert, rows, query.limit, [alert.id for alert in found])
+
+
 async def show_settings(context: Context) -> AlertSettings:
     """The defaults, where nobody has changed them."""
     found = await context.session.alert_store.settings(context.organization.id)
@@ -198,6 +223,17 @@ ROUTES: Final = (
         action=Action.LIMITS_VIEW,
         query=AlertQuery,
         answer=Page[Alert],
+    ),
+    Route(
+        method="GET",
+        path="/alerts",
+        name="listOperatorAlerts",
+        summary="What operators were told: our own accounts at providers that are used up",
+        tag="alerts",
+        handler=list_operator_alerts,
+        action=Action.DEPLOYMENT_VIEW,
+        query=PageQuery,
+        answer=Page[OperatorAlert],
     ),
     Route(
         method="POST",

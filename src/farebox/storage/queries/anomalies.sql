@@ -42,6 +42,25 @@ WITH new AS (
 )
 SELECT id, kind, subject, period_start FROM new
 
+-- name: tell_operators
+-- Once an hour and account, whichever gateway comes first; no organisation's row is touched.
+WITH new AS (
+    INSERT INTO anomaly (organization_id, kind, subject, period_start, at, facts, action)
+    SELECT NULL, %(kind)s, 'account:' || replace(a.id::text, '-', ''),
+        date_trunc('hour', farebox_now(), 'UTC'), farebox_now(),
+        (t.facts::jsonb || jsonb_build_object('account', a.name))::json, 'told'
+    FROM unnest(%(accounts)s::uuid[], %(facts)s::text[]) AS t (account_id, facts)
+    JOIN upstream_account a ON a.id = t.account_id
+    ORDER BY a.id
+    ON CONFLICT (organization_id, kind, subject, period_start) DO NOTHING
+    RETURNING id, kind, at, facts
+), word AS (
+    INSERT INTO outbox (organization_id, kind, at, facts)
+    SELECT NULL, kind, at, facts::jsonb || jsonb_build_object('anomaly_id', id::text)
+    FROM new ORDER BY id
+)
+SELECT id FROM new
+
 -- name: spent
 SELECT project_id, key_id, coalesce(sum(charge_nanos) FILTER (WHERE hour = %(hour)s), 0)::bigint,
     coalesce(sum(charge_nanos) FILTER (WHERE hour >= %(day)s), 0)::bigint,
@@ -179,4 +198,13 @@ FROM outbox o
 LEFT JOIN anomaly a ON a.id = (o.facts ->> 'anomaly_id')::bigint
 WHERE o.organization_id = %(organization_id)s AND o.kind = ANY(%(kinds)s)
   AND (%(before)s::bigint IS NULL OR o.id < %(before)s)
+ORDER BY o.id DESC LIMIT %(limit)s
+
+-- name: operator_alerts
+SELECT o.id, o.kind, o.at, o.facts::text, coalesce(a.action, 'told')
+FROM outbox o
+LEFT JOIN anomaly a ON a.id = (o.facts ->> 'anomaly_id')::bigint
+WHERE o.organization_id IS NULL AND o.kind = ANY(%(kinds)s)
+  AND (%(before)s::bigint IS NULL OR o.id < %(before)s)
+  AND (%(since)s::timestamptz IS NULL OR o.at > %(since)s)
 ORDER BY o.id DESC LIMIT %(limit)s

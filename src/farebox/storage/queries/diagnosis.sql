@@ -223,6 +223,14 @@ CROSS JOIN LATERAL (
 WHERE o.active AND w.available > 0 AND o.id <> %(organization_id)s
 ORDER BY w.available DESC, o.id LIMIT %(limit)s
 
+-- name: read_exhausted
+-- What operators were told of the last day: the newest of each account, few at an hour's pace.
+SELECT DISTINCT ON (facts ->> 'account') facts ->> 'provider', facts ->> 'account', at
+FROM (SELECT id, facts, at FROM outbox WHERE organization_id IS NULL
+        AND kind = 'upstream_quota_exhausted' ORDER BY id DESC LIMIT %(limit)s) AS told
+WHERE at > farebox_now() - interval '1 day'
+ORDER BY facts ->> 'account', id DESC
+
 -- name: read_installation
 -- A gateway's last sign of life is told in engine time, like everything else.
 SELECT d.sandbox, d.clock_offset <> '0', farebox_now(), clock_timestamp(),
