@@ -73,6 +73,9 @@ ERRORS = [
      None),
     ("requests.ConnectionError: Connection refused", "connection_refused", None),
     ("Your card was declined.", "payment_failed", None),
+    ("Your credit has expired: 1.00 in all was not used by its end.", "credit_balance_expired",
+     None),
+    ("The balance is -1.00: more was used than there is credit.", "credit_balance_negative", None),
 ]  # fmt: skip
 
 

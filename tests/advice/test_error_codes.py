@@ -189,6 +189,8 @@ def test_each_kind_of_limit_has_its_finding() -> None:
     assert finding_of("organization_usage_limit_exceeded") is Code.D20
     assert finding_of("rate_limit_exceeded") is Code.D17
     assert finding_of("credit_balance_exhausted") is Code.D12
+    assert finding_of("credit_balance_expired") is Code.D11
+    assert finding_of("credit_balance_negative") is Code.D13
     for kind in ScopeKind:
         if kind not in {ScopeKind.ORGANIZATION, ScopeKind.PROJECT}:
             assert finding_of(f"{kind}_spend_limit_exceeded") is Code.D21

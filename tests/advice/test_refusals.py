@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from msgspec import structs
 
 from farebox.advice.codes import Code
@@ -123,6 +124,15 @@ def test_an_error_of_nobody_in_particular() -> None:
     (found,) = diagnose(alone).findings
     assert (found.code, found.evidence) == (Code.D12, ())
     assert found.title == "Not enough credit"
+
+
+@pytest.mark.parametrize(
+    ("code", "found"), [("credit_balance_expired", "D11"), ("credit_balance_negative", "D13")]
+)
+def test_a_code_that_names_the_cause_is_believed(code: str, found: str) -> None:
+    """ERR-02, DOC-06: without the organisation's books the code alone says why."""
+    alone = case(code, organization=None, money=None, usable_keys=())
+    assert [each.code for each in diagnose(alone).findings] == [found]
 
 
 def test_a_key_that_ended_since_comes_along() -> None:

@@ -23,6 +23,7 @@ REFUSALS = frozenset(
     {
         "balance_held",
         "credit_balance_exhausted",
+        "credit_balance_expired",
         "credit_balance_negative",
         "organization_spend_limit_exceeded",
         "project_spend_limit_exceeded",
@@ -145,7 +146,7 @@ async def judge_refusals(
         list(REFUSALS),
     )
     for code, needed, available, figures in rows:
-        if figures is not None and code != "credit_balance_exhausted":
+        if figures is not None and not code.startswith("credit_balance"):
             assert figures["used"] + figures["held"] + needed > figures["maximum"]
         else:
             assert needed > available + lowest_floor

@@ -34,7 +34,12 @@ WORDS = {
     "seconds": "time",
     "depth": "depth",
 }
-CREDIT_CODES = {"credit_balance_exhausted", "credit_balance_negative", "credit_set_aside"}
+CREDIT_CODES = {
+    "credit_balance_exhausted",
+    "credit_balance_expired",
+    "credit_balance_negative",
+    "credit_set_aside",
+}
 
 RATE_CODE = "rate_limit_exceeded"
 TIER_CODES = {RATE_CODE, "organization_usage_limit_exceeded", "balance_held"}

@@ -110,7 +110,7 @@ def test_credit_that_ends_while_it_is_held(
         call.read_until(b"first")
         advance(house, timedelta(minutes=31))
         reply = tenant.chat()
-        assert (reply.status, reply.error["code"]) == (429, "credit_balance_exhausted")
+        assert (reply.status, reply.error["code"]) == (429, "credit_balance_expired")
         go_on(house, pauses)
         call.read_until(b"[DONE]")
     assert tenant.only_call().charge == FULL

@@ -218,14 +218,16 @@ def test_a_top_up_opens_the_gate_at_once(new_tenant: NewTenant) -> None:
 
 
 def test_expired_credit_is_no_credit(new_tenant: NewTenant, house: House) -> None:
-    """ERR-01: from its instant on a grant pays for nothing, though no job has run."""
+    """ERR-01, ERR-02: from its instant on a grant pays for nothing, though no job has run."""
     tenant = new_tenant(credit=None)
     ((now,),) = house.query("SELECT farebox_now()")
     tenant.grant("1.00", expires_at=now + timedelta(seconds=2))
     assert tenant.chat().status == 200
     wait_for(lambda: tenant.chat().status != 200)
     error = refused(tenant, openai.RateLimitError)
-    assert facts(error) == ("credit_balance_exhausted", "insufficient_quota", None)
+    assert facts(error) == ("credit_balance_expired", "insufficient_quota", None)
+    assert "Your credit has expired" in error.message
+    assert error.response.headers["x-should-retry"] == "false"
     tenant.check_books()
 
 

@@ -190,7 +190,7 @@ def test_engine_time_never_runs_backwards() -> None:
     scene.later(HOUR)
     scene.expire()
     scene.later(-DAY)
-    assert scene.refuse("call", 1).code == "credit_balance_exhausted"
+    assert scene.refuse("call", 1).code == "credit_balance_expired"
     scene.give("paid", 1, "purchased")
     assert scene.hold("call", 1).admitted_at == NOON + HOUR
     assert scene.org.last_time == NOON + HOUR

@@ -48,6 +48,7 @@ from tests.simulation.trace import SimulationError
 MONEY_CODES = (
     "balance_held",
     "credit_balance_exhausted",
+    "credit_balance_expired",
     "credit_balance_negative",
     "credit_set_aside",
     "rate_limit_exceeded",

@@ -31,6 +31,7 @@ posting dispute_lost; posting dispute_won; posting correction
 
 _ANSWERS: Final = """
 admit admitted; admit exists; admit balance_held; admit credit_balance_exhausted
+admit credit_balance_expired
 admit stale_epoch; admit stale_catalogue; admit key_revoked; admit project_archived
 admit organization_suspended; admit rate_limit_exceeded; admit organization_spend_limit_exceeded
 admit organization_token_limit_exceeded; admit organization_call_limit_exceeded

@@ -131,6 +131,10 @@ class ModelMoney:
             code = "credit_balance_exhausted" if lasting else "balance_held"
             if lasting and self.owed and self.spendable() < self.floor:
                 code = "credit_balance_negative"
+            elif lasting and not any(lot.remaining for lot in self.live()):
+                gone = sum(sum(lot.broken.values()) for lot in self.lots.values())
+                if self.spendable() + gone >= asks.money:
+                    code = "credit_balance_expired"
             if asks.money <= self.spendable():
                 code = "credit_set_aside"
             short = self.refusal(code, asks, self.all_held(), None, waits=not lasting)

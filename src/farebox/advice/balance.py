@@ -9,7 +9,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
+from farebox.advice.catalogue import entry_of
 from farebox.advice.codes import Code
+from farebox.advice.error_codes import finding_of
 from farebox.advice.facts import CallRecord, Case, GrantRecord, MoneyFacts
 from farebox.advice.findings import Evidence, Finding, Fix, Severity, finding
 from farebox.advice.wording import amount, fact, money, news, quoted, request, top_up, when
@@ -192,7 +194,13 @@ def _mended(case: Case, facts: MoneyFacts, call: CallRecord) -> Finding:
 
 
 def _without_figures(case: Case, call: CallRecord | None) -> list[Finding]:
-    """No organisation is known: what can be said in general."""
+    """No organisation is known: what can be said in general, or by the code alone."""
+    said = finding_of(call.code) if call is not None else None
+    if said in {Code.D11, Code.D13}:
+        entry = entry_of(said)
+        remedy = Fix(text=entry.remedy.rstrip("."))
+        evidence = _call_evidence(case, call)
+        return [finding(said, entry.meaning, evidence=evidence, fixes=(remedy,))]
     cause = (
         "There is not enough credit for the call: used up, expired, or less than the call's worst "
         "case. Which of these it is, the organisation's books say."

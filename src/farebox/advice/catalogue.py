@@ -95,7 +95,7 @@ CATALOGUE: Final = {
         _BILLING,
         Step.BALANCE,
         "The credit is used up",
-        "Calls have spent it; none of it expired.",
+        "Calls have spent it: it did not expire.",
         "See what spent it, then reduce that or add credit.",
     ),
     Code.D13: Entry(

@@ -136,6 +136,8 @@ _PHRASES: Final = tuple(
         (r"does not exist or you do not have access|does not have access to model",
          "model_not_found"),
         (r"exceeded your current quota", "insufficient_quota"),
+        (r"credit has expired", "credit_balance_expired"),
+        (r"more was used than there is credit", "credit_balance_negative"),
         (r"no credits? remaining|credit balance is too low|available and this call needs",
          "credit_balance_exhausted"),
         (r"billing hard limit", "billing_hard_limit_reached"),

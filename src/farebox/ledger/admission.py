@@ -230,6 +230,13 @@ def _short(books: Books, amount: Nanos, own: Nanos, spendable: Nanos) -> Refused
             f"The balance is {available}: more was used than there is credit. This call needs up "
             f"to {format_amount(amount)}. Add credits: they repay what is owed first."
         )
+    elif not by_holds and _has_expired(books, amount):
+        code = "credit_balance_expired"
+        message = (
+            f"Your credit has expired: {format_amount(books.organization.expired)} in all was not "
+            f"used by its end. You have {available} available and this call needs up to "
+            f"{format_amount(amount)}. Add credits."
+        )
     return Refused(
         code=code,
         message=message,
@@ -238,6 +245,17 @@ def _short(books: Books, amount: Nanos, own: Nanos, spendable: Nanos) -> Refused
         held=books.held,
         blocked_by_holds=by_holds,
     )
+
+
+def _has_expired(books: Books, amount: Nanos) -> bool:
+    """Whether expiry is why there is no money: none is live, and what expired could have paid.
+
+    Ended grants are not loaded; the organisation's total of what expired, and the absence of any
+    live money, say it without another read. Whoever spends leaves a rest too small for the next
+    call on a live grant, and is told that it is exhausted.
+    """
+    live = any(grant.remaining and grant.is_live(books.now) for grant in books.grants)
+    return not live and amount <= books.spendable + books.organization.expired
 
 
 def _admitted_before(books: Books, command: Admit) -> Result | None:
