@@ -78,6 +78,7 @@ def test_limits_of_every_scope_and_measure(farebox: Farebox) -> None:
     assert (key["scope_name"], key["maximum"], key["models"]) == ("laptop", 1_000_000, "gpt-5*")
     shown = farebox("limits", "list").out
     assert "each user" in shown
+    assert "would have refused since" in shown
     assert all(len(line) <= 80 for line in shown.splitlines())
 
 
@@ -112,3 +113,16 @@ def test_thresholds_are_a_setting_of_each_limit(farebox: Farebox) -> None:
     assert told("--monthly", "5", "--thresholds", "none") == []
     farebox("limits", "set", "--monthly", "none")
     assert told("--per-minute", "5", "--calls") == []
+
+
+def test_what_a_shadow_would_have_refused_is_listed(farebox: Farebox) -> None:
+    """BUD-03: counted with the limit, with since when it counts; other limits count nothing."""
+    farebox("orgs", "create", "Acme")
+    farebox("limits", "set", "--monthly", "5")
+    assert "shadow" not in farebox("limits", "list").out
+    rows = farebox("limits", "set", "--daily", "1", "--shadow", "--json").document["data"]
+    (hard, shadow) = sorted(rows, key=lambda row: str(row["effect"]))
+    assert hard["would_have_refused"] is None
+    told = shadow["would_have_refused"]
+    assert (told["calls"], told["last_call_id"], told["last_call_at"]) == (0, None, None)
+    assert f"since {told['since'][:10]}" in farebox("limits", "list").out

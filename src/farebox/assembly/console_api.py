@@ -31,6 +31,7 @@ from farebox.operations.idempotency import RequestStore
 from farebox.operations.own_prices import own_name, refuse_unlikely, with_facts
 from farebox.operations.people import People
 from farebox.operations.price_plans import PlanDesk
+from farebox.operations.shadow_limits import ShadowRefusals
 from farebox.operations.tiers import TierDesk
 from farebox.providers.base_urls import parse_base_url
 from farebox.providers.openai_compatible import OpenAICompatibleUpstream
@@ -53,6 +54,7 @@ from farebox.storage.node_store import Pool, borrowed
 from farebox.storage.people_store import PostgresPeopleStore
 from farebox.storage.plan_store import PostgresPlanStore
 from farebox.storage.request_store import PostgresRequestStore
+from farebox.storage.shadow_store import read_shadow_refusals
 from farebox.storage.standing_store import management_key_standing, user_standing
 from farebox.storage.tenancy_store import PostgresTenantStore
 from farebox.storage.tier_store import PostgresTierStore
@@ -240,6 +242,11 @@ class _Money:
         return await balance_store.page_limits(
             self._connection, organization_id, kind=kind, ref=ref, begin=begin, limit=limit
         )
+
+    async def shadow_refusals(
+        self, organization_id: UUID, limits: Sequence[LimitView]
+    ) -> Sequence[ShadowRefusals | None]:
+        return await read_shadow_refusals(self._connection, organization_id, limits)
 
     async def history(
         self, organization_id: UUID, *, before: int | None, limit: int

@@ -284,6 +284,29 @@ def _table(rows: list[tuple[LimitView, Document]]) -> None:
         ],
         right="maximum used held left",
     )
+    _shadow_table([row for row in rows if row[1]["would_have_refused"] is not None])
+
+
+def _shadow_table(rows: list[tuple[LimitView, Document]]) -> None:
+    """What limits in shadow would have refused (BUD-03)."""
+    if not rows:
+        return
+    since = rows[0][1]["would_have_refused"]["since"][:16].replace("T", " ")
+    say(f"\nIn shadow, would have refused since {since} UTC:")
+    found = [(view, document, document["would_have_refused"]) for view, document in rows]
+    table(
+        ["scope", "limit", "calls", "*last call"],
+        [
+            (
+                _scope_text(view, document),
+                _limit_text(view),
+                f"{refused['calls']:,}",
+                refused["last_call_id"] or "none",
+            )
+            for view, document, refused in found
+        ],
+        right="calls",
+    )
 
 
 def _scope_text(view: LimitView, document: Document) -> str:
@@ -314,14 +337,24 @@ async def _rows(
     session: Session, organization_id: UUID, shows: Callable[[Rule], bool]
 ) -> list[tuple[LimitView, Document]]:
     from farebox.operations.limit_documents import limit_document
+    from farebox.operations.shadow_limits import shadow_document
     from farebox.storage.balance_store import list_limits
+    from farebox.storage.shadow_store import read_shadow_refusals
 
-    found = await list_limits(session.connection, organization_id)
+    listed = await list_limits(session.connection, organization_id)
+    found = tuple(view for view in listed if shows(view.rule))
     names = await _names(session, found)
+    refused = await read_shadow_refusals(session.connection, organization_id, found)
     return [
-        (view, limit_document(view) | {"scope_name": names.get(view.scope_ref)})
-        for view in found
-        if shows(view.rule)
+        (
+            view,
+            limit_document(view)
+            | {
+                "scope_name": names.get(view.scope_ref),
+                "would_have_refused": shadow_document(each),
+            },
+        )
+        for view, each in zip(found, refused, strict=True)
     ]
 
 

@@ -29,6 +29,7 @@ from farebox.operations.documents import Document
 from farebox.operations.idempotency import RequestStore
 from farebox.operations.people import People, PeopleStore
 from farebox.operations.price_plans import PlanDesk, PlanStore
+from farebox.operations.shadow_limits import ShadowRefusals
 from farebox.operations.tenants import TenantStore
 from farebox.operations.tiers import TierDesk, TierStore
 from farebox.operations.usage import UsageStore
@@ -68,6 +69,11 @@ class MoneyViews(Protocol):
         limit: int,
     ) -> LimitPage:
         """The limits of so many scopes in the order of their numbers, narrowed by what is given."""
+
+    async def shadow_refusals(
+        self, organization_id: UUID, limits: Sequence[LimitView]
+    ) -> Sequence[ShadowRefusals | None]:
+        """What each of a page of limits would have refused; None for one that is not in shadow."""
 
     async def history(
         self, organization_id: UUID, *, before: int | None, limit: int

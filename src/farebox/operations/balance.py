@@ -178,6 +178,8 @@ class LimitPage(NamedTuple):
     limits: tuple[LimitView, ...]
     next_scope: int | None
     """The number of the scope with which the next page begins; None at the end."""
+    at: datetime
+    """The instant of every figure."""
 
 
 def view_limits(

@@ -162,6 +162,7 @@ async def page_limits(
     return LimitPage(
         tuple(view for view in views if (view.scope_kind, view.scope_ref) in wanted),
         found[limit][5] if len(found) > limit else None,
+        now,
     )
 
 

@@ -176,3 +176,25 @@ async def test_a_budget_tells_at_three_thresholds_unless_told_otherwise(house: H
         own = await owner.done("PUT", f"{house.path}/limits", order | {"thresholds_percent": [90]})
         none = await owner.done("PUT", f"{house.path}/limits", order | {"thresholds_percent": []})
     assert [each["thresholds_percent"] for each in (usual, own, none)] == [[50, 80, 100], [90], []]
+
+
+async def test_what_a_shadow_would_have_refused_is_counted_in_its_limit(house: House) -> None:
+    """BUD-03: one list of the limits in shadow, each with its calls, since when and the last one;
+    other limits have none.
+    """
+    path, payer = f"{house.path}/limits", house.payer
+    await payer.grant("5")
+    async with house.member(Role.OWNER) as owner:
+        shadow = await owner.done(
+            "PUT", path, {"period": "month", "maximum": "0.5", "effect": "shadow"}
+        )
+        hard = await owner.done("PUT", path, {"period": "month", "maximum": "5"})
+        calls = [await payer.admit("0.4") for _ in range(3)]
+        (listed,) = await owner.every(f"{path}?effect=shadow", limit=1)
+        read = await owner.done("GET", f"{path}/{shadow['id']}")
+        problem_of(await owner.ask("GET", f"{path}?effect=none"), 422)
+    assert (shadow["would_have_refused"]["calls"], hard["would_have_refused"]) == (0, None)
+    assert listed["id"] == read["id"] == shadow["id"]
+    told = read["would_have_refused"]
+    assert (told["calls"], told["last_call_id"]) == (2, format_id("req", calls[-1]))
+    assert told["since"] < told["last_call_at"]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from farebox.console.api.fields import (
+    CallId,
+    Count,
     Cursor,
     Instant,
     InstantIn,
     Page,
     Text,
     bad_cursor,
-    page_by_id,
     read_cursor,
     read_instant,
     write_cursor,
@@ -30,8 +33,10 @@ from farebox.ledger.alerting import usual_thresholds
 from farebox.ledger.commands import SetLimit
 from farebox.ledger.limits import Effect, Measure, Origin, Period
 from farebox.ledger.scopes import EVERY, ScopeKind, scope_number
+from farebox.operations.api_ports import MoneyViews
 from farebox.operations.balance import LimitView
 from farebox.operations.limit_documents import limit_document
+from farebox.operations.shadow_limits import ShadowRefusals, shadow_document
 from farebox.tenancy.permissions import Action
 
 LimitId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
@@ -44,6 +49,19 @@ _LIMIT_ID: Final = re.compile(r"[0-7][0-9a-f]{15}[0-9a-f]{16}")
 
 _FIELDS: Final = {"scope_ref": "scope_id", "thresholds": "thresholds_percent"}
 """Field of the engine's command -> of the body."""
+
+
+class WouldHaveRefused(Struct, frozen=True, kw_only=True):
+    """The calls for which a limit in shadow had no room when they were admitted.
+
+    Of the newest 5,000 calls of the last 31 days; of a default, those of every scope of its kind.
+    """
+
+    calls: Count
+    since: Instant
+    """Earlier calls were not looked at."""
+    last_call_id: CallId | None
+    last_call_at: Instant | None
 
 
 class LimitDocument(Struct, frozen=True, kw_only=True):
@@ -73,6 +91,8 @@ class LimitDocument(Struct, frozen=True, kw_only=True):
     raised_until: Instant | None
     starts_at: Instant | None
     resets_at: Instant | None
+    would_have_refused: WouldHaveRefused | None
+    """Of a limit in shadow (BUD-03); null for every other."""
 
 
 class LimitOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,42 +122,67 @@ class LimitQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scope_kind: ScopeKind | None = None
     scope_id: Text | None = None
     measure: Measure | None = None
+    effect: Effect | None = None
     limit: Rows = 50
     cursor: Cursor | None = None
 
 
+class LimitsFound(NamedTuple):
+    """A page of limits."""
+
+    views: list[LimitView]
+    """In the order of their ids."""
+    next_cursor: str | None
+    at: datetime
+    """The instant of every figure."""
+
+
 async def list_limits(context: Context) -> Page[LimitDocument]:
     """Limits by scope, those that stand by default too."""
-    query = context.query_as(LimitQuery)
+    found = await find_limits(
+        context.session.money, context.organization.id, context.query_as(LimitQuery)
+    )
+    return Page(data=await _shown(context, found.views), next_cursor=found.next_cursor)
+
+
+async def find_limits(money: MoneyViews, organization_id: UUID, query: LimitQuery) -> LimitsFound:
+    """A page of an organisation's limits; it reads no more scopes than it may have rows.
+
+    Raises:
+        InvalidInputError: The cursor is none of ours.
+    """
     place = read_cursor(query.cursor) or ""
     if place and _LIMIT_ID.fullmatch(place) is None:
         raise bad_cursor()
-    found = await context.session.money.limit_page(
-        context.organization.id,
+    found = await money.limit_page(
+        organization_id,
         kind=query.scope_kind,
         ref=None if query.scope_id is None else _engine_ref(query.scope_id),
         begin=int(place[:_ID_DIGITS] or "0", 16),
         limit=query.limit + 1,
     )
-    rows = sorted(map(limit_row, found.limits), key=lambda row: str(row["id"]))
-    wanted = query.measure
-    rows = [
-        row
-        for row in rows
-        if str(row["id"]) > place and (wanted is None or row["measure"] == wanted)
+    views = [
+        view
+        for view in sorted(found.limits, key=view_id)
+        if view_id(view) > place
+        and query.measure in {None, view.rule.measure}
+        and query.effect in {None, view.rule.effect}
     ]
-    if len(rows) > query.limit or found.next_scope is None:
-        return page_by_id(LimitDocument, rows[: query.limit + 1], query.limit)
-    # What was looked at ends before the page is full: the next one goes on behind it.
-    behind = f"{found.next_scope - 1:0{_ID_DIGITS}x}{'f' * _ID_DIGITS}"
-    page = page_by_id(LimitDocument, rows, query.limit)
-    return msgspec.structs.replace(page, next_cursor=write_cursor(behind))
+    behind: str | None = None
+    if len(views) > query.limit:
+        behind = view_id(views[query.limit - 1])
+    elif found.next_scope is not None:
+        # What was looked at ends before the page is full: the next one goes on behind it.
+        behind = f"{found.next_scope - 1:0{_ID_DIGITS}x}{'f' * _ID_DIGITS}"
+    cursor = None if behind is None else write_cursor(behind)
+    return LimitsFound(views[: query.limit], cursor, found.at)
 
 
 async def show_limit(context: Context) -> LimitDocument:
     """One limit."""
     view = await _find(context, context.texts["limit_number"])
-    return _shown(view)
+    (document,) = await _shown(context, [view])
+    return document
 
 
 async def set_limit(context: Context) -> LimitDocument:
@@ -169,7 +214,8 @@ async def set_limit(context: Context) -> LimitDocument:
     except InvalidInputError as error:
         raise InvalidInputError(_FIELDS.get(error.field, error.field), error.reason) from error
     number = _id(command.scope.kind, command.scope.ref, command.number)
-    return _shown(await _find(context, number))
+    (document,) = await _shown(context, [await _find(context, number)])
+    return document
 
 
 async def remove_limit(context: Context) -> None:
@@ -195,9 +241,10 @@ def view_id(view: LimitView) -> str:
     return _id(view.scope_kind, view.scope_ref, view.number)
 
 
-def limit_row(view: LimitView) -> dict[str, Any]:
-    """A limit's document."""
-    return {**limit_document(view), "id": view_id(view)}
+def limit_row(view: LimitView, refused: ShadowRefusals | None = None) -> dict[str, Any]:
+    """A limit's document, with what it would have refused where that was looked up."""
+    shadow = shadow_document(refused)
+    return {**limit_document(view), "id": view_id(view), "would_have_refused": shadow}
 
 
 def _id(kind: ScopeKind, ref: str, rule: int) -> str:
@@ -221,8 +268,13 @@ def _engine_ref(scope_id: str) -> str:
     return scope_id
 
 
-def _shown(view: LimitView) -> LimitDocument:
-    return msgspec.convert(limit_row(view), LimitDocument)
+async def _shown(context: Context, views: Sequence[LimitView]) -> list[LimitDocument]:
+    """Documents, with what limits in shadow would have refused."""
+    refused = await context.session.money.shadow_refusals(context.organization.id, views)
+    return [
+        msgspec.convert(limit_row(view, each), LimitDocument)
+        for view, each in zip(views, refused, strict=True)
+    ]
 
 
 async def _scope_ref(context: Context, order: LimitOrder) -> str:
