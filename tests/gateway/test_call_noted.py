@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from farebox.gateway.http import Answer, StreamAnswer
 from farebox.kit.ids import format_id
@@ -45,6 +46,10 @@ async def test_a_used_up_account_is_noted_and_no_other_refusal() -> None:
     of the provider's is no want of money.
     """
     noted: list[tuple[Any, dict[str, Any]]] = []
+
+    def note(account_id: UUID, **what: Any) -> None:
+        noted.append((account_id, what))
+
     used_up = b'{"error": {"code": "insufficient_quota", "message": "no more"}}'
     answers = [
         ScriptedResponse([used_up], status=429),
@@ -53,7 +58,7 @@ async def test_a_used_up_account_is_noted_and_no_other_refusal() -> None:
         ScriptedResponse([b"{}"], status=401),
     ]
     async with SmallGateway(lambda _: answers.pop(0)) as gateway:
-        gateway.desk.note_exhausted = lambda account, **what: noted.append((account, what))
+        gateway.desk.note_exhausted = note
         refused = [await gateway.call() for _ in range(2)]
         refused += [await gateway.call(stream=True), await gateway.call()]
         await gateway.settled()

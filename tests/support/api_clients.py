@@ -122,6 +122,16 @@ class House:
         return self.number.to_bytes(4) + self.payer.id.bytes + bytes(12)
 
 
+def quarantine(house: House) -> None:
+    """A command of the organisation that the database rejected."""
+    with psycopg.connect(house.dsn, autocommit=True) as sql:
+        sql.execute(
+            "INSERT INTO quarantine (organization_id, command_kind, command, error) VALUES"
+            " (%s, 'settle', jsonb_build_object('call_id', %s::uuid), '22003: out of range')",
+            (house.payer.id, house.payer.id),
+        )
+
+
 def problem_of(answer: httpx2.Response, status: int) -> Mapping[str, Any]:
     """The problem document of an answer, which must have that status and be whole."""
     assert answer.status_code == status, (answer.status_code, answer.text)

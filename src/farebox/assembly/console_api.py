@@ -48,11 +48,13 @@ from farebox.storage.catalogue_store import (
     read_providers,
     read_revision,
 )
+from farebox.storage.clock_store import PostgresClock
 from farebox.storage.console_store import find_model_bearer, find_session
 from farebox.storage.content_store import PostgresContentStore
 from farebox.storage.node_store import Pool, borrowed
 from farebox.storage.people_store import PostgresPeopleStore
 from farebox.storage.plan_store import PostgresPlanStore
+from farebox.storage.quarantine_store import PostgresQuarantineStore
 from farebox.storage.request_store import PostgresRequestStore
 from farebox.storage.shadow_store import read_shadow_refusals
 from farebox.storage.standing_store import management_key_standing, user_standing
@@ -177,6 +179,8 @@ class DatabaseApiDesk:
             tiers=TierDesk(tier_store, self.submit, chance=random_bytes),
             tier_store=tier_store,
             alert_store=PostgresAnomalyStore(connection, by),
+            quarantine=PostgresQuarantineStore(connection, by),
+            clock=PostgresClock(connection, by),
             submit=submit,
             plain_submit=self.submit,
         )

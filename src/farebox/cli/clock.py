@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from farebox.cli.output import Document, facts, show
+from farebox.cli.output import facts, show
 from farebox.cli.reading import read_duration
 
 if TYPE_CHECKING:
     import argparse
 
     from farebox.cli.database import Session
-    from farebox.storage.tenancy_store import Deployment
+    from farebox.operations.clock import Deployment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,19 +44,14 @@ async def _advance(session: Session, args: argparse.Namespace) -> int:
 
 
 def _say(args: argparse.Namespace, deployment: Deployment) -> int:
-    from farebox.operations.documents import instant
+    from farebox.operations.clock import clock_document
 
-    seconds = int(deployment.clock_offset.total_seconds())
-    document: Document = {
-        "object": "clock",
-        "now": instant(deployment.now),
-        "sandbox": deployment.sandbox,
-        "offset_seconds": seconds,
-    }
+    document = clock_document(deployment)
 
     def text() -> None:
         kind = "sandbox" if deployment.sandbox else "real"
-        ahead = str(deployment.clock_offset).split(".", 1)[0] if seconds else "none"
+        ahead = str(deployment.clock_offset).split(".", 1)[0]
+        ahead = ahead if document["offset_seconds"] else "none"
         facts([("now", f"{deployment.now:%Y-%m-%d %H:%M:%S} UTC"), ("clock", kind)])
         if deployment.sandbox:
             facts([("moved forward by", ahead)])

@@ -31,7 +31,7 @@ from farebox.storage.connecting import Connector
 from farebox.storage.migrate import migrate
 from farebox.storage.people_store import PostgresPeopleStore
 from farebox.storage.plan_store import PostgresPlanStore
-from farebox.storage.tenancy_store import Deployment, PostgresTenantStore, read_deployment
+from farebox.storage.tenancy_store import PostgresTenantStore, read_deployment
 from farebox.storage.tier_store import PostgresTierStore
 from farebox.system.secrets import SecretBox, random_bytes
 from farebox.tenancy.actors import Actor, ActorKind, Door
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from farebox.ledger.commands import AnyCommand, Result
     from farebox.operations.audit_log import AuditNote, Facts
+    from farebox.operations.clock import Deployment
     from farebox.operations.tenants import OrganizationProfile, Project
     from farebox.system.postgres.server import RunningServer
 

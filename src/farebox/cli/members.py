@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
     jobs = {
         "list": _list,
-        "add": _put,
-        "role": _put,
+        "add": _add,
+        "role": _change,
         "remove": _remove,
         "invite": _invite,
         "invitations": _invitations,
@@ -97,19 +97,26 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
     return 0
 
 
-async def _put(session: Session, args: argparse.Namespace) -> int:
+async def _add(session: Session, args: argparse.Namespace) -> int:
+    from farebox.tenancy.permissions import Role
+
+    organization = await session.organization(args.org)
+    member = await session.people.add_member(organization.id, args.email, Role(args.role))
+    return _say_role(args, member)
+
+
+async def _change(session: Session, args: argparse.Namespace) -> int:
     from farebox.tenancy.permissions import Role
 
     organization = await session.organization(args.org)
     user = await session.people.find_user(args.email)
-    store = session.people_store
-    put = store.insert_member if args.action == "add" else store.change_member
-    member = await put(organization.id, user.id, Role(args.role))
-    show(
-        args,
-        describe(member),
-        lambda: say(f"{member.email} is {_shown(args.role)} of {organization.name}."),
-    )
+    member = await session.people_store.change_member(organization.id, user.id, Role(args.role))
+    return _say_role(args, member)
+
+
+def _say_role(args: argparse.Namespace, member: Member) -> int:
+    text = f"{member.email} is {_shown(member.role)} of {member.organization_name}."
+    show(args, describe(member), lambda: say(text))
     return 0
 
 

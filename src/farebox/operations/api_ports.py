@@ -24,11 +24,13 @@ from farebox.operations.audit_log import AuditLog
 from farebox.operations.audited_money import Submit
 from farebox.operations.balance import Balance, GrantView, LimitPage, LimitView
 from farebox.operations.call_facts import CallFacts
+from farebox.operations.clock import Clock
 from farebox.operations.content import ContentStore
 from farebox.operations.documents import Document
 from farebox.operations.idempotency import RequestStore
 from farebox.operations.people import People, PeopleStore
 from farebox.operations.price_plans import PlanDesk, PlanStore
+from farebox.operations.quarantine import QuarantineStore
 from farebox.operations.shadow_limits import ShadowRefusals
 from farebox.operations.tenants import TenantStore
 from farebox.operations.tiers import TierDesk, TierStore
@@ -157,6 +159,8 @@ class ApiSession:
     tiers: TierDesk
     tier_store: TierStore
     alert_store: AlertStore
+    quarantine: QuarantineStore
+    clock: Clock
     submit: Submit
     """Has the engine decide a command and notes it in the audit log; refusals are raised."""
     plain_submit: Submit

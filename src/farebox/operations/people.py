@@ -259,6 +259,20 @@ class People:
             )
         return found[0]
 
+    async def add_member(self, organization_id: UUID, email: str, role: Role) -> Member:
+        """Make somebody who has a login a member, without asking them: for operators.
+
+        Raises:
+            InvalidInputError: It is no address.
+            NotFoundError: There is no such organisation or person.
+            RefusedError: ``user_disabled``: the login is closed.
+            ConflictError: They are one already.
+        """
+        user = await self.find_user(email)
+        if user.disabled_at is not None:
+            raise login_closed()
+        return await self._store.insert_member(organization_id, user.id, role)
+
     async def invite(
         self, organization_id: UUID, email: str, role: Role, *, lasts: timedelta = LASTS
     ) -> MadeInvitation:
@@ -354,6 +368,11 @@ class People:
 def no_invitation() -> NotFoundError:
     """There is no invitation with that token."""
     return NotFoundError("There is no such invitation; ask whoever invited you for a new one.")
+
+
+def login_closed() -> RefusedError:
+    """Whose login is closed becomes no member."""
+    return RefusedError("user_disabled", "This login is closed; ask an operator.")
 
 
 def refuse_closed(state: InvitationState) -> None:

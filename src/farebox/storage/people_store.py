@@ -25,6 +25,7 @@ from farebox.operations.people import (
     NewInvitation,
     NewUser,
     User,
+    login_closed,
     no_invitation,
     refuse_closed,
 )
@@ -291,7 +292,7 @@ class PostgresPeopleStore:
                     f"The invitation is for {before.email}; sign in with that address.",
                 )
             if who.disabled_at is not None:
-                raise RefusedError("user_disabled", "This login is closed; ask an operator.")
+                raise login_closed()
             await self._ask("accept_invitation", {"id": before.id, "user_id": who.id})
             member = await self._put_member(before.organization_id, who.id, before.role)
             await self._changed_invitation("invitation.accepted", before)

@@ -1,56 +1,73 @@
-"""Quarantined commands on PostgreSQL: shown to the operator, and ruled on.
-
-The database rejected such a command, so its hold stays. A ruling lets the sweep end the hold as it
-ends any other whose node is gone: it lapses and charges what was last reported (ENGINE.md).
-"""
+"""Quarantined commands on PostgreSQL: shown to the operator, and ruled on."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from psycopg import AsyncConnection
 
 from farebox.kit.errors import NotFoundError
+from farebox.operations.audit_log import AuditNote
+from farebox.operations.quarantine import QuarantinedCommand
+from farebox.storage.audit_log_store import append_event
+from farebox.storage.rows import utc
 from farebox.storage.sql import queries
+from farebox.tenancy.actors import SYSTEM, Actor
 
 _Connection = AsyncConnection[tuple[Any, ...]]
 
 
-class Quarantined(NamedTuple):
-    """A command that was put aside."""
+class PostgresQuarantineStore:
+    """Implements ``operations.quarantine.QuarantineStore`` on one connection in autocommit mode."""
 
-    id: int
-    at: datetime
-    organization_name: str | None
-    command_kind: str
-    call_id: str | None
-    """The call whose hold stays, for a command about one."""
-    error: str
-    ruled_at: datetime | None
+    def __init__(self, connection: _Connection, by: Actor = SYSTEM) -> None:
+        """Choose in whose name it writes."""
+        self._connection = connection
+        self._by = by
 
+    async def commands(
+        self,
+        *,
+        number: int | None = None,
+        every: bool = False,
+        after: int | None = None,
+        limit: int,
+    ) -> list[QuarantinedCommand]:
+        """See the port."""
+        values = {"id": number, "all": every, "after": after, "limit": limit}
+        return [
+            QuarantinedCommand(
+                id=row[0],
+                at=utc(row[1]),
+                organization_id=row[2],
+                organization_name=row[3],
+                command_kind=row[4],
+                call_id=row[5],
+                error=row[6],
+                ruled_at=None if row[7] is None else utc(row[7]),
+                command=msgspec.json.decode(row[8], type=dict[str, Any]),
+            )
+            for row in await self._ask("list_quarantined", values)
+        ]
 
-async def list_quarantined(
-    connection: _Connection, *, every: bool, limit: int
-) -> list[Quarantined]:
-    """Commands that wait for a ruling, oldest first; with ``every`` those ruled on too."""
-    cursor = await connection.execute(
-        queries("quarantine")["list_quarantined"], {"all": every, "limit": limit}
-    )
-    return [Quarantined(*row) for row in await cursor.fetchall()]
+    async def rule(self, number: int) -> None:
+        """See the port."""
+        async with self._connection.transaction():
+            if not await self._ask("rule_quarantined", {"id": number}):
+                raise NotFoundError(
+                    f"There is no command {number} that waits for a ruling; "
+                    "`farebox quarantine list` shows them."
+                )
+            note = AuditNote(
+                action="quarantine.ruled",
+                subject_kind="quarantine",
+                subject_id=str(number),
+                after={"may_lapse": True},
+            )
+            await append_event(self._connection, self._by, note)
 
-
-async def rule_quarantined(connection: _Connection, quarantine_id: int) -> None:
-    """Rule that a command shall not take effect: its hold may lapse.
-
-    Raises:
-        NotFoundError: There is none of that number that waits for a ruling.
-    """
-    cursor = await connection.execute(
-        queries("quarantine")["rule_quarantined"], {"id": quarantine_id}
-    )
-    if await cursor.fetchone() is None:
-        raise NotFoundError(
-            f"There is no command {quarantine_id} that waits for a ruling; "
-            "`farebox quarantine list` shows them."
-        )
+    async def _ask(self, name: str, values: Any) -> list[tuple[Any, ...]]:
+        cursor = self._connection.cursor(binary=True)
+        await cursor.execute(queries("quarantine")[name], values)
+        return await cursor.fetchall()

@@ -21,6 +21,7 @@ from farebox.kit.ids import format_id
 from farebox.kit.money import Nanos
 from farebox.ledger.organizations import OnLapse, OnOverrun
 from farebox.operations.audit_log import AuditNote, changed, made
+from farebox.operations.clock import Deployment
 from farebox.operations.documents import document
 from farebox.operations.tenants import (
     ListedKey,
@@ -47,15 +48,6 @@ _Connection = AsyncConnection[tuple[Any, ...]]
 
 CLOCK_END: Final = datetime(2200, 1, 1, tzinfo=UTC)
 """Far enough for any test, and far from where calendars end."""
-
-
-class Deployment(msgspec.Struct, frozen=True):
-    """What this installation is, and its time."""
-
-    sandbox: bool
-    clock_offset: timedelta
-    """How far the sandbox's clock was moved; zero in a real installation."""
-    now: datetime
 
 
 class ConsoleUser(msgspec.Struct, frozen=True):

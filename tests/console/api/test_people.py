@@ -45,3 +45,34 @@ async def test_members_change_and_leave_but_not_the_last_owner(house: House, app
     problem_of(foreign, 404)
     assert (changed["role"], removed["keys_revoked"]) == ("viewer", 0)
     problem_of(gone, 404)
+
+
+async def test_an_operator_adds_somebody_who_has_a_login(house: House) -> None:
+    """ORG-01: at once and without an invitation; owners invite, so that no owner finds out who has
+    a login here.
+    """
+    order = {"email": "bob@example.org", "role": "viewer"}
+    path = f"{house.path}/members"
+    async with house.operator() as operator, house.member(Role.OWNER) as owner:
+        unknown = await operator.ask("POST", path, order)
+        made = await operator.done("POST", f"{house.path}/invitations", order)
+        async with house.nobody() as nobody:
+            body = {"token": made["token"], "password": "a long enough password"}
+            bob = await nobody.done("POST", "/invitations/accept", body)
+        twice = await operator.ask("POST", path, order | {"email": "BOB@example.org"})
+        await operator.done("DELETE", f"{path}/{bob['user_id']}")
+        better = order | {"role": "developer"}
+        added = await operator.done("POST", path, better, key="k")
+        assert await operator.done("POST", path, better, key="k") == added
+        assert await operator.every(path) == [added]
+        await operator.done("DELETE", f"{path}/{bob['user_id']}")
+        await operator.done("PATCH", f"/users/{bob['user_id']}", {"disabled": True})
+        closed = await operator.ask("POST", path, order)
+        refused = await owner.ask("POST", path, order)
+        events = await operator.every(f"/audit?subject_id={bob['user_id']}")
+    assert (added["user_id"], added["role"]) == (bob["user_id"], "developer")
+    problem_of(unknown, 404)
+    problem_of(twice, 409)
+    assert problem_of(closed, 409)["code"] == "user_disabled"
+    assert problem_of(refused, 403)["code"] == "permission_denied"
+    assert [event["action"] for event in events].count("member.created") == 2

@@ -12,7 +12,7 @@ from farebox.console.api.table import ROUTES
 from farebox.kit.ids import format_id
 from farebox.tenancy.actors import SYSTEM
 from farebox.tenancy.permissions import PERMITTED, Action, Role, Standing
-from tests.support.api_clients import Caller, House
+from tests.support.api_clients import Caller, House, quarantine
 from tests.support.contents import store_content
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
@@ -30,6 +30,7 @@ ABSENT = {
     "limit_number": "0" * 32,
     "currency": "USD",
     "tier_name": "none",
+    "quarantine_number": "999",
 }
 """Things that are not there: a write that is let through finds nothing to change."""
 
@@ -57,6 +58,8 @@ async def furnished(house: House, operator: Caller) -> dict[str, str]:
         "POST", f"{house.path}/management-keys", {"name": "ci", "role": "viewer"}
     )
     grants = await operator.done("GET", f"{house.path}/grants")
+    quarantine(house)
+    (waiting,) = (await operator.done("GET", "/quarantine"))["data"]
     return ABSENT | {
         "organization_id": format_id("org", house.payer.id),
         "project_id": project_id,
@@ -70,6 +73,7 @@ async def furnished(house: House, operator: Caller) -> dict[str, str]:
         "limit_number": limit["id"],
         "plan_id": plan["id"],
         "grant_id": grants["data"][0]["id"],
+        "quarantine_number": waiting["id"],
     }
 
 

@@ -12,7 +12,7 @@ from farebox.kit.ids import format_id
 from farebox.ledger.commands import SetLimit
 from farebox.ledger.limits import Effect, Measure, Period
 from farebox.ledger.scopes import ScopeKind
-from tests.support.api_clients import API, Caller, House
+from tests.support.api_clients import API, Caller, House, quarantine
 
 PASSWORD = "a long enough password"
 
@@ -68,6 +68,7 @@ async def people(walk: Walk) -> None:
     await walk.step("revokeInvitation", f"invitations/{made['id']}")
     await walk.step("changeUser", f"/users/{bob}", {"operator": True})
     await walk.step("changeDeployment", "/deployment", {"self_sign_up": True})
+    await walk.step("addMember", "members", {"email": "bob@example.org", "role": "viewer"})
     zoe = {"email": "zoe@example.org", "password": PASSWORD, "organization_name": "Zoe's"}
     await walk.step("signUp", "/sign-up", zoe)
 
@@ -124,6 +125,14 @@ async def money(walk: Walk) -> None:
     await walk.step("removeProvider", f"/providers/{provider}")
 
 
+async def operating(walk: Walk) -> None:
+    """What operators alone do."""
+    quarantine(walk.house)
+    (waiting,) = (await walk.operator.done("GET", "/quarantine"))["data"]
+    await walk.step("ruleQuarantined", f"/quarantine/{waiting['id']}/ruling")
+    await walk.step("advanceClock", "/clock/advance", {"seconds": 90})
+
+
 async def test_every_write_is_in_the_audit_log_with_its_request(walk: Walk) -> None:
     """ORG-14: each settings and money action names its request, who asked and from where; a write
     that is added to the table without a trace fails here, and so does one that is not walked.
@@ -131,6 +140,7 @@ async def test_every_write_is_in_the_audit_log_with_its_request(walk: Walk) -> N
     await people(walk)
     await settings(walk)
     await money(walk)
+    await operating(walk)
     assert walk.silent == []
     assert walk.done == {route.name for route in ROUTES if route.is_write}
     checked = await walk.operator.done("GET", "/audit/verification")

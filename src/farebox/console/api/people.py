@@ -38,6 +38,13 @@ class Member(Struct, frozen=True, kw_only=True):
     created_at: Instant
 
 
+class MemberOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Somebody who has a login, and what they shall be."""
+
+    email: Annotated[str, Meta(min_length=3, max_length=254)]
+    role: Role
+
+
 class MemberPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Another role."""
 
@@ -117,6 +124,15 @@ async def list_members(context: Context) -> Page[Member]:
     )
     rows = [document(member) for member in found]
     return page_by_id(Member, rows, query.limit, name="user_id")
+
+
+async def add_member(context: Context) -> Member:
+    """Make somebody who has a login a member at once; an owner invites instead."""
+    order = context.body_as(MemberOrder)
+    added = await context.session.people.add_member(
+        context.organization.id, order.email, order.role
+    )
+    return shown(Member, added)
 
 
 async def show_member(context: Context) -> Member:
@@ -219,6 +235,18 @@ ROUTES: Final = (
         action=Action.MEMBERS_VIEW,
         query=PageQuery,
         answer=Page[Member],
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/members",
+        name="addMember",
+        summary="Make somebody who has a login a member without an invitation (operators)",
+        tag="people",
+        handler=add_member,
+        action=Action.DEPLOYMENT_CHANGE,
+        body=MemberOrder,
+        answer=Member,
+        status=201,
     ),
     Route(
         method="GET",

@@ -15,6 +15,7 @@ from farebox.console.api import (
     limits,
     management_keys,
     money,
+    operating,
     organizations,
     people,
     plans,
@@ -43,4 +44,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     *usage.ROUTES,
     *audit.ROUTES,
     *deployment.ROUTES,
+    *operating.ROUTES,
 )
