@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from tests.cli.conftest import Farebox
@@ -77,3 +78,37 @@ def test_a_stranger_is_no_member(farebox: Farebox, ada: str) -> None:
     assert "address" in farebox("members", "add", "nobody", "--role", "viewer", status=2).err
     assert "members list" in farebox("members", "remove", ada, status=1).err
     assert "no members yet" in farebox("members", "list").err
+
+
+def test_the_keys_that_somebody_made_end_with_their_rights(
+    farebox: Farebox, ada: str, dsn: str
+) -> None:
+    """ORG-14: after another role, after removal, without the operator's rights: and it is said."""
+
+    def make(role: str, *where: str) -> None:
+        key = farebox("keys", "create", role, "--management", *where, "--json").document
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(
+                "UPDATE management_key SET user_id = u.id FROM console_user u"
+                " WHERE management_key.id = %s AND u.email = 'bob@example.org'",
+                (key["id"].removeprefix("key_"),),
+            )
+
+    bob = "bob@example.org"
+    farebox("users", "add", bob, "--operator")
+    farebox("members", "add", ada, "--role", "owner")
+    farebox("members", "add", bob, "--role", "owner")
+    make("owner", "--org", "Acme", "--role", "owner")
+    make("viewer", "--org", "Acme", "--role", "viewer")
+    make("all")
+    assert "made" not in farebox("members", "role", bob, "--role", "owner").out
+    said = farebox("members", "operator", bob, "--no").out
+    assert "1 management key that they had made revoked" in " ".join(said.split())
+    changed = farebox("members", "role", bob, "--role", "developer", "--json").document
+    assert (changed["role"], changed["management_keys_revoked"]) == ("developer", 1)
+    said = farebox("members", "remove", bob).out
+    assert "0 keys of theirs and 1 management key that they had made revoked" in " ".join(
+        said.split()
+    )
+    rows = farebox("keys", "list", "--management", "--json").document["data"]
+    assert [(each["user_email"], each["state"]) for each in rows] == [(bob, "revoked")] * 3

@@ -28,7 +28,7 @@ async def test_a_member_has_one_role_and_can_be_given_another(office: Office) ->
     assert await store.members(user_id=ada.id, limit=9) == sorted(
         [first, second], key=lambda member: member.organization_id
     )
-    changed = await store.change_member(there.id, ada.id, Role.DEVELOPER)
+    changed = (await store.change_member(there.id, ada.id, Role.DEVELOPER)).member
     assert await store.members(organization_id=there.id, limit=9) == [changed]
     assert await store.members(organization_id=here.id, after=ada.id, limit=9) == []
     with pytest.raises(ConflictError, match="members role"):
@@ -76,7 +76,7 @@ async def test_who_leaves_leaves_their_keys(office: Office) -> None:
         keys[organization.id] = await office.administration.create_key(
             "k", project.id, user_id=ada.id
         )
-    assert await office.people_store.remove_member(here.id, ada.id) == 1
+    assert await office.people_store.remove_member(here.id, ada.id) == (1, 0)
     (gone,) = await office.tenants.keys(key_id=keys[here.id].id, limit=1)
     (kept,) = await office.tenants.keys(key_id=keys[there.id].id, limit=1)
     assert (gone.revoked_at is None, kept.revoked_at is None) == (False, True)
@@ -101,12 +101,12 @@ async def test_a_closed_login_opens_nothing(office: Office) -> None:
         " VALUES (%s, %s, now() + interval '1 hour')",
         (bytes(32), ada.id),
     )
-    closed = await office.people_store.disable_user(ada.id)
+    closed = (await office.people_store.disable_user(ada.id)).user
     assert closed.disabled_at is not None
     assert not closed.operator
     assert await office.one("SELECT count(*) FROM console_session") == 0
     assert (await office.tenants.keys(key_id=key.id, limit=1))[0].revoked_at is not None
-    assert (await office.people_store.disable_user(ada.id)).disabled_at == closed.disabled_at
+    assert (await office.people_store.disable_user(ada.id)).user == closed
     with pytest.raises(RefusedError, match="only operator"):
         await office.people_store.set_operator(bob.id, operator=False)
     with pytest.raises(NotFoundError):
@@ -117,7 +117,7 @@ async def test_an_invitation_is_accepted_once(office: Office) -> None:
     """Ten who hold the same link at the same moment become one member."""
     organization = await office.organization()
     made = await office.people.invite(organization.id, "Eve@Example.org", Role.DEVELOPER)
-    assert made.invitation.invited_by == "clerk@example.org"
+    assert made.invitation.invited_by == "clerk"
 
     async def accept(number: int) -> Member | str:
         async with open_office(office.dsn) as other:

@@ -9,7 +9,7 @@ from uuid import UUID
 import httpx2
 import psycopg
 
-from farebox.kit.ids import format_id
+from farebox.kit.ids import format_id, parse_id
 from farebox.tenancy.api_keys import KeyKind, digest, make_key, shown_prefix
 from farebox.tenancy.permissions import Role
 from tests.support.console_people import Payer, Visitor
@@ -88,6 +88,16 @@ class House:
                 (self.payer.id, row[0], role.value),
             )
         return format_id("user", row[0])
+
+    def made_by(self, user_id: str, *roles: Role | None) -> None:
+        """Management keys that a person made: of the organisation, or (None) of the deployment."""
+        maker = parse_id("user", user_id, field="user_id")
+        for role in roles:
+            key = self._management_key(None if role is None else self.payer.id, role)
+            with psycopg.connect(self.dsn, autocommit=True) as sql:
+                sql.execute(
+                    "UPDATE management_key SET user_id = %s WHERE digest = %s", (maker, digest(key))
+                )
 
     def bearer(self, key: str) -> Caller:
         """Whoever sends that text as a key."""

@@ -26,7 +26,7 @@ from farebox.storage.tier_store import PostgresTierStore
 from farebox.tenancy.actors import Actor, ActorKind, Door
 from farebox.tenancy.api_keys import KeyKind
 
-CLERK = Actor(kind=ActorKind.USER, id="user_clerk", name="clerk@example.org", door=Door.API)
+CLERK = Actor(kind=ActorKind.SHELL, id="clerk", name="clerk", door=Door.CLI)
 """Whoever does things in tests."""
 
 

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         made.add_argument("--role", choices=ROLES, required=True)
         if name == "invite":
             made.add_argument("--lasts", metavar="T", default="7d", help="such as 12h (default 7d)")
-    add("remove", "take a member out; the keys they own there are revoked").add_argument(
+    add("remove", "take a member out; keys they own or made there are revoked").add_argument(
         "email", metavar="EMAIL"
     )
     add_page_arguments(add("invitations", "invitations, also those that are over"))
@@ -110,14 +110,23 @@ async def _change(session: Session, args: argparse.Namespace) -> int:
 
     organization = await session.organization(args.org)
     user = await session.people.find_user(args.email)
-    member = await session.people_store.change_member(organization.id, user.id, Role(args.role))
-    return _say_role(args, member)
+    changed = await session.people_store.change_member(organization.id, user.id, Role(args.role))
+    return _say_role(args, changed.member, revoked=changed.management_keys_revoked)
 
 
-def _say_role(args: argparse.Namespace, member: Member) -> int:
+def _say_role(args: argparse.Namespace, member: Member, *, revoked: int | None = None) -> int:
+    """Say what somebody is now, and after a change how many of their keys that ended."""
     text = f"{member.email} is {_shown(member.role)} of {member.organization_name}."
-    show(args, describe(member), lambda: say(text))
+    document = describe(member)
+    if revoked is not None:
+        document["management_keys_revoked"] = revoked
+        text += f" {_made(revoked)} revoked." if revoked else ""
+    show(args, document, lambda: say(text))
     return 0
+
+
+def _made(count: int) -> str:
+    return f"{count} management key{'' if count == 1 else 's'} that they had made"
 
 
 async def _remove(session: Session, args: argparse.Namespace) -> int:
@@ -125,16 +134,21 @@ async def _remove(session: Session, args: argparse.Namespace) -> int:
 
     organization = await session.organization(args.org)
     user = await session.people.find_user(args.email)
-    revoked = await session.people_store.remove_member(organization.id, user.id)
+    removed = await session.people_store.remove_member(organization.id, user.id)
+    keys, made = removed.keys_revoked, removed.management_keys_revoked
     document = {
         "object": "member",
         "organization_id": format_id("org", organization.id),
         "user_id": format_id("user", user.id),
         "email": user.email,
         "removed": True,
-        "keys_revoked": revoked,
+        "keys_revoked": keys,
+        "management_keys_revoked": made,
     }
-    text = f"{user.email} is no member of {organization.name} any more; {revoked} keys revoked."
+    text = (
+        f"{user.email} is no member of {organization.name} any more; "
+        f"{keys} key{'' if keys == 1 else 's'} of theirs and {_made(made)} revoked."
+    )
     show(args, document, lambda: say(text))
     return 0
 
@@ -210,13 +224,14 @@ async def _operator(session: Session, args: argparse.Namespace) -> int:
     from farebox.operations.documents import document
 
     user = await session.people.find_user(args.email)
-    after = await session.people_store.set_operator(user.id, operator=not args.no)
+    changed = await session.people_store.set_operator(user.id, operator=not args.no)
+    after, revoked = changed.user, changed.management_keys_revoked
     verb = "administers" if after.operator else "does not administer"
-    show(
-        args,
-        {"object": "user", **document(after, of="user")},
-        lambda: say(f"{after.email} {verb} this deployment."),
+    text = f"{after.email} {verb} this deployment." + (
+        f" {_made(revoked)} revoked." if revoked else ""
     )
+    described = document(after, of="user") | {"management_keys_revoked": revoked}
+    show(args, {"object": "user", **described}, lambda: say(text))
     return 0
 
 

@@ -105,6 +105,31 @@ class MadeInvitation(NamedTuple):
     token: str
 
 
+class ChangedMember(NamedTuple):
+    """A member whose role was changed."""
+
+    member: Member
+    management_keys_revoked: int
+    """Keys that they had made and that opened more than the new role does."""
+
+
+class RemovedMember(NamedTuple):
+    """What ended with a membership."""
+
+    keys_revoked: int
+    """Keys for models that they owned there."""
+    management_keys_revoked: int
+    """Keys of the native API that they had made for the organisation."""
+
+
+class ChangedUser(NamedTuple):
+    """A person who may less, or more, than before."""
+
+    user: User
+    management_keys_revoked: int
+    """Keys that they had made and that opened more than they may now."""
+
+
 class PeopleStore(Protocol):
     """Where people are kept; lists come in the order of ids.
 
@@ -137,16 +162,16 @@ class PeopleStore(Protocol):
             ConflictError: The address has a login already.
         """
 
-    async def set_operator(self, user_id: UUID, *, operator: bool) -> User:
-        """Make somebody an operator, or take it from them.
+    async def set_operator(self, user_id: UUID, *, operator: bool) -> ChangedUser:
+        """Make somebody an operator, or take it from them and from the keys they made.
 
         Raises:
             NotFoundError: There is no such person.
             RefusedError: ``last_operator``: nobody would be left.
         """
 
-    async def disable_user(self, user_id: UUID) -> User:
-        """Close a login: sessions end, keys that the person owns are revoked.
+    async def disable_user(self, user_id: UUID) -> ChangedUser:
+        """Close a login: sessions end, keys that the person owns or made are revoked.
 
         Raises:
             NotFoundError: There is no such person.
@@ -171,16 +196,18 @@ class PeopleStore(Protocol):
             ConflictError: They are one already.
         """
 
-    async def change_member(self, organization_id: UUID, user_id: UUID, role: Role) -> Member:
-        """Give a member another role.
+    async def change_member(
+        self, organization_id: UUID, user_id: UUID, role: Role
+    ) -> ChangedMember:
+        """Give a member another role; keys they made that open more are revoked.
 
         Raises:
             NotFoundError: They are none.
             RefusedError: ``last_owner``: the organisation would have no owner.
         """
 
-    async def remove_member(self, organization_id: UUID, user_id: UUID) -> int:
-        """Take a member out; the keys that they own there are revoked. Gives how many.
+    async def remove_member(self, organization_id: UUID, user_id: UUID) -> RemovedMember:
+        """Take a member out; the keys that they own or made there are revoked.
 
         Raises:
             NotFoundError: They are none.

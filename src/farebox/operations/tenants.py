@@ -197,6 +197,9 @@ class ManagementKey(msgspec.Struct, frozen=True, kw_only=True):
     """The one organisation it manages; None: the whole deployment."""
     role: Role | None = None
     """What it is there; None for the whole deployment."""
+    user_id: UUID | None = None
+    """Who made it, or made the key that made it: it opens no more than they may."""
+    user_email: str | None = None
 
     def state_at(self, now: datetime) -> KeyState:
         """Whether it opens anything at that instant."""
@@ -358,10 +361,11 @@ class TenantStore(Protocol):
         """Service accounts, disabled ones too, narrowed by what is given."""
 
     async def insert_management_key(self, new: NewManagementKey) -> None:
-        """Add a key of the management API.
+        """Add a key of the management API; it has whoever makes it as its maker.
 
         Raises:
             NotFoundError: There is no such organisation.
+            RefusedError: ``permission_denied``: its maker may less than it would.
         """
 
     async def revoke_management_key(self, key_id: UUID) -> datetime:

@@ -16,8 +16,8 @@ from msgspec import structs
 from psycopg import AsyncConnection
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
-from farebox.kit.errors import NotFoundError
-from farebox.kit.ids import format_id
+from farebox.kit.errors import NotFoundError, RefusedError
+from farebox.kit.ids import format_id, parse_id
 from farebox.operations.audit_log import AuditNote, Facts, made
 from farebox.operations.documents import document, instant
 from farebox.operations.key_administration import key_has_ended, rotated_already
@@ -32,9 +32,9 @@ from farebox.storage.arrays import instants, uuids
 from farebox.storage.audit_log_store import append_event
 from farebox.storage.rows import utc
 from farebox.storage.sql import queries
-from farebox.tenancy.actors import SYSTEM, Actor
+from farebox.tenancy.actors import SYSTEM, Actor, ActorKind
 from farebox.tenancy.api_keys import KeyState, key_state
-from farebox.tenancy.permissions import Role
+from farebox.tenancy.permissions import Role, covers
 
 _Connection = AsyncConnection[tuple[Any, ...]]
 
@@ -265,12 +265,14 @@ async def insert_management_key(
 
     Raises:
         NotFoundError: There is no such organisation.
+        RefusedError: ``permission_denied``: its maker may less than it would.
     """
     values = structs.asdict(new) | {"role": None if new.role is None else new.role.value}
     try:
         async with connection.transaction():
             if new.organization_id is not None:
                 await _ask(connection, "lock_organization", (new.organization_id,), file="tenants")
+            values["user_id"] = await _maker(connection, new, by)
             await _ask(connection, "insert_management_key", values)
             (key,) = await list_management_keys(connection, key_id=new.id, limit=1)
             facts = document(key, of="key")
@@ -278,6 +280,65 @@ async def insert_management_key(
             await append_event(connection, by, note)
     except ForeignKeyViolation as error:
         raise NotFoundError("There is no such organisation.") from error
+
+
+async def _maker(connection: _Connection, new: NewManagementKey, by: Actor) -> UUID | None:
+    """The person whose key it will be; None for one that is made at a shell.
+
+    Decided under the organisation's lock: whoever loses the rights meanwhile comes before or after.
+    """
+    user_id = _id_of(by, ActorKind.USER, "user")
+    key_id = _id_of(by, ActorKind.MANAGEMENT_KEY, "key")
+    if key_id is not None:
+        ((user_id, stands),) = await _ask(connection, "maker_of_management_key", (key_id,))
+        if not stands:
+            raise RefusedError("permission_denied", "The key that asks was revoked meanwhile.")
+    if user_id is None:
+        return None
+    values = {"user_id": user_id, "organization_id": new.organization_id}
+    ((operator, role),) = await _ask(connection, "rights_of_maker", values)
+    if not covers(None if role is None else Role(role), new.role, operator=operator):
+        raise RefusedError("permission_denied", "A key opens no more than its maker may.")
+    return user_id
+
+
+def _id_of(by: Actor, kind: ActorKind, prefix: str) -> UUID | None:
+    if by.kind is not kind:
+        return None
+    return parse_id(prefix, by.id, field="actor")
+
+
+async def revoke_keys_of_maker(
+    connection: _Connection,
+    user_id: UUID,
+    *,
+    organization_id: UUID | None = None,
+    every: bool = False,
+    by: Actor = SYSTEM,
+) -> int:
+    """Revoke the management keys that open more than their maker still may (ORG-14).
+
+    Inside the transaction that takes the rights, which holds the organisations' rows.
+
+    Args:
+        connection: In a transaction.
+        user_id: Their maker.
+        organization_id: Those of one organisation; None: all of them.
+        every: Whatever the maker may.
+        by: Who takes the rights.
+
+    Returns:
+        How many were revoked.
+    """
+    values = {"user_id": user_id, "organization_id": organization_id}
+    revoked = 0
+    for key_id, role, operator, maker_role in await _ask(connection, "live_keys_of_maker", values):
+        asked = None if role is None else Role(role)
+        left = None if maker_role is None else Role(maker_role)
+        if every or not covers(left, asked, operator=operator):
+            await revoke_management_key(connection, key_id, by=by)
+            revoked += 1
+    return revoked
 
 
 async def revoke_management_key(
@@ -330,6 +391,8 @@ def _management_key(row: tuple[Any, ...]) -> ManagementKey:
         expires_at=_instant(row[5]),
         organization_id=row[6],
         role=None if row[7] is None else Role(row[7]),
+        user_id=row[8],
+        user_email=row[9],
     )
 
 

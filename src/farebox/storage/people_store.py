@@ -20,16 +20,20 @@ from farebox.kit.ids import format_id
 from farebox.operations.audit_log import AuditNote, changed, made
 from farebox.operations.documents import document
 from farebox.operations.people import (
+    ChangedMember,
+    ChangedUser,
     Invitation,
     Member,
     NewInvitation,
     NewUser,
+    RemovedMember,
     User,
     login_closed,
     no_invitation,
     refuse_closed,
 )
 from farebox.storage.audit_log_store import append_event
+from farebox.storage.key_store import revoke_keys_of_maker
 from farebox.storage.rows import utc
 from farebox.storage.sql import queries
 from farebox.tenancy.actors import SYSTEM, Actor
@@ -95,17 +99,18 @@ class PostgresPeopleStore:
             raise _has_login(new.email) from error
         return user
 
-    async def set_operator(self, user_id: UUID, *, operator: bool) -> User:
+    async def set_operator(self, user_id: UUID, *, operator: bool) -> ChangedUser:
         """See the port."""
         async with self._connection.transaction():
+            await self._ask("lock_organizations_of_user", {"id": user_id})
             operators = {row[0] for row in await self._ask("lock_operators", None)}
             before = await self._user(user_id)
             if not operator:
                 _refuse_last_operator(operators, user_id)
             await self._ask("set_operator", {"id": user_id, "operator": operator})
-            return await self._changed_user("user.changed", before)
+            return await self._changed_user("user.changed", before, every=False)
 
-    async def disable_user(self, user_id: UUID) -> User:
+    async def disable_user(self, user_id: UUID) -> ChangedUser:
         """See the port."""
         values = {"id": user_id, "user_id": user_id, "organization_id": None}
         async with self._connection.transaction():
@@ -116,7 +121,7 @@ class PostgresPeopleStore:
             await self._ask("disable_user", values)
             await self._ask("revoke_keys", values)
             await self._connection.execute(queries("people")["end_sessions"], values)
-            return await self._changed_user("user.disabled", before)
+            return await self._changed_user("user.disabled", before, every=True)
 
     async def _user(self, user_id: UUID) -> User:
         found = await self.users(user_id=user_id, limit=1)
@@ -124,11 +129,12 @@ class PostgresPeopleStore:
             raise NotFoundError("There is no such person.")
         return found[0]
 
-    async def _changed_user(self, action: str, before: User) -> User:
+    async def _changed_user(self, action: str, before: User, *, every: bool) -> ChangedUser:
         user = await self._user(before.id)
         old, new = document(before, of="user"), document(user, of="user")
         await self._note(changed(action, new["id"], None, old, new))
-        return user
+        revoked = await revoke_keys_of_maker(self._connection, user.id, every=every, by=self._by)
+        return ChangedUser(user, revoked)
 
     # Members.
 
@@ -172,16 +178,19 @@ class PostgresPeopleStore:
         except ForeignKeyViolation as error:
             raise NotFoundError("There is no such person.") from error
 
-    async def change_member(self, organization_id: UUID, user_id: UUID, role: Role) -> Member:
+    async def change_member(
+        self, organization_id: UUID, user_id: UUID, role: Role
+    ) -> ChangedMember:
         """See the port."""
         async with self._connection.transaction():
             await self._lock(organization_id)
             before = await self._member(organization_id, user_id)
             if before is None:
                 raise _no_member()
-            return await self._put_member(organization_id, user_id, role)
+            member = await self._put_member(organization_id, user_id, role)
+            return ChangedMember(member, await self._revoke_made(organization_id, user_id))
 
-    async def remove_member(self, organization_id: UUID, user_id: UUID) -> int:
+    async def remove_member(self, organization_id: UUID, user_id: UUID) -> RemovedMember:
         """See the port."""
         values = {"organization_id": organization_id, "user_id": user_id}
         async with self._connection.transaction():
@@ -193,16 +202,24 @@ class PostgresPeopleStore:
                 await self._refuse_last_owner(organization_id, user_id)
             await self._ask("delete_member", values)
             revoked = len(await self._ask("revoke_keys", values))
+            made_revoked = await self._revoke_made(organization_id, user_id, every=True)
             note = AuditNote(
                 action="member.removed",
                 subject_kind="member",
                 subject_id=format_id("user", user_id),
                 organization_id=organization_id,
                 before={"email": before.email, "role": before.role.value},
-                after={"keys_revoked": revoked},
+                after={"keys_revoked": revoked, "management_keys_revoked": made_revoked},
             )
             await self._note(note)
-        return revoked
+        return RemovedMember(revoked, made_revoked)
+
+    async def _revoke_made(
+        self, organization_id: UUID, user_id: UUID, *, every: bool = False
+    ) -> int:
+        return await revoke_keys_of_maker(
+            self._connection, user_id, organization_id=organization_id, every=every, by=self._by
+        )
 
     async def _put_member(self, organization_id: UUID, user_id: UUID, role: Role) -> Member:
         """Make or change a member, and note it; under the organisation's lock.
@@ -295,6 +312,7 @@ class PostgresPeopleStore:
                 raise login_closed()
             await self._ask("accept_invitation", {"id": before.id, "user_id": who.id})
             member = await self._put_member(before.organization_id, who.id, before.role)
+            await self._revoke_made(before.organization_id, who.id)
             await self._changed_invitation("invitation.accepted", before)
         return member
 

@@ -122,6 +122,19 @@ def may(action: Action, *, operator: bool, role: Role | None) -> bool:
     return operator or (role is not None and role in PERMITTED[action])
 
 
+def covers(role: Role | None, other: Role | None, *, operator: bool = False) -> bool:
+    """Whether somebody may give another what they are not themselves: all that it may, they may.
+
+    Args:
+        role: What they are in an organisation; None for a stranger to it.
+        other: What the other is there; None for an operator.
+        operator: Whether they administer the deployment.
+    """
+    if operator or other is None:
+        return operator
+    return all(role in roles for roles in PERMITTED.values() if other in roles)
+
+
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Who somebody is to every organisation: what a door finds out once per request."""
 

@@ -76,3 +76,28 @@ async def test_an_operator_adds_somebody_who_has_a_login(house: House) -> None:
     assert problem_of(closed, 409)["code"] == "user_disabled"
     assert problem_of(refused, 403)["code"] == "permission_denied"
     assert [event["action"] for event in events].count("member.created") == 2
+
+
+async def test_the_keys_of_who_may_less_are_revoked_and_counted(house: House) -> None:
+    """ORG-14: another role, no operator any more, removed: the answer says how many of the
+    management keys that they had made ended, and the list says whose each was.
+    """
+    house.join(Role.OWNER)
+    async with house.operator() as operator, house.nobody() as nobody:
+        order = {"email": "bob@example.org", "role": "owner"}
+        made = await operator.done("POST", f"{house.path}/invitations", order)
+        body = {"token": made["token"], "password": "a long enough password"}
+        bob = (await nobody.done("POST", "/invitations/accept", body))["user_id"]
+        house.made_by(bob, Role.OWNER, Role.DEVELOPER, None)
+        listed = await operator.every(f"{house.path}/management-keys")
+        path = f"{house.path}/members/{bob}"
+        changed = await operator.done("PATCH", path, {"role": "developer"})
+        left = await operator.done("PATCH", f"/users/{bob}", {"operator": False})
+        removed = await operator.done("DELETE", path)
+        after = await operator.every(f"{house.path}/management-keys")
+    mine = [(each["role"], each["user_email"]) for each in listed if each["user_id"] == bob]
+    assert sorted(mine) == [("developer", "bob@example.org"), ("owner", "bob@example.org")]
+    assert (changed["role"], changed["management_keys_revoked"]) == ("developer", 1)
+    assert (left["operator"], left["management_keys_revoked"]) == (False, 1)
+    assert (removed["keys_revoked"], removed["management_keys_revoked"]) == (0, 1)
+    assert {each["state"] for each in after if each["user_id"] == bob} == {"revoked"}

@@ -49,12 +49,19 @@ class User(Struct, frozen=True, kw_only=True):
     disabled_at: Instant | None
 
 
+class ChangedUser(User, frozen=True, kw_only=True):
+    """One who was changed."""
+
+    management_keys_revoked: int
+    """Management keys that they had made and that opened more than they may now."""
+
+
 class UserPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is to be changed; what is left out stays."""
 
     operator: bool | None = None
     disabled: Literal[True] | None = None
-    """Closes the login: sessions end, keys that the person owns are revoked."""
+    """Closes the login: sessions end, keys that the person owns or made are revoked."""
 
 
 async def show_deployment(context: Context) -> Deployment:
@@ -85,19 +92,21 @@ async def show_user(context: Context) -> User:
     return shown(User, await _find(context), of="user")
 
 
-async def change_user(context: Context) -> User:
+async def change_user(context: Context) -> ChangedUser:
     """Make somebody an operator or not, or close a login."""
     user, patch = await _find(context), context.body_as(UserPatch)
     if patch.operator is None and patch.disabled is None:
         raise InvalidInputError("operator", "or disabled must be given")
     if patch.operator and (patch.disabled or user.disabled_at is not None):
         raise InvalidInputError("operator", "cannot be somebody whose login is closed")
-    store = context.session.people_store
+    store, revoked = context.session.people_store, 0
     if patch.operator is not None:
-        await store.set_operator(user.id, operator=patch.operator)
+        changed = await store.set_operator(user.id, operator=patch.operator)
+        revoked += changed.management_keys_revoked
     if patch.disabled:
-        await store.disable_user(user.id)
-    return await show_user(context)
+        changed = await store.disable_user(user.id)
+        revoked += changed.management_keys_revoked
+    return shown(ChangedUser, await _find(context), of="user", management_keys_revoked=revoked)
 
 
 async def _find(context: Context) -> people.User:
@@ -161,6 +170,6 @@ ROUTES: Final = (
         handler=change_user,
         action=Action.DEPLOYMENT_CHANGE,
         body=UserPatch,
-        answer=User,
+        answer=ChangedUser,
     ),
 )

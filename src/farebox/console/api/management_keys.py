@@ -16,6 +16,7 @@ from farebox.console.api.fields import (
     OrganizationId,
     Page,
     PageQuery,
+    UserId,
     page_by_id,
     read_id_cursor,
     read_instant,
@@ -36,6 +37,10 @@ class ManagementKeyRow(Struct, frozen=True, kw_only=True):
     prefix: str
     organization_id: OrganizationId | None
     role: Role | None
+    user_id: UserId | None
+    """Who made it, or made the key that made it: it opens no more than they may, and is revoked
+    when they may less. Null for one that was made at a shell."""
+    user_email: str | None
     state: str
     created_at: Instant
     expires_at: Instant | None

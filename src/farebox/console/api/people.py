@@ -51,12 +51,22 @@ class MemberPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     role: Role
 
 
+class ChangedMember(Member, frozen=True, kw_only=True):
+    """One whose role was changed."""
+
+    management_keys_revoked: int
+    """Management keys that they had made and that opened more than the new role does."""
+
+
 class RemovedMember(Struct, frozen=True, kw_only=True):
     """Somebody who is a member no more."""
 
     object: Literal["removed_member"] = "removed_member"
     user_id: UserId
     keys_revoked: int
+    """Keys for models that they owned here."""
+    management_keys_revoked: int
+    """Management keys that they had made for the organisation."""
 
 
 class Invitation(Struct, frozen=True, kw_only=True):
@@ -145,19 +155,27 @@ async def show_member(context: Context) -> Member:
     return shown(Member, found[0])
 
 
-async def change_member(context: Context) -> Member:
-    """Give somebody another role."""
+async def change_member(context: Context) -> ChangedMember:
+    """Give somebody another role; management keys that they made and that open more are revoked."""
     changed = await context.session.people_store.change_member(
         context.organization.id, context.ids["user_id"], context.body_as(MemberPatch).role
     )
-    return shown(Member, changed)
+    return shown(
+        ChangedMember,
+        changed.member,
+        management_keys_revoked=changed.management_keys_revoked,
+    )
 
 
 async def remove_member(context: Context) -> RemovedMember:
-    """Take somebody out; keys that they own here are revoked."""
+    """Take somebody out; keys that they own or made here are revoked."""
     user_id = context.ids["user_id"]
-    revoked = await context.session.people_store.remove_member(context.organization.id, user_id)
-    return RemovedMember(user_id=format_id("user", user_id), keys_revoked=revoked)
+    removed = await context.session.people_store.remove_member(context.organization.id, user_id)
+    return RemovedMember(
+        user_id=format_id("user", user_id),
+        keys_revoked=removed.keys_revoked,
+        management_keys_revoked=removed.management_keys_revoked,
+    )
 
 
 async def list_invitations(context: Context) -> Page[Invitation]:
@@ -267,7 +285,7 @@ ROUTES: Final = (
         handler=change_member,
         action=Action.MEMBERS_CHANGE,
         body=MemberPatch,
-        answer=Member,
+        answer=ChangedMember,
     ),
     Route(
         method="DELETE",

@@ -91,13 +91,37 @@ ON CONFLICT (key_id) DO UPDATE SET project_id = excluded.project_id, used_at = e
 WHERE key_use.used_at < excluded.used_at
 
 -- name: find_management_key
-SELECT id, name, prefix, created_at, revoked_at, expires_at, organization_id, role
-FROM management_key WHERE digest = %s
+SELECT k.id, k.name, k.prefix, k.created_at, k.revoked_at, k.expires_at, k.organization_id, k.role,
+    k.user_id, u.email
+FROM management_key k LEFT JOIN console_user u ON u.id = k.user_id
+WHERE k.digest = %s
 
 -- name: insert_management_key
-INSERT INTO management_key (id, name, digest, prefix, organization_id, role, expires_at)
-VALUES (%(id)s, %(name)s, %(digest)s, %(prefix)s, %(organization_id)s, %(role)s, %(expires_at)s)
+INSERT INTO management_key (id, name, digest, prefix, organization_id, role, expires_at, user_id)
+VALUES (%(id)s, %(name)s, %(digest)s, %(prefix)s, %(organization_id)s, %(role)s, %(expires_at)s,
+    %(user_id)s)
 RETURNING id
+
+-- name: maker_of_management_key
+SELECT user_id, revoked_at IS NULL FROM management_key WHERE id = %s FOR SHARE
+
+-- name: rights_of_maker
+-- Held until the key is there, so that nobody loses the rights meanwhile.
+SELECT u.operator AND u.disabled_at IS NULL, CASE WHEN u.disabled_at IS NULL THEN m.role END
+FROM console_user u
+LEFT JOIN member m ON m.user_id = u.id AND m.organization_id = %(organization_id)s
+WHERE u.id = %(user_id)s FOR SHARE OF u
+
+-- name: live_keys_of_maker
+-- With what their maker is where they manage.
+SELECT k.id, k.role, u.operator AND u.disabled_at IS NULL, m.role
+FROM management_key k
+JOIN console_user u ON u.id = k.user_id
+LEFT JOIN member m ON m.user_id = k.user_id AND m.organization_id = k.organization_id
+WHERE k.user_id = %(user_id)s AND k.revoked_at IS NULL
+  AND (k.expires_at IS NULL OR k.expires_at > farebox_now())
+  AND (%(organization_id)s::uuid IS NULL OR k.organization_id = %(organization_id)s)
+ORDER BY k.id
 
 -- name: lock_organization_of_management_key
 SELECT id FROM organization
@@ -108,9 +132,10 @@ UPDATE management_key SET revoked_at = coalesce(revoked_at, farebox_now()) WHERE
 RETURNING revoked_at
 
 -- name: list_management_keys
-SELECT id, name, prefix, created_at, revoked_at, expires_at, organization_id, role
-FROM management_key
-WHERE (%(id)s::uuid IS NULL OR id = %(id)s)
-  AND (%(organization_id)s::uuid IS NULL OR organization_id = %(organization_id)s)
-  AND (%(after)s::uuid IS NULL OR id > %(after)s)
-ORDER BY id LIMIT %(limit)s
+SELECT k.id, k.name, k.prefix, k.created_at, k.revoked_at, k.expires_at, k.organization_id, k.role,
+    k.user_id, u.email
+FROM management_key k LEFT JOIN console_user u ON u.id = k.user_id
+WHERE (%(id)s::uuid IS NULL OR k.id = %(id)s)
+  AND (%(organization_id)s::uuid IS NULL OR k.organization_id = %(organization_id)s)
+  AND (%(after)s::uuid IS NULL OR k.id > %(after)s)
+ORDER BY k.id LIMIT %(limit)s

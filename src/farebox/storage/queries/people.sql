@@ -25,7 +25,8 @@ UPDATE console_user SET operator = %(operator)s WHERE id = %(id)s RETURNING id
 -- name: lock_organizations_of_user
 SELECT o.id FROM organization o WHERE o.id IN (
     SELECT organization_id FROM member WHERE user_id = %(id)s
-    UNION SELECT organization_id FROM api_key WHERE user_id = %(id)s)
+    UNION SELECT organization_id FROM api_key WHERE user_id = %(id)s
+    UNION SELECT organization_id FROM management_key WHERE user_id = %(id)s AND revoked_at IS NULL)
 ORDER BY o.id FOR NO KEY UPDATE
 
 -- name: disable_user
