@@ -132,8 +132,8 @@ def test_a_limit_of_ones_own_and_a_default_stay() -> None:
     assert is_known(scene, "")
 
 
-def test_nothing_empty_keeps_a_row() -> None:
-    """BUD-14: a default that takes a limit's place with nothing counted is no reason to stay."""
+def test_what_a_default_has_taken_over_stays_until_its_window_is_over() -> None:
+    """BUD-14: nothing is counted in it yet, but a lapsed call may answer late and be counted."""
     scene = funded()
     scene.set_limit(100, **EACH | MONTH)
     scene.set_limit(5, **ADA | MONTH)
@@ -144,7 +144,10 @@ def test_nothing_empty_keeps_a_row() -> None:
     assert forget(scene) == 0
     scene.set_limit(5, **EACH | {"scope_ref": "bob"} | MONTH)
     scene.set_limit(None, **EACH | {"scope_ref": "bob"} | MONTH)
-    assert forget(scene, "bob") == 1
+    scene.now = NEXT_MONTH + WINDOW_KEPT - MICRO
+    assert forget(scene, "ada", "bob") == 0
+    scene.later(MICRO)
+    assert forget(scene, "ada", "bob") == 2
 
 
 def test_time_does_not_go_back_into_what_was_forgotten() -> None:

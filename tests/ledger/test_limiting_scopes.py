@@ -203,6 +203,19 @@ def test_without_its_own_limit_a_scope_falls_back_to_the_default() -> None:
     assert scene.counted(**ADA) == (55, 0)
 
 
+def test_a_late_answer_is_counted_by_the_default_that_has_taken_over() -> None:
+    """BUD-14: the call had lapsed at nothing when the scope's own limit was removed."""
+    scene = rich()
+    scene.set_limit(10, **EVERYBODY)
+    scene.set_limit(100, **ADA)
+    scene.hold("late", 10, user="ada")
+    scene.vanish("late")
+    scene.set_limit(None, **ADA)
+    scene.charge("late", 10)
+    assert scene.counted(**ADA) == (10, 0)
+    assert scene.refuse("over", 1, user="ada").code == "user_spend_limit_exceeded"
+
+
 def test_a_default_that_was_set_later_counts_what_came_since() -> None:
     """BUD-14: falling back, the scope has used what calls since the default's beginning used."""
     scene = rich()

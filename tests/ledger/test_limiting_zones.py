@@ -170,6 +170,19 @@ def test_a_late_answer_to_an_earlier_window_is_counted_nowhere() -> None:
     assert scene.counted() == (0, 0)
 
 
+def test_a_late_answer_within_the_month_is_counted_under_a_default() -> None:
+    """BUD-14: the zone changed while a lapsed call had cost nothing: its charge counts, tells."""
+    scene = funded(FIRST + 2 * DAY)
+    scene.set_limit(15, **EACH, period=Period.MONTH, thresholds=(50,))
+    scene.hold("late", 10, user="ada")
+    scene.vanish("late")
+    move(scene, NEW_YORK)
+    scene.charge("late", 10)
+    assert scene.counted(**USER) == (10, 0)
+    assert [facts["percent"] for facts in scene.told("limit_threshold")] == ["50"]
+    assert scene.refuse("over", 6, user="ada").code == "user_spend_limit_exceeded"
+
+
 def test_a_zone_of_too_many_scopes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """ENGINE "Limits": what is counted again under the lock is bounded."""
     monkeypatch.setattr(limiting, "ZONED_SCOPES_MAX", 1)

@@ -46,8 +46,9 @@ class Oracle:
             times[model] = model.now
         world.epochs = batch.state.epochs
         world.revision = batch.state.catalogue_revision
-        answers = world.apply(list(batch.commands), batch.now)
         assert batch.decision is not None
+        world.gone = batch.decision.changes.forgotten
+        answers = world.apply(list(batch.commands), batch.now)
         written = {org.id for org in batch.decision.changes.organizations}
         try:
             for command, result, answer in zip(batch.commands, batch.results, answers, strict=True):

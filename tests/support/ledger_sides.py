@@ -143,6 +143,7 @@ class Sides(RuleBasedStateMachine):
         spendable = {org_id: org.spendable() for org_id, org in self.world.orgs.items()}
         times = {org_id: org.now for org_id, org in self.world.orgs.items()}
         decision = self.ledger.decide(commands, self.clock)
+        self.world.gone = decision.changes.forgotten
         answers = self.world.apply(commands, self.clock)
         for command, result, answer in zip(commands, decision.results, answers, strict=True):
             compare_answer(command, result, answer)

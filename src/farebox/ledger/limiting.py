@@ -130,18 +130,7 @@ def set_zone(books: Books, command: SetZone) -> Result:
         )
     for hold in list(books.holds.values()):
         _raise_anew(books, hold)
-    raised = {(item.scope, item.rule) for hold in books.holds.values() for item in hold.raised}
-    for scope, rule in _zoned(books):
-        if (scope.number, rule.number) not in raised:
-            _leave_nothing_empty(scope, rule)
     return Done(available=books.available)
-
-
-def _leave_nothing_empty(scope: ScopeLimits, rule: Rule) -> None:
-    """Under a default a scope has windows that calls have begun, and no others."""
-    kept = scope.windows.get(rule.number, ())
-    if scope.rule(rule.number) is None and all(w.used == w.told == 0 for w in kept):
-        scope.windows.pop(rule.number, None)
 
 
 ZONED_SCOPES_MAX: Final = 10_000
@@ -220,12 +209,6 @@ def _remove(books: Books, scope: ScopeLimits, rule: Rule) -> None:
     if default is not None:
         # It may have been set after the window began, and it has told none of its thresholds.
         _count_from_now(books, scope, default)
-        if not any(
-            (item.scope, item.rule) == (scope.number, rule.number)
-            for hold in books.holds.values()
-            for item in hold.raised
-        ):
-            _leave_nothing_empty(scope, default)
         return
     scope.windows.pop(rule.number, None)
     for hold in list(books.holds.values()):
