@@ -159,6 +159,17 @@ def test_a_changed_maximum_moves_what_is_told_next() -> None:
     assert told(scene) == ["50", "80"]
 
 
+def test_a_limit_of_zero_tells_of_the_first_use_and_of_nothing_before() -> None:
+    """BUD-06: a call that was given back costs nothing, and leaves the alert to one that costs."""
+    scene = scene_with(0, effect=Effect.ALERT)
+    scene.hold("given back", 5, user="ada")
+    scene.run(scene.release("given back"))
+    use(scene, "free", 0)
+    assert told(scene) == []
+    use(scene, "first", 1)
+    assert told(scene) == ["50", "80", "100"]
+
+
 def test_a_limit_without_thresholds_tells_nothing() -> None:
     """BUD-06: telling is a setting of each limit."""
     scene = scene_with(thresholds=())

@@ -306,7 +306,8 @@ class Caps:
         for span in self.spans_of(call):
             asked, used, maximum = span.cap.asked, self.used(span), span.cap.maximum(now)
             for percent in sorted(() if asked.measure in LEAVES_NOTHING else asked.thresholds):
-                if percent > self.told.get(span.key, 0) and used * 100 >= percent * maximum:
+                reached = used > 0 and used * 100 >= percent * maximum
+                if reached and percent > self.told.get(span.key, 0):
                     self.told[span.key] = percent
                     told.append(
                         {

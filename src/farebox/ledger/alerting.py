@@ -40,8 +40,8 @@ def usual_thresholds(command: SetLimit) -> tuple[int, ...]:
 
 
 def is_reached(window: Window, percent: int, maximum: int) -> bool:
-    """Whether use has reached a threshold."""
-    return window.used * _PERCENT >= percent * maximum
+    """Whether use has reached a threshold; where the maximum is 0, the first use has them all."""
+    return window.used > 0 and window.used * _PERCENT >= percent * maximum
 
 
 def tell_thresholds(books: Books, limits: Iterable[Standing]) -> None:

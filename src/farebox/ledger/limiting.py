@@ -123,7 +123,6 @@ def set_zone(books: Books, command: SetZone) -> Result:
                 percent
                 for percent in rule.thresholds
                 if percent <= told.get((scope.number, rule.number), 0)
-                and window.used > 0
                 and is_reached(window, percent, rule.maximum_at(books.now))
             ),
             default=0,
