@@ -294,7 +294,7 @@ class Judge:
             for rule in [self.recount.rules_of(place.scope)[place.rule]]
             for percent in rule.thresholds
             if rule.measure in {"money", "tokens", "calls"}
-            and tally.used * 100 >= percent * maximum_at(rule, self.at)
+            and 0 < tally.used * 100 >= percent * maximum_at(rule, self.at)
         )
         rows = await self.house.installed.rows(
             "SELECT facts FROM outbox WHERE organization_id = %s AND kind = 'limit_threshold'",
