@@ -1,4 +1,4 @@
-"""The worker's part in the management plane: tiers, abandoned notes, alerts beyond thresholds."""
+"""The worker's part in the management plane: tiers, abandoned notes, days of usage, alerts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from farebox.storage.node_store import Pool, borrowed
 from farebox.storage.request_store import PostgresRequestStore
 from farebox.storage.retention_store import PostgresRetentionStore
 from farebox.storage.tier_store import PostgresTierStore
+from farebox.storage.usage_days import PostgresUsageDays
 from farebox.system.secrets import random_bytes
 
 UPKEEP_SECONDS: Final = 60.0
@@ -61,6 +62,7 @@ class Upkeep:
             await PostgresRequestStore(connection).drop_old()
             desk = TierDesk(PostgresTierStore(connection), self._submit, chance=random_bytes)
             await desk.step(mend=mend)
+            await PostgresUsageDays(connection).step()
         self._steps += 1
 
 

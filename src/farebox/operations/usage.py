@@ -78,6 +78,11 @@ class UsageQuestion(msgspec.Struct, frozen=True, kw_only=True):
         return since, until if until == self.until else until + timedelta(hours=1)
 
     @property
+    def takes_whole_days(self) -> bool:
+        """Whether days of UTC, added up, say as much as their hours."""
+        return self.bucket is None or (self.bucket is Bucket.DAY and self.zone == "UTC")
+
+    @property
     def over_calls(self) -> bool:
         """Whether single calls must be summed."""
         return not self.by.isdisjoint(CALL_DIMENSIONS)

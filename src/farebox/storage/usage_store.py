@@ -48,7 +48,10 @@ class PostgresUsageStore:
     async def read(self, question: UsageQuestion, *, limit: int, offset: int) -> UsagePage:
         """See the port."""
         values = _values(question) | {f"by_{each}": each in question.by for each in Dimension}
-        values |= {"bucket": None if question.bucket is None else question.bucket.value}
+        values |= {
+            "bucket": None if question.bucket is None else question.bucket.value,
+            "whole_days": question.takes_whole_days,
+        }
         name = "by_call" if question.over_calls else "by_rollup"
         found = await self._ask(name, values | {"limit": limit, "offset": offset})
         whole = found[0][_ROW_COLUMNS:]

@@ -256,6 +256,7 @@ ORDER BY coalesce(r.first_sequence, s.call_first)
 -- name: unequal_rollups
 -- Hours whose rollup differs from the calls that were admitted in them. Hours that calls were dropped
 -- of may have more, all together exactly what was kept of those calls: one row without a model.
+-- And days that are summed and differ from their hours.
 WITH gone AS (
     SELECT * FROM dropped_calls WHERE organization_id = %(organization_id)s
 ), compared AS MATERIALIZED (
@@ -294,10 +295,38 @@ WITH gone AS (
             FROM compared, unnest(stored, counted) WITH ORDINALITY AS e (stored, counted, place)
             WHERE past GROUP BY e.place) AS m) AS more
     FROM gone g
+), summed AS MATERIALIZED (
+    SELECT day FROM summed_day WHERE organization_id = %(organization_id)s AND is_summed
+), days AS (
+    SELECT coalesce(h.day, d.day) AS day, coalesce(h.model, d.model) AS model,
+        d.measures AS stored, h.measures AS counted
+    FROM (
+        SELECT s.day, project_id, key_id, feature, environment, model, endpoint,
+            ARRAY[sum(calls), sum(charge_nanos), sum(absorbed_nanos), sum(cost_nanos),
+                  sum(input_tokens), sum(cached_tokens), sum(cache_write_tokens),
+                  sum(output_tokens), sum(reasoning_tokens)]::bigint[] AS measures
+        FROM summed s
+        JOIN rollup_hour r ON r.hour >= s.day AND r.hour < s.day + interval '24 hours'
+        WHERE organization_id = %(organization_id)s
+        GROUP BY 1, 2, 3, 4, 5, 6, 7
+    ) AS h
+    FULL JOIN (
+        SELECT day, project_id, key_id, feature, environment, model, endpoint,
+            ARRAY[sum(calls), sum(charge_nanos), sum(absorbed_nanos), sum(cost_nanos),
+                  sum(input_tokens), sum(cached_tokens), sum(cache_write_tokens),
+                  sum(output_tokens), sum(reasoning_tokens)]::bigint[] AS measures
+        FROM summed JOIN rollup_day USING (day)
+        WHERE organization_id = %(organization_id)s
+        GROUP BY 1, 2, 3, 4, 5, 6, 7
+    ) AS d ON (h.day, h.project_id, h.key_id, h.feature, h.environment, h.model, h.endpoint)
+            = (d.day, d.project_id, d.key_id, d.feature, d.environment, d.model, d.endpoint)
+    WHERE d.measures IS DISTINCT FROM h.measures
 )
 SELECT hour, model, stored, counted FROM compared WHERE past IS NOT TRUE
 UNION ALL
 SELECT hour, '', more, kept FROM together WHERE more IS DISTINCT FROM kept
+UNION ALL
+SELECT day, model, stored, counted FROM days
 ORDER BY 1, 2
 
 -- name: count_rollups

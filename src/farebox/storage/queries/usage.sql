@@ -2,8 +2,30 @@
 
 -- name: by_rollup
 -- A dimension that is not asked for is NULL everywhere, so that grouping by all groups by the rest.
--- Every row says what all groups together come to, besides its own: one look at the rollup.
-WITH grouped AS MATERIALIZED (
+-- Every row says what all groups together come to, besides its own: one look at the rollup. Whole
+-- days that are summed (migration 0010) are read as such, and of every other day its hours.
+WITH summed AS MATERIALIZED (
+    SELECT day FROM summed_day
+    WHERE organization_id = %(organization_id)s AND is_summed AND %(whole_days)s
+      AND day >= %(since)s AND day <= %(until)s::timestamptz - interval '24 hours'
+), by_hour AS MATERIALIZED (
+    SELECT greatest(day, %(since)s) AS low, least(day + interval '24 hours', %(until)s) AS high
+    FROM generate_series(date_trunc('day', %(since)s::timestamptz, 'UTC'), %(until)s,
+        interval '24 hours') AS d (day)
+    WHERE NOT EXISTS (SELECT FROM summed s WHERE s.day = d.day)
+), parts AS NOT MATERIALIZED (
+    SELECT day AS hour, project_id, key_id, feature, environment, model, endpoint, calls,
+        charge_nanos, absorbed_nanos, cost_nanos, input_tokens, cached_tokens, cache_write_tokens,
+        output_tokens, reasoning_tokens
+    FROM summed JOIN rollup_day USING (day)
+    WHERE organization_id = %(organization_id)s AND day >= %(since)s AND day < %(until)s
+    UNION ALL
+    SELECT hour, project_id, key_id, feature, environment, model, endpoint, calls, charge_nanos,
+        absorbed_nanos, cost_nanos, input_tokens, cached_tokens, cache_write_tokens, output_tokens,
+        reasoning_tokens
+    FROM by_hour JOIN rollup_hour ON hour >= low AND hour < high
+    WHERE organization_id = %(organization_id)s
+), grouped AS MATERIALIZED (
     SELECT CASE %(bucket)s::text WHEN 'hour' THEN hour
             WHEN 'day' THEN date_trunc('day', hour, %(zone)s::text) END AS at,
         CASE WHEN %(by_project)s THEN project_id END AS project_id,
@@ -22,9 +44,8 @@ WITH grouped AS MATERIALIZED (
         coalesce(sum(calls) FILTER (WHERE environment = ''), 0)::bigint AS no_environment_calls,
         coalesce(sum(charge_nanos) FILTER (WHERE environment = ''), 0)::bigint
             AS no_environment_charge
-    FROM rollup_hour
-    WHERE organization_id = %(organization_id)s AND hour >= %(since)s AND hour < %(until)s
-      AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
+    FROM parts
+    WHERE (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
       AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
       AND (%(model)s::text IS NULL OR model = %(model)s)
       AND (%(feature)s::text IS NULL OR feature = %(feature)s)
