@@ -18,11 +18,13 @@ from uuid import UUID
 
 import httpx2
 import psycopg
+import pytest
 import uvicorn
 from typing_extensions import override
 
 from farebox.assembly.console import ConsoleProcess
 from farebox.assembly.database import OpenDatabase
+from farebox.console.api.openapi import describe
 from farebox.console.passwords import SALT_BYTES, hash_password
 from farebox.kit.ids import format_id, uuid7
 from farebox.kit.money import Nanos, parse_amount, price_half_even
@@ -52,6 +54,9 @@ OUTPUT_PRICE: Final = 15_000_000_000
 
 _T = TypeVar("_T")
 
+_describe_once: Final = cache(describe)
+"""The API's description depends on its table of routes alone, and takes most of a start."""
+
 _TOKEN: Final = re.compile(r'name="form_token" value="([^"]+)"')
 
 
@@ -74,7 +79,9 @@ async def running_console(dsn: str, home: Path, **options: Any) -> AsyncIterator
     """The console's application on that database, with :data:`EMAIL` among its people."""
     process = ConsoleProcess(_TestDatabase(dsn, None), home, **options)
     try:
-        app = await process.start()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("farebox.console.app.describe", _describe_once)
+            app = await process.start()
         connection = await Connector(dsn, name="test", durable=False).connect()
         async with connection:
             await put_console_user(
