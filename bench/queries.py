@@ -3,9 +3,10 @@
 ``python -m bench.queries [--calls 1052087] [--home FOLDER]``. The calls are a month of one large
 and a hundred small organisations, each admitted and settled by the engine (``bench.month``).
 Questions go through the whole native API (routing, permissions, documents) in this process, and
-their SQL alone beside them. A home that is named is kept, and used again the next time. With
-``--drop`` the older of the two months is dropped in the end, beside traffic; the home is used up
-then.
+their SQL alone beside them. Days that are over are added up first, as the worker does. A home that
+is named is kept, and used again the next time; what is found in it, or has to be made, is said
+first. With ``--drop`` the older of the two months is dropped in the end, beside traffic; the home
+is used up then.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -43,6 +45,7 @@ from farebox.operations.usage import CallFilter, Dimension, UsageQuestion
 from farebox.storage.call_store import PostgresCallStore
 from farebox.storage.connecting import Connector
 from farebox.storage.retention_store import PostgresRetentionStore
+from farebox.storage.usage_days import PostgresUsageDays
 from farebox.storage.usage_store import PostgresUsageStore
 from farebox.tenancy.api_keys import KeyKind, digest, make_key
 
@@ -153,6 +156,7 @@ async def _ask_lists(
         ("one user", CallFilter(user="user-1999")),
         ("one run", CallFilter(run="run-7")),
         ("lapsed ones", CallFilter(status="lapsed")),
+        ("a model that nobody calls", CallFilter(model="none")),
     ):
         given = {k: v for k, v in document(narrowed).items() if v is not None}
         await timer.take(
@@ -195,6 +199,33 @@ def found_month(dsn: str) -> Month | None:
     return Month(row[0], projects, tuple(keys), calls, since, until)
 
 
+def has_database(home: Path) -> bool:
+    """Whether an earlier measurement left its database in a folder."""
+    return any((home / name).exists() for name in ("postgres/data", "postgres.json"))
+
+
+async def add_up_days(dsn: str) -> None:
+    """Do what the worker does every minute, until nothing is due."""
+    async with await Connector(dsn, name="bench").connect() as connection:
+        days = PostgresUsageDays(connection)
+        while await days.step():
+            pass
+
+
+def kept_or_made(dsn: str, calls: int) -> Month:
+    """A month that was made before, or a new one; says which, for a new one takes minutes."""
+    found = found_month(dsn)
+    if found is None:
+        _say(f"no calls here yet: {calls:,} are made by the engine, which takes about ten minutes")
+        return make_month(dsn, calls)
+    _say(f"{found.calls:,} calls found, from {found.since:%Y-%m-%d} to {found.until:%Y-%m-%d}")
+    return found
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 async def drop_a_month(dsn: str, month: Month) -> dict[str, Any]:
     """Drop the older month beside traffic: how long it takes, and what traffic does meanwhile."""
     node, tenants = make_tenants(dsn, 1)
@@ -227,8 +258,10 @@ def main() -> None:
         home = args.home or stack.enter_context(scratch())
         home.mkdir(parents=True, exist_ok=True)
         home.chmod(0o755)  # the server runs as another user where we are root
+        _say(f"{home}: {'a database is there' if has_database(home) else 'a new database is made'}")
         server = bundled(stack, home, sandbox=True)
-        month = found_month(server.dsn) or make_month(server.dsn, args.calls)
+        month = kept_or_made(server.dsn, args.calls)
+        asyncio.run(add_up_days(server.dsn))
         settle_down(server)
         report: dict[str, Any] = {
             **machine_facts(home),
