@@ -109,6 +109,25 @@ CREATE CONSTRAINT TRIGGER storm_limit AFTER INSERT OR UPDATE ON scope_limit
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION storm_limit();
 """
 
+_VERSIONS: LiteralString = """
+CREATE FUNCTION storm_version() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NOT EXISTS (SELECT FROM organization o WHERE o.xmin = pg_current_xact_id()::xid
+        AND o.id = CASE TG_OP WHEN 'DELETE' THEN OLD.organization_id ELSE NEW.organization_id END)
+    THEN
+        RAISE EXCEPTION 'a row of % changed, the organisation''s version did not', TG_TABLE_NAME;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER storm_version AFTER INSERT OR UPDATE OR DELETE ON hold
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION storm_version();
+CREATE CONSTRAINT TRIGGER storm_version AFTER INSERT OR UPDATE OR DELETE ON credit_grant
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION storm_version();
+CREATE CONSTRAINT TRIGGER storm_version AFTER INSERT OR UPDATE OR DELETE ON scope_limit
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION storm_version();
+"""
+"""By its version lanes remember an organisation: no commit may change a row of it and leave that as
+it was (ADR 21)."""
+
 _LOOK = """
 SELECT spent_nanos + reserved_nanos + unsecured_held_nanos,
     granted_nanos + floor_nanos - expired_nanos - refunded_nanos - frozen_nanos
@@ -159,6 +178,7 @@ def install_watch(dsn: str) -> None:
             connection.execute("LOCK TABLE organization, hold, call IN SHARE ROW EXCLUSIVE MODE")
             connection.execute(_COUNTING)
             connection.execute(_WRITING)
+            connection.execute(_VERSIONS)
 
 
 def count_commits(dsn: str, organization_id: UUID, watched: Watched) -> None:

@@ -116,8 +116,8 @@ async def test_a_silent_owner_of_the_lock_loses_it(durable: DurableServer, tmp_p
         silent = Exchange(await Connector(installed.dsn, name="silent").connect())
         try:
             mine = till.admit(10)
-            state, _ = await load(silent, [mine], {}, resent=False)
-            assert state.organizations
+            read = await load(silent, [mine], {}, resent=False)
+            assert read.state.organizations
             others = Bookkeeper(
                 [PostgresBatchStore(Connector(installed.dsn, name="other"))],
                 monotonic=time.monotonic,

@@ -9,6 +9,7 @@ server or the connection may end. What is not simulated stands in the README of 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from farebox.ledger.decide import decide
 from farebox.ledger.holds import CallState
 from farebox.ledger.state import Decision, State
 from farebox.storage.loading import _numbers_of, _scopes
+from farebox.storage.remembered import AHEAD_MAX, BEHIND_MAX, Recalled
 from tests.simulation.locks import RowLocks
 from tests.simulation.trace import SimulationError, Trace, short
 from tests.simulation.virtual_loop import Process, VirtualLoop
@@ -47,7 +49,18 @@ class Batch:
     resent: bool
     state: State
     now: datetime
+    transaction: str = ""
+    """The version of what it writes."""
+    versions: dict[UUID, str] = field(default_factory=dict)
+    """Of the organisations' rows as they were read, or as they are remembered."""
+    checked_at: datetime = EPOCH
+    """The database's time when what is remembered was compared."""
     decision: Decision | None = None
+
+    @classmethod
+    def of(cls, commands: Sequence[AnyCommand], recalled: Recalled) -> Batch:
+        """A batch that is decided by what is remembered."""
+        return cls(commands, False, recalled.state, recalled.now, versions=recalled.versions)
 
     def decide(self) -> None:
         """Have the real engine decide; a client's work, between the two waits."""
@@ -126,6 +139,21 @@ class Database:
         self.silent = False
         """While it is away: connections hang rather than be refused."""
         self._sessions: dict[Session, None] = {}
+        self._versions: dict[UUID, str] = {}
+        """``xmin`` of the organisations' rows."""
+        self._transactions = itertools.count(1)
+
+    def version(self, organization_id: UUID) -> str:
+        """Which transaction wrote the organisation's row."""
+        return self._versions.get(organization_id, "0")
+
+    def begin(self) -> str:
+        """A new transaction's name."""
+        return str(next(self._transactions))
+
+    def wrote(self, organization_id: UUID, transaction: str) -> None:
+        """A transaction has written the organisation's row."""
+        self._versions[organization_id] = transaction
 
     def now(self) -> datetime:
         """``clock_timestamp()``."""
@@ -209,13 +237,7 @@ class Session:
     async def load(self, commands: Sequence[AnyCommand], *, resent: bool) -> Batch:
         """BEGIN, lock, read, and last of all ask for the time and the nodes' epochs."""
         database, ledger = self.database, self.database.ledger
-        for organization_id in sorted({c.organization_id for c in commands}):
-            if organization_id in ledger.organizations:
-                if database.locks.is_held(organization_id):
-                    database.trace.count("lock wait")
-                await database.locks.take(organization_id)
-                self._locked.append(organization_id)
-        self._trouble()
+        await self._lock(commands)
         state = ledger.load(commands, database.now())
         if not resent:
             _overlook_admissions(state, commands)
@@ -224,9 +246,36 @@ class Session:
         nodes = {getattr(c, "node_id", None) for c in commands}
         state.epochs = {i: ledger.epochs[i] for i in ledger.epochs if i in nodes}
         state.catalogue_revision = ledger.catalogue_revision
-        batch = Batch(commands, resent, state, database.now())
+        versions = {i: database.version(i) for i in state.organizations}
+        batch = Batch(commands, resent, state, database.now(), database.begin(), versions)
         self._idle = database.loop.call_later(IDLE_SECONDS_MAX, self._end_idle)
         return batch
+
+    async def go_on(self, batch: Batch) -> bool:
+        """All of a batch that was decided by what its lane remembers; False if that has changed."""
+        await self._lock(batch.commands)
+        if not is_as_remembered(self.database, batch):
+            self.database.trace.count("not as remembered")
+            self.unlock()
+            return False
+        try:
+            compare_with_rows(self.database.ledger, batch)
+        except AssertionError as error:
+            self.database.loop.halt(SimulationError("remembered", repr(error)))
+        batch.transaction, batch.checked_at = self.database.begin(), self.database.now()
+        await self.finish(batch)
+        self.database.trace.count("batch from memory")
+        return True
+
+    async def _lock(self, commands: Sequence[AnyCommand]) -> None:
+        database = self.database
+        for organization_id in sorted({c.organization_id for c in commands}):
+            if organization_id in database.ledger.organizations:
+                if database.locks.is_held(organization_id):
+                    database.trace.count("lock wait")
+                await database.locks.take(organization_id)
+                self._locked.append(organization_id)
+        self._trouble()
 
     async def finish(self, batch: Batch) -> None:
         """Write and COMMIT; the locks go when it is durable and seen."""
@@ -255,6 +304,8 @@ class Session:
             database.ledger.write(batch.decision.changes)
         except (AssertionError, KeyError) as error:
             database.loop.halt(SimulationError("database constraint", repr(error)))
+        for organization in batch.decision.changes.organizations:
+            database.wrote(organization.id, batch.transaction)
         database.trace.note("commit", "database", _named(batch))
         for tell in database.on_commit:
             try:
@@ -289,6 +340,7 @@ class Session:
         self._locked.append(organization_id)
         await asyncio.sleep(seconds)
         work()
+        self.database.wrote(organization_id, self.database.begin())
         self.unlock()
 
     async def at_once(self, work: Callable[[Database], T]) -> T:
@@ -363,6 +415,34 @@ class Session:
             self.busy = False
             if self._client_gone:
                 self.end("")
+
+
+def is_as_remembered(database: Database, batch: Batch) -> bool:
+    """``check_remembered`` of engine.sql."""
+    ledger, state = database.ledger, batch.state
+    return (
+        all(database.version(i) == version for i, version in batch.versions.items())
+        and all(ledger.epochs.get(i) == epoch for i, epoch in state.epochs.items())
+        and ledger.catalogue_revision == state.catalogue_revision
+        and batch.now - AHEAD_MAX <= database.now() <= batch.now + BEHIND_MAX
+    )
+
+
+def compare_with_rows(ledger: MemoryLedger, batch: Batch) -> None:
+    """What a lane remembers is what it would have read."""
+    wanted = _scopes(batch.commands)
+    for organization_id, mine in batch.state.organizations.items():
+        assert mine.organization == ledger.organizations[organization_id]
+        grants = [g for g in ledger.grants.values() if g.organization_id == organization_id]
+        assert {g.id: g for g in mine.grants} == {g.id: g for g in grants if g.remaining}
+        assert all(ledger.holds.get(i) == hold for i, hold in mine.holds.items())
+        assert all(ledger.keys[i] == key for i, key in mine.keys.items())
+        rows = {n: row for (i, n), row in ledger.limits.items() if i == organization_id}
+        raised = {item.scope for hold in mine.holds.values() for item in hold.raised}
+        named = {n for i, n in wanted if i == organization_id} | raised
+        everywhere = {n for n, row in rows.items() if row.is_everywhere}
+        found = {row.number: row for row in mine.limits}
+        assert found == {n: row for n, row in rows.items() if n in named | everywhere}
 
 
 def _overlook_admissions(state: State, commands: Sequence[AnyCommand]) -> None:

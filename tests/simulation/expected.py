@@ -19,7 +19,8 @@ console key; console archive; console suspend; console policy; console prices
 """
 
 _ANSWERED_BY: Final = """
-batch resent; batch of several; batch of several organizations; order sent again
+batch resent; batch from memory; not as remembered
+batch of several; batch of several organizations; order sent again
 submit QuarantinedError; submit UnavailableError; node lost; renewal refused; fence
 sweep; sweep paused; sweep failed; lapse node_gone; lapse latest_end; late settle
 admission taken back; admitted after waiting; admitted without a limit of its own

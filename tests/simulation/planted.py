@@ -28,7 +28,7 @@ from farebox.ledger.state import Ending
 from farebox.operations.lane import Lane
 from farebox.operations.pending import Pending
 from farebox.operations.sweep import NODE_SILENCE, HoldToLapse
-from tests.simulation import store
+from tests.simulation import database, store
 from tests.simulation.database import Database, NodeRow
 from tests.simulation.store import SimulatedBatchStore, SimulatedNodeStore
 
@@ -131,6 +131,13 @@ def _any_epoch(mine: Books, command: Admit) -> Refused | None:
     return None if refused is not None and refused.code == "stale_epoch" else refused
 
 
+# --- storage -------------------------------------------------------------------------------------
+
+
+def _whatever(*_: Any) -> bool:
+    return True
+
+
 # --- operations --------------------------------------------------------------------------------
 
 
@@ -153,11 +160,11 @@ async def _fence_nobody(self: SimulatedNodeStore, silence: timedelta, _: datetim
     return []
 
 
-def _holds_of_silent_nodes(database: Database) -> list[HoldToLapse]:
-    silent = {node_id for node_id, _ in store.silent_nodes(database, NODE_SILENCE)}
+def _holds_of_silent_nodes(place: Database) -> list[HoldToLapse]:
+    silent = {node_id for node_id, _ in store.silent_nodes(place, NODE_SILENCE)}
     return [
         HoldToLapse(h.organization_id, h.call_id, h.node_id, h.epoch, True)
-        for h in database.ledger.holds.values()
+        for h in place.ledger.holds.values()
         if h.node_id in silent
     ]
 
@@ -225,6 +232,12 @@ BUGS: Final[dict[str, Bug]] = {
         found_by=("promise", "oracle"),
         seeds=1_500,
         is_rare=True,
+    ),
+    "unchecked-memory": Bug(
+        "a batch that was decided by what a lane remembers is not compared with what is",
+        ((database, "is_as_remembered", _whatever),),
+        found_by=("remembered",),
+        seeds=60,
     ),
     "late-expiry": Bug(
         "a grant may be used for three seconds after its end",

@@ -22,7 +22,9 @@ from farebox.ledger.grants import GrantState
 from farebox.operations.batches import BatchRejectedError
 from farebox.operations.sweep import CLOCK_JUMP_MAX, NODE_SILENCE, HoldToLapse
 from farebox.storage.batch_store import _FAILURES, BATCH_SECONDS_MAX, _failure
-from tests.simulation.database import Database, NodeRow, Session
+from farebox.storage.loading import _scopes
+from farebox.storage.remembered import Memory, Read
+from tests.simulation.database import Batch, Database, NodeRow, Session
 from tests.simulation.trace import SimulationError
 from tests.simulation.wire import Network, Wire
 
@@ -42,6 +44,7 @@ class SimulatedBatchStore:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._wire: Wire | None = None
+        self._memory = Memory()
 
     async def run(self, commands: Sequence[AnyCommand], *, resent: bool) -> list[Result]:
         """Decide and commit one batch.
@@ -74,7 +77,10 @@ class SimulatedBatchStore:
         trace.count(f"sqlstate {state or 'none'}")
 
     async def _run(self, wire: Wire, commands: list[AnyCommand], *, resent: bool) -> list[Result]:
+        if not resent and (results := await self._go_on(wire, commands)) is not None:
+            return results
         batch = await wire.ask(lambda session: session.load(commands, resent=resent))
+        heard_seconds = self._seconds()
         try:
             batch.decide()
         except Exception as error:
@@ -84,7 +90,33 @@ class SimulatedBatchStore:
             raise BatchRejectedError(message) from error
         await wire.ask(lambda session: session.finish(batch))
         self._network.on_answer(commands)
+        assert batch.decision is not None
+        read = Read(batch.state, batch.now, batch.versions, _scopes(commands), batch.transaction)
+        self._memory.learn(commands, read, batch.decision.changes, heard_seconds)
         return batch.results
+
+    async def _go_on(self, wire: Wire, commands: list[AnyCommand]) -> list[Result] | None:
+        recalled = self._memory.recall(commands, self._seconds())
+        if recalled is None:
+            return None
+        batch = Batch.of(commands, recalled)
+        batch.decide()
+        if not await wire.ask(lambda session: session.go_on(batch)):
+            return None
+        self._network.on_answer(commands)
+        assert batch.decision is not None
+        self._memory.keep(
+            recalled,
+            batch.decision.changes,
+            transaction=batch.transaction,
+            now=batch.checked_at,
+            heard_seconds=self._seconds(),
+        )
+        return batch.results
+
+    def _seconds(self) -> float:
+        """A clock that only goes forward."""
+        return self._network.process.loop.time()
 
     async def quarantine(self, command: AnyCommand, error: str) -> None:
         """Put a command aside, on a connection of its own."""
@@ -104,11 +136,13 @@ class SimulatedBatchStore:
 
     async def _connected(self) -> Wire:
         if self._wire is None or self._wire.closed:
+            self._memory.clear()
             self._wire = await self._network.connect()
         return self._wire
 
     def _forget(self) -> None:
         wire, self._wire = self._wire, None
+        self._memory.clear()
         if wire is not None:
             wire.close()
 

@@ -273,7 +273,7 @@ async def test_another_zone_counts_days_and_months_again(
     """BUD-01: calls on both sides of old and new beginnings, open and closed, defaults too."""
     shop.till = till = shop.new_till(zone=before)
     shadow = Shadow(shop.dsn)
-    monkeypatch.setattr(batch_store, "decide", shadow.decide)
+    shadow.stand_in(monkeypatch)
     starts = [start(now, zone) for start in (month_start, day_start) for zone in (before, after)]
     instants = sorted(
         edge

@@ -13,7 +13,6 @@ from farebox.kit.periods import day_start, month_start, week_start
 from farebox.ledger.commands import Admit, Attribution, SetLimit, Usage
 from farebox.ledger.limits import Measure, Period, rule_number
 from farebox.ledger.scopes import ScopeKind
-from farebox.storage import batch_store
 from tests.support.engine_shadow import Shadow
 from tests.support.shop import Shop
 from tests.support.till import Till
@@ -84,7 +83,7 @@ async def test_a_new_limit_finds_what_its_window_has_used(
     till = shop.new_till(zone=zone)
     begins = month_start(datetime(2027, month, 15, tzinfo=UTC), zone)
     shadow = Shadow(shop.dsn)
-    monkeypatch.setattr(batch_store, "decide", shadow.decide)
+    shadow.stand_in(monkeypatch)
     at(shop, begins - timedelta(hours=3))
     await shop.run(till.grant(1_000_000))
     week, day = (start(begins + timedelta(days=9), zone) for start in (week_start, day_start))
@@ -140,7 +139,7 @@ async def test_falling_back_to_a_default_counts_from_its_beginning(
     """BUD-14: a default set in the middle of a window, and of an hour, counts what came since."""
     till = shop.till
     shadow = Shadow(shop.dsn)
-    monkeypatch.setattr(batch_store, "decide", shadow.decide)
+    shadow.stand_in(monkeypatch)
     start = datetime(2027, 3, 10, 12, 20, tzinfo=UTC)
 
     def limit(kind: ScopeKind, ref: str, maximum: int | None) -> SetLimit:

@@ -8,14 +8,18 @@ import psycopg
 
 from farebox.ledger.commands import AnyCommand, SetLimit, SetZone
 from farebox.ledger.decide import decide
-from farebox.storage import rows
+from farebox.ledger.state import Changes
+from farebox.storage import batch_store, rows
 from tests.support.ledger_memory import MemoryLedger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from farebox.ledger.state import Changes, Decision, State
+    import pytest
+
+    from farebox.ledger.state import Decision, State
+    from farebox.storage.exchange import Answer
 
 
 class Shadow:
@@ -23,6 +27,11 @@ class Shadow:
 
     def __init__(self, dsn: str) -> None:
         self.ledger = MemoryLedger()
+        self.decided = 0
+        """Batches, of which so many were"""
+        self.remembered = 0
+        """decided by what the lane remembers, and committed."""
+        self._changes = Changes()
         with psycopg.connect(dsn) as connection:
             found = connection.execute("SELECT id, last_time, zone FROM organization")
             for org_id, began, zone in found:
@@ -39,8 +48,27 @@ class Shadow:
         ours = decide(mine, commands, now)
         assert theirs.results == ours.results
         assert _sorted(theirs.changes) == _sorted(ours.changes)
-        self.ledger.write(ours.changes)
+        self.decided += 1
+        self._changes = ours.changes
         return theirs
+
+    def stand_in(self, patch: pytest.MonkeyPatch) -> None:
+        """Decide for the store from now on."""
+        finish = batch_store._finish
+
+        async def finishing(*arguments: Any, **options: Any) -> list[Answer]:
+            try:
+                answers = await finish(*arguments, **options)
+            except psycopg.Error as error:
+                if error.sqlstate != batch_store.NOT_AS_REMEMBERED:
+                    self.ledger.write(self._changes)
+                raise
+            self.remembered += bool(answers)  # what was compared has answered
+            self.ledger.write(self._changes)
+            return answers
+
+        patch.setattr(batch_store, "decide", self.decide)
+        patch.setattr(batch_store, "_finish", finishing)
 
     def _follow(self, state: State) -> None:
         """What changes behind the engine's back."""

@@ -91,17 +91,25 @@ class Traffic:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute(statement, parameters)
 
-    async def run(self, batches: int) -> None:
-        """Send batches of one to six commands; settings, nodes and time change in between."""
+    async def run(self, batches: int, *, calm: int = 0) -> None:
+        """Send batches of one to six commands; settings, nodes and time change in between.
+
+        Args:
+            batches: How many.
+            calm: How many follow each of them in which only calls come and go, and nothing changes:
+                those are what a lane can decide by what it remembers.
+        """
         for _ in range(batches):
             self._change_the_world()
             await self.send([self._any() for _ in range(self.chance.randint(1, 6))])
+            for _ in range(calm):
+                await self.send([self._usual() for _ in range(self.chance.randint(1, 3))], 0.02)
 
-    async def send(self, commands: list[AnyCommand]) -> list[Result]:
-        """Have one batch decided, as the bookkeeper would."""
+    async def send(self, commands: list[AnyCommand], resent: float = 0.3) -> list[Result]:
+        """Have one batch decided, as the bookkeeper would; some as if they were sent again."""
         for command in commands:
             check(command)
-        results = await self._store.run(commands, resent=self.chance.random() < 0.3)
+        results = await self._store.run(commands, resent=self.chance.random() < resent)
         for command, result in zip(commands, results, strict=True):
             said = f"{type(command).__name__} {getattr(result, 'code', type(result).__name__)}"
             self.answered[said] = self.answered.get(said, 0) + 1
@@ -168,6 +176,10 @@ class Traffic:
         )
 
     # --- choices ------------------------------------------------------------------------------
+
+    def _usual(self) -> AnyCommand:
+        makers = (self.admit, self.admit, self._settle, self._release, self._extend, self._report)
+        return self.chance.choice(makers)(self.chance.choice(self.tenants))
 
     def _any(self) -> AnyCommand:
         tenant = self.chance.choice(self.tenants)

@@ -466,14 +466,15 @@ class Books:
                 )
             )
         self._assert_sound()
-        if self.touched:
-            changes.organizations.append(self.organization)
         changes.holds.extend(self.changed_holds.values())
         changes.grants.extend(self.grant_by_id[grant_id] for grant_id in self._touched_grants)
         changes.new_grants.extend(self.grant_by_id[grant_id] for grant_id in self._new_grants)
         changes.forgotten.extend((self.organization.id, n) for n in self.counters.forgotten)
         changes.limits.extend(self.counters.changed)
         changes.counters.extend(self.counters.counted)
+        # Whoever remembers an organisation knows by its row whether anything of it changed.
+        if self.touched or changes.limits or changes.counters:
+            changes.organizations.append(self.organization)
         return changes
 
     def _assert_sound(self) -> None:

@@ -2,13 +2,15 @@
 
 READ COMMITTED, one pipeline. The organisations are locked first, in the order of their ids; every
 other row is read by later statements, so that nothing read is older than the lock; the time comes
-last (ENGINE.md, "A batch"). Two waits for the network: one to load, one to commit.
+last (ENGINE.md, "A batch"). Two waits for the network: one to load, one to commit. A batch of which
+every row is remembered is decided first and needs one: lock, compare, write, commit (ADR 21).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -18,11 +20,14 @@ from farebox.kit.errors import FareboxError, IncompatibleError
 from farebox.kit.texts import storable
 from farebox.ledger.commands import AnyCommand, Result
 from farebox.ledger.decide import decide
+from farebox.ledger.state import Changes
 from farebox.operations.batches import BatchRejectedError, BatchStoreLostError, BatchUnsettledError
 from farebox.storage.connecting import Connector
 from farebox.storage.counting import Scan, counts, scan
-from farebox.storage.exchange import Exchange
-from farebox.storage.loading import load
+from farebox.storage.exchange import Answer, Exchange
+from farebox.storage.loading import load, lock_and_check
+from farebox.storage.remembered import Memory, Recalled
+from farebox.storage.rows import utc
 from farebox.storage.sql import queries
 from farebox.storage.writing import json_text, statements
 
@@ -42,6 +47,9 @@ ENDED: Final = frozenset({"FATAL", "PANIC"})
 """Severities with which a session or the server ends itself, of whatever class the cause is: a
 commit whose log could not be flushed to the disk may be in the log all the same."""
 
+NOT_AS_REMEMBERED: Final = "FB001"
+"""What the database says where a row is no longer the version that a batch was decided by."""
+
 _PLANNING: Final = (
     # A batch's statements are planned once and not anew for each length of its arrays, which took a
     # third of a batch's time; a plan made while tables are small must be the one for large ones.
@@ -54,11 +62,23 @@ BATCH_SECONDS_MAX: Final = 15.0
 
 
 class PostgresBatchStore:
-    """One lane's connection; a batch at a time."""
+    """One lane's connection, and what it remembers; a batch at a time."""
 
-    def __init__(self, connector: Connector) -> None:
+    def __init__(
+        self, connector: Connector, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Connect with the first batch.
+
+        Args:
+            connector: Makes the connection.
+            monotonic: Seconds of a clock that only goes forward.
+        """
         self._connector = connector
+        self._monotonic = monotonic
         self._exchange: Exchange | None = None
+        self._memory = Memory()
+        self.surprises = 0
+        """Batches that were decided by what is remembered, and then anew: it had changed."""
 
     async def run(self, commands: Sequence[AnyCommand], *, resent: bool) -> list[Result]:
         """Decide and commit one batch.
@@ -75,7 +95,7 @@ class PostgresBatchStore:
         try:
             scans = await self._scan(commands)
             async with asyncio.timeout(BATCH_SECONDS_MAX):
-                return await _run(await self._connected(), commands, scans, resent=resent)
+                return await self._run(await self._connected(), commands, scans, resent=resent)
         except _UndecidableError as error:
             # Rolled back by our own hand: the connection is as good as before.
             raise BatchRejectedError(error.message) from error.__cause__
@@ -122,6 +142,63 @@ class PostgresBatchStore:
             exchange = await self._connected()
         return await scan(exchange, commands, seconds=BATCH_SECONDS_MAX)
 
+    async def _run(
+        self,
+        exchange: Exchange,
+        commands: Sequence[AnyCommand],
+        scans: Mapping[UUID, Scan],
+        *,
+        resent: bool,
+    ) -> list[Result]:
+        if not resent:
+            recalled = self._memory.recall(commands, self._monotonic())
+            if recalled is not None:
+                results = await self._go_on(exchange, commands, recalled)
+                if results is not None:
+                    return results
+        read = await load(exchange, commands, scans, resent=resent)
+        heard_seconds = self._monotonic()
+        try:
+            decision = decide(read.state, commands, read.now)
+        except Exception as error:
+            # A broken invariant is one command's or one organisation's trouble, not the batch's.
+            await _roll_back(exchange)
+            raise _UndecidableError(f"the engine cannot decide it: {error!r}") from error
+        # A replay must not answer before the commit that it finds is as durable as its own would
+        # be: under synchronous replication a commit whose session was killed is seen before it is
+        # safe.
+        await _finish(exchange, decision.changes, must_commit=resent)
+        self._memory.learn(commands, read, decision.changes, heard_seconds)
+        return decision.results
+
+    async def _go_on(
+        self, exchange: Exchange, commands: Sequence[AnyCommand], recalled: Recalled
+    ) -> list[Result] | None:
+        """Decide by what is remembered and commit it, if all is still so; None if not."""
+        try:
+            decision = decide(recalled.state, commands, recalled.now)
+        except Exception:  # noqa: BLE001 - it is decided anew, by what is read
+            self._memory.forget(recalled.versions)
+            return None
+        lock_and_check(exchange, recalled)
+        try:
+            *_, checked = await _finish(exchange, decision.changes)
+        except psycopg.Error as error:
+            if error.sqlstate != NOT_AS_REMEMBERED:
+                raise
+            await _roll_back(exchange)
+            self.surprises += 1
+            return None
+        now, transaction = checked.rows[0]
+        self._memory.keep(
+            recalled,
+            decision.changes,
+            transaction=transaction,
+            now=utc(now),
+            heard_seconds=self._monotonic(),
+        )
+        return decision.results
+
     async def _connected(self) -> Exchange:
         exchange = self._exchange
         if exchange is None or exchange.connection.closed:
@@ -133,6 +210,7 @@ class PostgresBatchStore:
 
     async def _forget(self) -> None:
         exchange, self._exchange = self._exchange, None
+        self._memory.clear()
         if exchange is not None:
             await exchange.aclose()
 
@@ -157,29 +235,26 @@ def _failure(error: Exception) -> FareboxError:
     return BatchStoreLostError(text) if state[:2] in AWAY else BatchUnsettledError(text)
 
 
-async def _run(
-    exchange: Exchange,
-    commands: Sequence[AnyCommand],
-    scans: Mapping[UUID, Scan],
-    *,
-    resent: bool,
-) -> list[Result]:
-    state, now = await load(exchange, commands, scans, resent=resent)
-    try:
-        decision = decide(state, commands, now)
-    except Exception as error:
-        # A broken invariant is one command's or one organisation's trouble, not the batch's.
-        exchange.send("ROLLBACK")
-        await exchange.answers()
-        raise _UndecidableError(f"the engine cannot decide it: {error!r}") from error
+async def _finish(
+    exchange: Exchange, changes: Changes, *, must_commit: bool = False
+) -> list[Answer]:
+    """Write, commit and wait; what was queued before travels along.
+
+    Returns:
+        The answers to what was queued before.
+    """
+    before = exchange.queued
     written = []
-    for name, sql, parameters, count in statements(decision.changes):
+    for name, sql, parameters, count in statements(changes):
         exchange.send(sql, parameters)
         written.append((name, count))
-    # A replay must not answer before the commit that it finds is as durable as its own would be:
-    # under synchronous replication a commit whose session was killed is seen before it is safe.
-    exchange.send("COMMIT" if written or resent else "ROLLBACK")
+    exchange.send("COMMIT" if written or must_commit else "ROLLBACK")
     answers = await exchange.answers()
-    for (name, count), answer in zip(written, answers, strict=False):
+    for (name, count), answer in zip(written, answers[before:], strict=False):
         assert answer.touched == count, (name, answer.touched, count)
-    return decision.results
+    return answers[:before]
+
+
+async def _roll_back(exchange: Exchange) -> None:
+    exchange.send("ROLLBACK")
+    await exchange.answers()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from psycopg import AsyncConnection, OperationalError, errors, pq
+from psycopg import AsyncConnection, Error, OperationalError, errors, pq
 from psycopg.adapt import Transformer
 
 Row = tuple[Any, ...]
@@ -39,7 +39,12 @@ class Exchange:
         self._pq = connection.pgconn
         self._transformer = Transformer(connection)
         self._names: dict[str, bytes] = {}
+        self._new_names: list[str] = []
+        """Statements that the next flush prepares; which of them it did, an error leaves open."""
+        self._prepared = 0
         self._awaited = 0
+        self.queued = 0
+        """Statements sent since the last answers."""
         self._waiter: asyncio.Future[None] | None = None
         # Watched from one wait to the next: to begin and to end it each time takes as long as a
         # tenth of the wait.
@@ -60,12 +65,15 @@ class Exchange:
         """
         name = self._names.get(sql)
         if name is None:
-            name = self._names[sql] = f"s{len(self._names)}".encode()
+            self._prepared += 1
+            name = self._names[sql] = f"s{self._prepared}".encode()
+            self._new_names.append(sql)
             self._pq.send_prepare(name, sql.encode())
             self._awaited += 1
         values = [None if p is None else p.encode() for p in parameters]
         self._pq.send_query_prepared(name, values, result_format=_BINARY)
         self._awaited += 1
+        self.queued += 1
 
     async def answers(self) -> list[Answer]:
         """Send what is queued and wait for every answer, in order.
@@ -75,7 +83,8 @@ class Exchange:
         transactions free the rows that a stopped or unreachable process has locked.
 
         Raises:
-            psycopg.Error: The first error that the server reported, or the connection's end.
+            psycopg.Error: The first error that the server reported, after which the transaction is
+                to be rolled back; or the connection's end.
         """
         try:
             self._pq.pipeline_sync()
@@ -84,7 +93,12 @@ class Exchange:
         except BaseException:
             # The library may have closed its socket: nobody may watch that number any longer.
             self._unwatch()
+            for sql in self._new_names:
+                del self._names[sql]
             raise
+        finally:
+            self._new_names.clear()
+            self.queued = 0
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -92,29 +106,37 @@ class Exchange:
         await self.connection.close()
 
     async def _answers(self) -> list[Answer]:
-        is_busy, next_result = self._pq.is_busy, self._pq.get_result
+        """Everything up to the synchronisation point, whatever failed on the way."""
         found: list[Answer] = []
+        failed: Error | None = None
         while self._awaited:
-            if is_busy():
-                await self._arrived()
-            result = next_result()
+            result = await self._next(failed)
             self._awaited -= 1
             if result is None:
-                raise OperationalError("the server gave no answer")
+                raise failed or OperationalError("the server gave no answer")
             if result.status not in _ROWS:
-                raise self._error(result)
-            if result.nfields or result.command_status:
+                failed = failed or self._error(result)
+            elif result.nfields or result.command_status:
                 found.append(self._answer(result))
-            if is_busy():
-                await self._arrived()
-            if next_result() is not None:
+            if await self._next(failed) is not None:
                 raise OperationalError("the server lost step with the pipeline")
-        if is_busy():
-            await self._arrived()
-        result = next_result()
+        result = await self._next(failed)
         if result is None or result.status != pq.ExecStatus.PIPELINE_SYNC:
-            raise OperationalError("the server lost step with the pipeline")
+            raise failed or OperationalError("the server lost step with the pipeline")
+        if failed is not None:
+            raise failed
         return found
+
+    async def _next(self, failed: Error | None) -> pq.abc.PGresult | None:
+        """The next result; where the connection ends after an error, it is that error."""
+        if self._pq.is_busy():
+            try:
+                await self._arrived()
+            except Error:
+                if failed is not None:
+                    raise failed from None
+                raise
+        return self._pq.get_result()
 
     async def _arrived(self) -> None:
         """Wait until the next result is whole."""
@@ -166,7 +188,7 @@ class Exchange:
             rows = self._transformer.load_rows(0, result.ntuples, tuple)
         return Answer(rows, result.command_tuples or 0)
 
-    def _error(self, result: pq.abc.PGresult) -> Exception:
+    def _error(self, result: pq.abc.PGresult) -> Error:
         if result.status == pq.ExecStatus.FATAL_ERROR:
             return errors.error_from_result(result)
         return OperationalError(f"the server skipped a statement ({result.status})")

@@ -6,7 +6,6 @@ All of it travels together; only replays, late answers and new limits need a sec
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from uuid import UUID
 
 from farebox.ledger.commands import (
@@ -31,9 +30,10 @@ from farebox.ledger.scopes import scope_number, scopes_of
 from farebox.ledger.state import ClosedCall, OrganizationState, State
 from farebox.storage import rows
 from farebox.storage.arrays import numbers, uuids
-from farebox.storage.batch_forms import batch_queries, uuid
+from farebox.storage.batch_forms import batch_queries, literal, uuid
 from farebox.storage.counting import Scan, count, counts
 from farebox.storage.exchange import Exchange, Row
+from farebox.storage.remembered import AHEAD_MAX, BEHIND_MAX, Read, Recalled
 from farebox.storage.sql import queries
 
 
@@ -43,7 +43,7 @@ async def load(
     scans: Mapping[UUID, Scan],
     *,
     resent: bool,
-) -> tuple[State, datetime]:
+) -> Read:
     """Begin the transaction, lock the organisations, read what the commands touch.
 
     Args:
@@ -53,7 +53,7 @@ async def load(
         resent: Admissions may have been committed before: look for their holds.
 
     Returns:
-        The state, and the database's time after the locks.
+        The rows, their versions, and the database's time after the locks.
     """
     questions = _Questions(exchange)
     orgs = sorted({c.organization_id for c in commands})
@@ -100,7 +100,31 @@ async def load(
         mine.limits = list({scope.number: scope for scope in mine.limits}.values())
     if limited:
         await count(exchange, organizations, commands, now, scans)
-    return state, now
+    return Read(
+        state,
+        now,
+        versions={row[0]: row[20] for row in found["lock_organizations"]},
+        scopes=scopes,
+        transaction=clock[0][4],
+    )
+
+
+def lock_and_check(exchange: Exchange, recalled: Recalled) -> None:
+    """Queue the beginning of a transaction that ends by itself unless all is as remembered."""
+    questions = _Questions(exchange)
+    exchange.send("BEGIN")
+    questions.ask_for("lock_remembered", recalled.versions)
+    epochs = recalled.state.epochs
+    questions.ask(
+        "check_remembered",
+        uuids(recalled.versions),
+        literal(recalled.versions.values()),
+        str(recalled.state.catalogue_revision),
+        uuids(epochs),
+        literal(epochs.values()),
+        (recalled.now - AHEAD_MAX).isoformat(),
+        (recalled.now + BEHIND_MAX).isoformat(),
+    )
 
 
 class _Questions:

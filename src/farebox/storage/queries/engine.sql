@@ -5,12 +5,30 @@
 -- The only lock; taken in the order of ids, before anything else is read.
 SELECT id, currency, zone, active, floor_nanos, on_overrun, on_lapse, last_time, sequence,
        granted_nanos, owed_nanos, spent_nanos, reserved_nanos, unreserved_nanos, frozen_nanos,
-       expired_nanos, refunded_nanos, unsecured_held_nanos, absorbed_nanos, plan_id
+       expired_nanos, refunded_nanos, unsecured_held_nanos, absorbed_nanos, plan_id, xmin::text
 FROM organization WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE
+
+-- name: lock_remembered
+-- The same lock, of a batch that is decided already.
+SELECT FROM organization WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE
+
+-- name: check_remembered
+-- Whether all is still as a batch was decided by: the versions of the organisations, the prices, the
+-- nodes' epochs and the time. A later statement than the lock, so that it sees what came before it.
+SELECT CASE WHEN c.revision = $3::bigint
+    AND NOT EXISTS (
+        SELECT FROM unnest($1::uuid[], $2::xid[]) AS t (id, version)
+        LEFT JOIN organization o ON o.id = t.id WHERE o.xmin IS DISTINCT FROM t.version)
+    AND NOT EXISTS (
+        SELECT FROM unnest($4::uuid[], $5::int[]) AS t (id, epoch)
+        LEFT JOIN node n ON n.id = t.id WHERE n.epoch IS DISTINCT FROM t.epoch)
+    AND t.now BETWEEN $6::timestamptz AND $7::timestamptz
+    THEN t.now ELSE farebox_not_as_remembered() END, pg_current_xact_id()::xid::text
+FROM catalogue c, (SELECT farebox_now() AS now OFFSET 0) AS t
 
 -- name: read_time
 -- A later statement than the lock, so that its time is later too.
-SELECT farebox_now(), c.revision, n.id, n.epoch
+SELECT farebox_now(), c.revision, n.id, n.epoch, pg_current_xact_id()::xid::text
 FROM catalogue c LEFT JOIN node n ON n.id = ANY($1::uuid[])
 
 -- name: read_grants

@@ -1,0 +1,355 @@
+"""What a lane remembers of organisations from one batch to the next, so that it need not read.
+
+After a commit a lane knows the rows that it read and wrote. As long as an organisation's row is the
+version that it knows, nothing of that organisation has changed: whoever writes a row of an
+organisation writes the organisation's row too (docs/adr/0021). So the next batch is decided by what
+is remembered and sent in one piece: lock, compare the versions, write, commit. Where anything is
+not as remembered the database ends that transaction and the batch is read and decided anew.
+
+Promise: what is recalled is what a read under the lock would have found, or nothing commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from farebox.kit.texts import storable
+from farebox.ledger.commands import Admit, AnyCommand, Extend, Release, Report, Settle
+from farebox.ledger.grants import Grant
+from farebox.ledger.holds import Hold
+from farebox.ledger.limits import ScopeLimits
+from farebox.ledger.organizations import Organization
+from farebox.ledger.scopes import scope_number, scopes_of
+from farebox.ledger.state import Changes, KeyFacts, OrganizationState, State
+
+ORGANIZATIONS_MAX: Final = 512
+"""A lane remembers; the one that was longest out of use is forgotten first."""
+
+ROWS_MAX: Final = 512
+"""Grants, scopes or keys of one organisation; beyond, it is forgotten and begins anew."""
+
+DOUBT_MAX: Final = 64
+"""Batches for which an organisation that others keep changing is read under its lock."""
+
+AHEAD_MAX: Final = timedelta(milliseconds=50)
+"""How far the time that a batch was decided at may be ahead of the database's."""
+
+BEHIND_MAX: Final = timedelta(milliseconds=500)
+"""How far it may be behind: as old as the time of a batch that was read may be at its commit."""
+
+CLOCK_SECONDS_MAX: Final = 60.0
+"""How long one look at the database's clock is gone on from: in that time two clocks part by some
+milliseconds at most."""
+
+_REMEMBERED: Final = (Admit, Settle, Release, Report, Extend)
+"""Commands of running calls. Everything else is rare, reads more, and is read under the lock."""
+
+
+class Recalled(msgspec.Struct):
+    """A batch's rows as remembered, and what must still be so when it commits."""
+
+    state: State
+    versions: dict[UUID, str]
+    now: datetime
+
+
+class Read(msgspec.Struct):
+    """A batch's rows as they were read under the lock."""
+
+    state: State
+    now: datetime
+    versions: dict[UUID, str]
+    """Of each organisation's row as it was read."""
+    scopes: Iterable[tuple[UUID, int]]
+    """Organisation and number of the scopes that were asked for; who has no row has no limit."""
+    transaction: str
+    """The version of every row that the batch writes."""
+
+
+class Clock:
+    """The database's time between two looks at it, by a clock that only goes forward."""
+
+    __slots__ = ("_at", "_heard_seconds")
+
+    def __init__(self) -> None:
+        self._at: datetime | None = None
+        self._heard_seconds = 0.0
+
+    def hear(self, now: datetime, heard_seconds: float) -> None:
+        """Take note of the database's time; of two looks the one that took less time counts."""
+        expected = self.now(heard_seconds)
+        if (
+            expected is None
+            or not expected - AHEAD_MAX < now <= expected
+            or heard_seconds - self._heard_seconds > CLOCK_SECONDS_MAX
+        ):
+            self._at, self._heard_seconds = now, heard_seconds
+
+    def now(self, heard_seconds: float) -> datetime | None:
+        """The database's time, as far as can be told; None before the first look."""
+        if self._at is None:
+            return None
+        return self._at + timedelta(seconds=heard_seconds - self._heard_seconds)
+
+
+class _Known:
+    """One organisation."""
+
+    __slots__ = (
+        "doubt",
+        "everywhere",
+        "grants",
+        "holds",
+        "keys",
+        "organization",
+        "penalty",
+        "scopes",
+        "version",
+    )
+
+    def __init__(self, version: str, organization: Organization) -> None:
+        self.version = version
+        self.organization = organization
+        self.grants: dict[UUID, Grant] = {}
+        self.scopes: dict[int, ScopeLimits | None] = {}
+        """By number; None where there is no row."""
+        self.everywhere: dict[int, ScopeLimits] = {}
+        """Those that every call must know."""
+        self.holds: dict[UUID, Hold] = {}
+        self.keys: dict[UUID, KeyFacts] = {}
+        self.doubt = 0
+        """How many more reads must find the version as remembered before it is relied on."""
+        self.penalty = 0
+        """The doubt that the next surprise brings is about twice this."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it takes more room than an organisation is given."""
+        return max(len(self.grants), len(self.scopes), len(self.keys)) > ROWS_MAX
+
+    def recall(
+        self, command: AnyCommand, mine: OrganizationState, limits: dict[int, ScopeLimits]
+    ) -> bool:
+        """Add the hold and the scopes of a command; False if one of them is not known."""
+        if isinstance(command, Admit):
+            if command.dimensions.key_id not in self.keys:
+                return False
+            about = command.attribution
+            named = scopes_of(
+                command.organization_id,
+                command.dimensions,
+                user=about.user,
+                run=about.run,
+                tags=about.tags,
+            )
+            numbers = [scope_number(kind, ref) for kind, ref in named]
+        else:
+            assert isinstance(command, Settle | Release | Report | Extend)
+            hold = self.holds.get(command.call_id)
+            if hold is None:
+                return False
+            mine.holds[command.call_id] = hold
+            numbers = [item.scope for item in hold.raised]
+        scopes = self.scopes
+        for number in numbers:
+            if number not in scopes:
+                return False
+            scope = scopes[number]
+            if scope is not None:
+                limits[number] = scope
+        return True
+
+    def take(self, mine: OrganizationState) -> None:
+        """What was read, beside what is remembered of the same version."""
+        self.grants = {grant.id: grant for grant in mine.grants if grant.remaining}
+        for scope in mine.limits:
+            self.put_scope(scope)
+        self.holds.update(mine.holds)
+        self.keys.update(mine.keys)
+
+    def put_scope(self, scope: ScopeLimits) -> None:
+        """A scope's row as it is now."""
+        number = scope.number
+        self.scopes[number] = scope
+        if scope.is_everywhere:
+            self.everywhere[number] = scope
+
+    def put_grant(self, grant: Grant) -> None:
+        """A grant's row as it is now; one without money is not read again."""
+        if grant.remaining:
+            self.grants[grant.id] = grant
+        else:
+            self.grants.pop(grant.id, None)
+
+
+class Memory:
+    """A lane's; it belongs to one connection and ends with it."""
+
+    def __init__(self) -> None:
+        self._known: dict[UUID, _Known] = {}
+        """The one that was longest out of use first."""
+        self._epochs: dict[UUID, int] = {}
+        self._catalogue_revision = 0
+        self._clock = Clock()
+
+    def clear(self) -> None:
+        """Forget everything: the connection has ended, and with it what is sure."""
+        self._known.clear()
+        self._epochs.clear()
+        self._clock = Clock()
+
+    def forget(self, organization_ids: Iterable[UUID]) -> None:
+        """Read these anew."""
+        for organization_id in organization_ids:
+            self._known.pop(organization_id, None)
+
+    # Recalling.
+
+    def recall(self, commands: Sequence[AnyCommand], heard_seconds: float) -> Recalled | None:
+        """The rows of a batch, if every one of them is remembered and can be relied on.
+
+        Args:
+            commands: The batch.
+            heard_seconds: Now, by a clock that only goes forward.
+        """
+        now = self._clock.now(heard_seconds)
+        if now is None:
+            return None
+        state = State({}, {}, self._catalogue_revision)
+        versions: dict[UUID, str] = {}
+        limits: dict[UUID, dict[int, ScopeLimits]] = {}
+        for command in commands:
+            organization_id = command.organization_id
+            known = self._known.get(organization_id)
+            if known is None or known.doubt or not self._is_usual(command, state.epochs):
+                return None
+            mine = state.organizations.get(organization_id)
+            if mine is None:
+                mine = state.organizations[organization_id] = OrganizationState(
+                    known.organization, list(known.grants.values()), keys=known.keys
+                )
+                limits[organization_id] = known.everywhere.copy()
+                versions[organization_id] = known.version
+            if not known.recall(command, mine, limits[organization_id]):
+                return None
+        for organization_id, rows in limits.items():
+            state.organizations[organization_id].limits = list(rows.values())
+        return Recalled(state, versions, now)
+
+    def _is_usual(self, command: AnyCommand, epochs: dict[UUID, int]) -> bool:
+        """Add the epoch of a command's node; False if it is not known, or the command is rare."""
+        if isinstance(command, Admit | Extend):
+            epoch = self._epochs.get(command.node_id)
+            if epoch is None:
+                return False
+            epochs[command.node_id] = epoch
+            return True
+        return isinstance(command, Settle | Release | Report)
+
+    # Remembering.
+
+    def keep(
+        self,
+        recalled: Recalled,
+        changes: Changes,
+        *,
+        transaction: str,
+        now: datetime,
+        heard_seconds: float,
+    ) -> None:
+        """A batch that was decided by what is remembered has been committed.
+
+        Args:
+            recalled: What it was decided by.
+            changes: What was written.
+            transaction: The version of what was written.
+            now: The database's time after the lock.
+            heard_seconds: When the answer came.
+        """
+        self._clock.hear(now, heard_seconds)
+        for organization_id in recalled.versions:
+            known = self._known[organization_id] = self._known.pop(organization_id)
+            known.penalty = max(0, known.penalty - 1)
+        self._apply(changes, transaction)
+        self._make_room(recalled.versions)
+
+    def learn(
+        self,
+        commands: Sequence[AnyCommand],
+        read: Read,
+        changes: Changes,
+        heard_seconds: float,
+    ) -> None:
+        """A batch that was read under the lock has been committed.
+
+        Args:
+            commands: The batch.
+            read: What was read.
+            changes: What was written.
+            heard_seconds: When the answer to the reading came.
+        """
+        self._clock.hear(read.now, heard_seconds)
+        self._catalogue_revision = read.state.catalogue_revision
+        self._epochs.update(read.state.epochs)
+        for organization_id, mine in read.state.organizations.items():
+            known = self._of_version(organization_id, mine, read.versions[organization_id])
+            known.take(mine)
+            self._known[organization_id] = known
+        for organization_id, number in read.scopes:
+            if organization_id in self._known:
+                self._known[organization_id].scopes.setdefault(number, None)
+        self._apply(changes, read.transaction)
+        self.forget(c.organization_id for c in commands if not isinstance(c, _REMEMBERED))
+        self._make_room(read.versions)
+
+    def _of_version(self, organization_id: UUID, mine: OrganizationState, version: str) -> _Known:
+        """What is remembered of that version of an organisation, or a new beginning."""
+        old = self._known.pop(organization_id, None)
+        if old is not None and old.version == version:
+            old.doubt = max(0, old.doubt - 1)
+            return old
+        known = _Known(version, mine.organization)
+        if old is not None:
+            known.doubt = known.penalty = min(DOUBT_MAX, 2 * old.penalty + 1)
+        return known
+
+    def _apply(self, changes: Changes, transaction: str) -> None:
+        """Do to what is remembered what the batch did to the rows."""
+        everyone = self._known
+        for organization in changes.organizations:
+            known = everyone[organization.id]
+            known.organization, known.version = organization, transaction
+        for grant in (*changes.new_grants, *changes.grants):
+            everyone[grant.organization_id].put_grant(grant)
+        for scope in (*changes.limits, *changes.counters):
+            everyone[scope.organization_id].put_scope(scope)
+        for new in changes.new_holds:
+            if _is_plain(new.hold):
+                everyone[new.hold.organization_id].holds[new.hold.call_id] = new.hold
+        for hold in changes.holds:
+            holds = everyone[hold.organization_id].holds
+            if hold.call_id in holds:
+                holds[hold.call_id] = hold
+        for closing in changes.closings:
+            call = closing.call
+            everyone[call.organization_id].holds.pop(call.call_id, None)
+
+    def _make_room(self, organization_ids: Iterable[UUID]) -> None:
+        """Forget the organisations that have become too large, and those beyond the most."""
+        everyone = self._known
+        self.forget([i for i in organization_ids if i in everyone and everyone[i].is_large])
+        self.forget(list(islice(everyone, max(0, len(everyone) - ORGANIZATIONS_MAX))))
+
+
+def _is_plain(hold: Hold) -> bool:
+    """Whether the database keeps a hold's texts as they are; if not, it is read when it ends."""
+    dims = hold.dimensions
+    texts = (dims.feature, dims.environment, dims.model, dims.lane, dims.endpoint)
+    joined = "".join((*texts, hold.user, hold.run, *hold.tags, *hold.tags.values()))
+    return storable(joined) == joined
