@@ -46,7 +46,7 @@ def test_limits_of_every_scope_and_measure(farebox: Farebox) -> None:
         ("--project", "Search", "--weekly", "20"),
         ("--project", "Search", "--total", "10", "--allocation"),
         ("--key", "laptop", "--daily", "1000000", "--tokens", "--models", "gpt-5*"),
-        ("--user", "bob", "--per-minute", "60", "--calls"),
+        ("--user", "bob", "--per-minute", "60", "--calls", "--ignore-failed"),
         ("--each", "user", "--per-day", "1000", "--calls"),
         ("--feature", "chat", "--parallel", "4", "--throttle"),
         ("--environment", "test", "--daily", "1", "--shadow"),
@@ -76,8 +76,11 @@ def test_limits_of_every_scope_and_measure(farebox: Farebox) -> None:
     assert (tag["maximum"], tag["raised_to"]) == ("9.00", "9.00")
     (key,) = [r for r in rows if r["scope_kind"] == "key"]
     assert (key["scope_name"], key["maximum"], key["models"]) == ("laptop", 1_000_000, "gpt-5*")
+    # LIM-03: failed calls count unless the limit says otherwise.
+    assert [r["scope_id"] for r in rows if not r["count_failed"]] == ["bob"]
     shown = farebox("limits", "list").out
     assert "each user" in shown
+    assert "calls (no\n" in shown
     assert "would have refused since" in shown
     assert all(len(line) <= 80 for line in shown.splitlines())
 
@@ -91,6 +94,7 @@ def test_a_limit_that_makes_no_sense_is_refused(farebox: Farebox) -> None:
         "thresholds": ("--monthly", "5", "--thresholds", "half"),
         "user": ("--user", " ", "--monthly", "5"),
         "scope_kind": ("--user", "bob", "--seconds", "5"),
+        "count_failed": ("--per-day", "5", "--calls", "--ignore-failed"),
         "parallel": ("--parallel", "5", "--calls"),
         "effect": ("--user", "bob", "--monthly", "5", "--allocation"),
         "scope_ref": ("--tag", "red", "--monthly", "5"),

@@ -200,6 +200,30 @@ def test_reject_refunds_rpm(twins: Twins, why: str) -> None:
     tenant.check_books()
 
 
+@pytest.mark.parametrize("kind", [ScopeKind.ORGANIZATION, ScopeKind.USER])
+def test_failed_calls_may_give_their_count_back(twins: Twins, kind: ScopeKind) -> None:
+    """LIM-03: told to leave failed calls out, a limit of calls per minute counts none of them.
+
+    To be told so, or otherwise, in the middle of its minute counts that minute anew.
+    """
+    tenant = twins.tenant(f"failed {kind}")
+    rpm: dict[str, Any] = {"measure": Measure.CALLS, "period": Period.MINUTE}
+    ref = "bob" if kind is ScopeKind.USER else ""
+    set_limit(tenant, 2, kind, ref, **rpm, count_failed=False)
+    twins.set_clock("date_trunc('minute', farebox_now()) + interval '1 minute'")
+    broken = {"X-Sandbox-Fault": "status=500"}
+    assert [costly(tenant, headers=broken).status for _ in range(3)] == [500] * 3
+    assert [costly(tenant).status for _ in range(3)] == [200, 200, 429]
+    assert [limit.used for limit in counters(tenant)] == [2]
+    tenant.check_books()
+    set_limit(tenant, 9, kind, ref, **rpm)
+    assert [limit.used for limit in counters(tenant)] == [5]
+    tenant.check_books()
+    set_limit(tenant, 9, kind, ref, **rpm, count_failed=False)
+    assert [limit.used for limit in counters(tenant)] == [2]
+    tenant.check_books()
+
+
 # Windows.
 
 

@@ -235,7 +235,7 @@ class MemorySnapshot:
                 used=used,
                 held=held,
                 counted=sum(
-                    uses(call, rule.measure)
+                    uses(call, rule.measure, failed=rule.count_failed)
                     for call in self._calls
                     if start <= call.admitted_at < end
                     and rule.counts(call.dimensions.model)

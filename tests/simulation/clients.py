@@ -311,7 +311,9 @@ class People:
             raised_to=2 * maximum if chance.random() < 0.1 else None,
             thresholds=(50, 100),
         )
-        return self._unmodelled(limit) if self.world.plan.beyond_the_model else limit
+        limit = self._unmodelled(limit) if self.world.plan.beyond_the_model else limit
+        per_minute = (limit.measure, limit.period) == (Measure.CALLS, Period.MINUTE)
+        return structs.replace(limit, count_failed=not per_minute or maximum % 2 == 0)
 
     def _unmodelled(self, limit: SetLimit) -> SetLimit:
         """Sometimes a limit of a kind that the second implementation does not know."""

@@ -24,7 +24,7 @@ from farebox.ledger.commands import (
     SetLimit,
     SetZone,
 )
-from farebox.ledger.holds import Hold
+from farebox.ledger.holds import CallState, Hold
 from farebox.ledger.limits import (
     OBSERVED,
     REFUSING,
@@ -89,9 +89,10 @@ class LimitTally:
     def _set(self, org: Organization, command: SetLimit) -> None:
         place, mine = (command.scope.kind.value, command.scope.ref), tail(command)
         was = self.caps.setdefault(place, {}).pop(mine, None)
+        begins = was is None or was.asked.count_failed != command.count_failed
         start = bounds(command.period, org.last_time, org.zone)[0] if place[1] else org.last_time
         if command.maximum is not None:
-            self.caps[place][mine] = Cap(command, start if was is None else was.since)
+            self.caps[place][mine] = Cap(command, start if was is None or begins else was.since)
         elif was is not None:
             self.resumed[place, mine] = start
         self.totals = {key: n for key, n in self.totals.items() if key[1] != mine}
@@ -197,7 +198,8 @@ class LimitTally:
                 and rule.counts(call.dimensions.model)
                 and place in places(call)
             ]
-            now_used = sum(uses(c, rule.measure) for c in mine if isinstance(c, ClosedCall))
+            ended = [c for c in mine if isinstance(c, ClosedCall)]
+            now_used = sum(uses(c, rule.measure, failed=rule.count_failed) for c in ended)
             now_held = sum(holds_of(c, rule.measure) for c in mine if isinstance(c, Hold))
             if (used, held) != (now_used, now_held):
                 message = f"{place} {rule} from {start}: {used}, {held} not {now_used}, {now_held}"
@@ -290,8 +292,10 @@ def asks(command: AnyCommand, measure: Measure, answer: Result | None = None) ->
     return {Measure.MONEY: money, Measure.TOKENS: command.input_tokens + output}.get(measure, 1)
 
 
-def uses(call: ClosedCall, measure: Measure) -> int:
-    """What a closed call counts as used."""
+def uses(call: ClosedCall, measure: Measure, *, failed: bool) -> int:
+    """What a closed call counts as used; failed ones only where they count."""
+    if call.state is CallState.RELEASED and not failed:
+        return 0
     tokens = call.usage.input_tokens + call.usage.output_tokens
     by_measure = {Measure.MONEY: int(call.charge), Measure.TOKENS: tokens, Measure.CALLS: 1}
     return by_measure.get(measure, 0)
@@ -388,7 +392,9 @@ def _as_hold(command: Admit | Extend, holds: Sequence[Hold], org: Organization) 
 
 
 def _total(span: Span, holds: Sequence[Hold], calls: Mapping[UUID, ClosedCall]) -> int:
-    used = sum(uses(call, span.measure) for call in calls.values() if span.counts(call))
+    failed = span.cap.asked.count_failed
+    mine = [call for call in calls.values() if span.counts(call)]
+    used = sum(uses(call, span.measure, failed=failed) for call in mine)
     return used + sum(holds_of(hold, span.measure) for hold in holds if span.counts(hold))
 
 

@@ -33,6 +33,7 @@ from farebox.ledger.commands import (
 from farebox.ledger.counters import Amounts
 from farebox.ledger.decide import decide
 from farebox.ledger.grants import PAID, Grant
+from farebox.ledger.holds import CallState
 from farebox.ledger.journal import Account, Posting, PostingKind
 from farebox.ledger.limits import ZONED, Measure, Micros, Rule, ScopeLimits, micros, window_bounds
 from farebox.ledger.organizations import OnLapse, OnOverrun, Organization
@@ -215,7 +216,7 @@ class MemoryLedger:
         org = state.organization
         start, end = window_bounds(rule, max(now, org.last_time), zone)
         used = self.used(org.id, scope, rule, start, end)
-        state.used[scope_number(*scope), rule.number, start] = used
+        state.used[scope_number(*scope), rule.tally, start] = used
 
     def _beginning(self, command: SetLimit) -> Iterable[Rule]:
         """What may begin in the middle of its window: the limit set, the default it stands for."""
@@ -225,7 +226,7 @@ class MemoryLedger:
             return
         which: dict[str, Any] = {name: getattr(command, name) for name in _WHICH}
         if command.maximum is not None:
-            yield Rule(**which, maximum=command.maximum)
+            yield Rule(**which, maximum=command.maximum, count_failed=command.count_failed)
         defaults = self.limits.get((command.organization_id, every))
         for rule in defaults.rules if defaults else ():
             if all(getattr(rule, name) == value for name, value in which.items()):
@@ -244,6 +245,7 @@ class MemoryLedger:
             and start <= micros(call.admitted_at) < end
             and rule.counts(call.dimensions.model)
             and scope in scopes_named(call)
+            and (rule.count_failed or call.state is not CallState.RELEASED)
         )
 
     def write(self, changes: Changes) -> None:

@@ -150,7 +150,12 @@ class Caps:
     def used(self, span: Span) -> int:
         if span.cap.asked.measure in LEAVES_NOTHING:
             return 0
-        return sum(call.uses.of(span.cap.asked.measure) for call in self.inside(span))
+        asked = span.cap.asked
+        return sum(
+            call.uses.of(asked.measure)
+            for call in self.inside(span)
+            if asked.count_failed or call.state != "released"
+        )
 
     def held(self, span: Span) -> int:
         return sum(call.holds.of(span.cap.asked.measure) for call in self.inside(span))
@@ -209,12 +214,13 @@ class Caps:
         place, mine = self.place(c), tail(c)
         is_default = place[1] == ""
         was = self.caps.setdefault(place, {}).pop(mine, None)
+        begins = was is None or was.asked.count_failed != c.count_failed
         start = now if is_default else bounds(c.period, now, self.zone)[0]
         if c.maximum is not None:
-            self.caps[place][mine] = Cap(c, start if was is None else was.since)
+            self.caps[place][mine] = Cap(c, start if was is None or begins else was.since)
         elif was is not None:
             self.resumed[place, mine] = start
-        if (was is None) != (c.maximum is None):
+        if begins if c.maximum is not None else was is not None:
             # Another limit than before counts this window now, and has told nothing.
             self.forgotten = {key for key in self.forgotten if key[:2] != (place, mine)}
             self.began.pop((place, mine), None)
@@ -284,7 +290,9 @@ class Caps:
         ]
 
     def has(self, c: SetLimit) -> bool:
-        return tail(c) in self.caps.get(self.place(c), {})
+        """Whether it stands, and counts the same calls."""
+        cap = self.caps.get(self.place(c), {}).get(tail(c))
+        return cap is not None and cap.asked.count_failed == c.count_failed
 
     def begin(self, span: Span, now: datetime) -> None:
         """As a window begins with its first call, those that nothing can reach are forgotten."""

@@ -169,6 +169,9 @@ def limit_number(chosen: list[int]) -> int:
     return number
 
 
+RPM = (Measure.CALLS, Period.MINUTE)
+"""The only kind of limit that may leave failed calls out."""
+
 RICH = 1_000
 """Nobody spends such an amount at once: with more than this, only limits matter."""
 
@@ -414,6 +417,7 @@ class Maker:
             thresholds=THRESHOLDS[(wish.n + wish.when) % len(THRESHOLDS)],
             owner="eve" if wish.n % 7 == 1 else "",
             origin=like.origin,
+            count_failed=wish.n % 3 > 0 or (like.measure, like.period) != RPM,
         )
 
 

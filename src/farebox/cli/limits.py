@@ -61,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         effect.add_argument(
             f"--{name}", dest="effect", action="store_const", const=name, help=help_text
         )
+    change.add_argument(
+        "--ignore-failed",
+        action="store_true",
+        help="with --calls --per-minute: calls that fail give their count back",
+    )
     add_details(change)
     listed = actions.add_parser("list", help="the limits and what is left under them")
     listed.add_argument("--org", metavar="ORG", help="id or name (default: the only one)")
@@ -185,6 +190,7 @@ def _command(args: argparse.Namespace, organization_id: UUID, scope: dict[str, A
         raised_from=None if args.since is None else read_instant(args.since, field="from"),
         raised_until=None if args.until is None else read_instant(args.until, field="until"),
         owner=args.owner.strip(),
+        count_failed=not getattr(args, "ignore_failed", False),
     )
     told = usual_thresholds(command) if args.thresholds is None else _thresholds(args.thresholds)
     return structs.replace(command, thresholds=() if removes else told)
@@ -328,6 +334,8 @@ def _limit_text(view: LimitView) -> str:
         words.append(rule.models)
     if rule.effect != "hard":
         words.append(f"({rule.effect})")
+    if not rule.count_failed:
+        words.append("(no failed)")
     if rule.origin == "tier":
         words.append("(usage tier)")
     return " ".join(words)

@@ -217,6 +217,8 @@ class SetLimit(Command, frozen=True, kw_only=True):
     thresholds: tuple[int, ...] = ()
     owner: str = ""
     origin: Origin = Origin.MANUAL
+    count_failed: bool = True
+    """False: a call that failed gives its count back when it ends (LIM-03)."""
 
     @property
     def number(self) -> int:

@@ -324,15 +324,21 @@ class Counters:
             for item in raised
         )
 
-    def settle(self, raised: tuple[Raised, ...], used: Amounts) -> list[Standing]:
-        """Turn what a hold raised into what the call used."""
+    def settle(
+        self, raised: tuple[Raised, ...], used: Amounts, *, failed: bool = False
+    ) -> list[Standing]:
+        """Turn what a hold raised into what the call used.
+
+        A failed call leaves nothing under limits that leave failed calls out (LIM-03).
+        """
         limits = self.standing_of(raised)
         amounts = {(item.scope, item.rule, item.start): item.amount for item in raised}
         for each in limits:
             key = (each.scope_number, each.rule_number, each.window.start)
             each.window.held -= amounts[key]
             assert each.window.held >= 0, each
-        self.use(limits, used)
+            self._changed.add(each.scope_number)
+        self.use([each for each in limits if each.rule.count_failed or not failed], used)
         return limits
 
     def use(self, limits: Iterable[Standing], used: Amounts) -> None:

@@ -20,7 +20,7 @@ from farebox.ledger.admission import called_of
 from farebox.ledger.alerting import is_reached
 from farebox.ledger.commands import Done, Refused, Result, SetFloor, SetLimit, SetZone
 from farebox.ledger.counters import UNCOUNTED, Amounts
-from farebox.ledger.holds import Hold, Raised
+from farebox.ledger.holds import CallState, Hold, Raised
 from farebox.ledger.limits import (
     ZONED,
     Effect,
@@ -45,6 +45,8 @@ def set_limit(books: Books, command: SetLimit) -> Result:
     """Set, change or remove a limit (BUD-02, BUD-05, BUD-14)."""
     scope = books.counters.scope(command.scope.kind, command.scope.ref)
     had = scope.rule(command.number)
+    # What counts other calls than before is another limit: it counts its window anew.
+    begins = had is None or had.count_failed != command.count_failed
     others = tuple(rule for rule in scope.rules if rule.number != command.number)
     if command.effect is Effect.ALLOCATION and command.maximum is not None:
         # Each would set money aside, and the project could use no more than the least of them.
@@ -62,7 +64,7 @@ def set_limit(books: Books, command: SetLimit) -> Result:
             _remove(books, scope, had)
         return Done(available=books.available, exists=had is None)
     counts_from = None if had is None else had.counts_from
-    if had is None and scope.is_default:
+    if begins and scope.is_default:
         # Calls admitted at this very instant came before it: engine time moves on by a tick.
         books.tick(_TICK)
         counts_from = books.now
@@ -78,10 +80,11 @@ def set_limit(books: Books, command: SetLimit) -> Result:
         thresholds=command.thresholds,
         owner=command.owner,
         origin=command.origin,
+        count_failed=command.count_failed,
         counts_from=counts_from,
     )
     books.counters.set_rules(scope, (*others, rule))
-    if had is None and not scope.is_default:
+    if begins and not scope.is_default:
         _count_from_now(books, scope, rule)
     return Done(available=books.available)
 
@@ -116,7 +119,7 @@ def set_zone(books: Books, command: SetZone) -> Result:
     counters.set_zone(command.zone)
     for scope, rule in _zoned(books):
         window = counters.begin_anew(scope, rule)
-        window.used = books.state.used[scope.number, rule.number, window.start]
+        window.used = books.state.used[scope.number, rule.tally, window.start]
         # What has been told and is still reached is not told again (BUD-07).
         window.told = max(
             (
@@ -171,8 +174,11 @@ def _count_from_now(books: Books, scope: ScopeLimits, rule: Rule) -> None:
         scope.windows[rule.number] = []
     if rule.measure not in UNCOUNTED:
         # A default that was set in this very batch has no past.
-        window.used = books.state.used.get((scope.number, rule.number, window.start), 0)
+        window.used = books.state.used.get((scope.number, rule.tally, window.start), 0)
         for call, model, used in books.counted:
+            failed = books.closed[call.call_id].state is CallState.RELEASED
+            if failed and not rule.count_failed:
+                continue
             if _counts(books, scope, rule, window, call, model):
                 window.used += used.of(rule.measure)
     for hold in list(books.holds.values()):

@@ -48,7 +48,7 @@ class Measure(StrEnum):
     TOKENS = "tokens"
     """Input and output: what calls may use at most, then what they used."""
     CALLS = "calls"
-    """Admitted calls, whatever became of them (LIM-03)."""
+    """Admitted calls, whatever became of them; a rule may leave failed ones out (LIM-03)."""
     PARALLEL = "parallel"
     """Open calls."""
     SECONDS = "seconds"
@@ -152,6 +152,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""
     """Who to ask (BUD-05)."""
     origin: Origin = Origin.MANUAL
+    count_failed: bool = True
+    """Whether a call that failed stays counted, as at the provider; else it gives its count back
+    when it ends (LIM-03). False for calls per minute alone."""
     counts_from: datetime | None = None
     """Calls admitted earlier are not counted: a default begins when it is set."""
 
@@ -159,6 +162,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     def number(self) -> int:
         """Its number within a scope: the same for a default and for what stands in its place."""
         return rule_number(self.measure, self.period, self.effect, self.models, self.origin)
+
+    @property
+    def tally(self) -> int:
+        """What its use is asked for by: one number where failed calls count, one where not."""
+        return self.number if self.count_failed else -self.number
 
     @property
     def since(self) -> Micros:

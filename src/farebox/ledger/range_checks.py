@@ -133,6 +133,10 @@ def _check_kind_of_limit(command: SetLimit) -> None:
         kind is not ScopeKind.ORGANIZATION or command.effect is not Effect.HARD
     ):
         raise InvalidInputError("origin", "may be tier for hard limits of the organisation alone")
+    if not command.count_failed and (measure, period) != (Measure.CALLS, Period.MINUTE):
+        raise InvalidInputError(
+            "count_failed", "may be false for limits of calls per minute alone; leave it out here"
+        )
     if command.effect is Effect.STOP and (
         measure is not Measure.PARALLEL or command.maximum or command.raised_to or command.models
     ):

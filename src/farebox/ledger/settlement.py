@@ -136,9 +136,16 @@ def report(books: Books, command: Report) -> Result:
 
 
 def charge_hold(
-    books: Books, hold: Hold, metered: Nanos, tokens: int
+    books: Books, hold: Hold, metered: Nanos, tokens: int, *, failed: bool
 ) -> tuple[Nanos, Nanos, Nanos, list[Draw]]:
     """Charge what fits of the metered usage, undo the hold and count its use under its limits.
+
+    Args:
+        books: The organisation's.
+        hold: The open hold.
+        metered: What its call used, at the book's price.
+        tokens: What it used, input and output.
+        failed: Whether it ended without an answer; limits may leave such calls out.
 
     Returns:
         Charge, absorbed, the part of the charge that is owed, and the draws.
@@ -157,7 +164,7 @@ def charge_hold(
         books.charge_debt(Nanos(beyond))
         within, owed, beyond = metered, Nanos(owed + beyond), 0
     books.organization.absorbed = Nanos(books.organization.absorbed + beyond)
-    counted = books.counters.settle(hold.raised, Amounts(within, tokens))
+    counted = books.counters.settle(hold.raised, Amounts(within, tokens), failed=failed)
     tell_thresholds(books, counted)
     return within, Nanos(beyond), owed, draws
 
@@ -177,7 +184,8 @@ def closed_result(books: Books, closed: ClosedCall) -> Closed:
 def _close(books: Books, hold: Hold, ending: Ending) -> Closed:
     """Close an open hold in whatever way: money, counters, journal, rollup and row."""
     tokens = ending.usage.input_tokens + ending.usage.output_tokens
-    charge, absorbed, owed, draws = charge_hold(books, hold, ending.metered, tokens)
+    failed = ending.state is CallState.RELEASED
+    charge, absorbed, owed, draws = charge_hold(books, hold, ending.metered, tokens, failed=failed)
     assert charge + absorbed == ending.metered, (charge, absorbed, ending.metered)
     tell_overrun(books, hold.call_id, hold.amount, ending.metered, absorbed)
     sequence = books.next_sequence()

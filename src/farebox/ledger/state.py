@@ -66,8 +66,8 @@ class OrganizationState(msgspec.Struct):
     known_commands: dict[UUID, bytes] = {}
     """Refunds and corrections that took effect before, with their fingerprints."""
     used: dict[tuple[int, int, int], int] = {}
-    """By scope, rule and start, what the windows that are current at engine time have used; loaded
-    for limits that begin, and for defaults that stand in for a limit again."""
+    """By scope, rule's tally and start, what the windows that are current at engine time have used;
+    loaded for limits that begin, and for defaults that stand in for a limit again."""
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):

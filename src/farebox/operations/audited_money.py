@@ -163,6 +163,8 @@ def _limit_facts(command: SetLimit | Rule) -> dict[str, object]:
         facts["raised_to"] = shown(command.raised_to)
         facts["raised_from"] = instant(command.raised_from)
         facts["raised_until"] = instant(command.raised_until)
+    if not command.count_failed:
+        facts["count_failed"] = False
     if command.thresholds:
         facts["thresholds_percent"] = list(command.thresholds)
     if command.owner:

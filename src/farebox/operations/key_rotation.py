@@ -36,6 +36,7 @@ def copied_limits(
             thresholds=limit.rule.thresholds,
             owner=limit.rule.owner,
             origin=limit.rule.origin,
+            count_failed=limit.rule.count_failed,
         )
         for limit in limits
         if limit.scope_kind is ScopeKind.KEY and limit.scope_ref == old.hex and not limit.is_default

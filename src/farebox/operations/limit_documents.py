@@ -51,6 +51,7 @@ def limit_document(limit: LimitView) -> Document:
         "thresholds_percent": list(rule.thresholds),
         "owner": rule.owner or None,
         "origin": rule.origin.value,
+        "count_failed": rule.count_failed,
         "raised_to": None if rule.raised_to is None else shown_amount(measure, rule.raised_to),
         "raised_from": instant(rule.raised_from),
         "raised_until": instant(rule.raised_until),

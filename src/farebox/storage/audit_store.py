@@ -203,6 +203,7 @@ class PostgresAuditSnapshot:
             prefix=rule.models[:-1] if rule.models.endswith("*") else None,
             start=start,
             end=end,
+            failed=rule.count_failed,
         )
         counted = Amounts(money, tokens, 0 if rule.measure is Measure.PARALLEL else calls)
         return WindowFacts(

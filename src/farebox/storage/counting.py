@@ -47,7 +47,7 @@ ROLLED_UP: Final = ID_KINDS | {ScopeKind.FEATURE, ScopeKind.ENVIRONMENT}
 """Kinds of scopes that the hourly rollup knows."""
 
 Key = tuple[int, int, int]
-"""Scope, rule and start, as in :attr:`OrganizationState.used`."""
+"""Scope, rule's tally and start, as in :attr:`OrganizationState.used`."""
 
 Sums = dict[int, Amounts]
 """By place, from one."""
@@ -66,7 +66,7 @@ class Wanted(NamedTuple):
     @property
     def key(self) -> Key:
         """What the engine knows it by."""
-        return self.scope.number, self.rule.number, self.start
+        return self.scope.number, self.rule.tally, self.start
 
 
 class Scan(msgspec.Struct, frozen=True):
@@ -166,7 +166,9 @@ async def count(
             _add(sums, await _dropped(exchange, organization_id, from_calls))
             mine.used.update(_used(from_calls, sums))
         for each in missing:
-            if not each.from_calls:
+            if not each.rule.count_failed:
+                mine.used[each.key] = await _not_failed(exchange, organization_id, each)
+            elif not each.from_calls:
                 mine.used[each.key] = await _rolled_up(exchange, organization_id, each)
 
 
@@ -191,13 +193,25 @@ def wanted_by(
         for c in commands
         if isinstance(c, SetLimit) and c.maximum is None
     }
-    standing = {(scope.number, rule.number) for scope in limits for rule in scope.rules} - removed
+    standing = {
+        (scope.number, rule.number, rule.count_failed) for scope in limits for rule in scope.rules
+    }
+    # One that is set to count failed calls, or not, counts anew; back again too, in the same batch.
+    meant = standing | {
+        (c.scope.number, c.number, c.count_failed) for c in commands if isinstance(c, SetLimit)
+    }
     for command in commands:
         if isinstance(command, SetLimit):
             scope = command.scope
             for rule in _beginning(command, limits):
-                if (scope.number, rule.number) not in standing:
-                    from_calls = scope.kind not in ROLLED_UP
+                which = scope.number, rule.number
+                if (
+                    which in removed
+                    or (*which, rule.count_failed) not in standing
+                    or (*which, not rule.count_failed) in meant
+                ):
+                    # A minute's calls are few enough to be read under the lock.
+                    from_calls = scope.kind not in ROLLED_UP and rule.count_failed
                     yield Wanted(scope, rule, *window_bounds(rule, now, last_zone), from_calls)
     for each in zones if len(limits) <= limiting.ZONED_SCOPES_MAX else ():
         for row in limits:
@@ -218,6 +232,7 @@ def _beginning(command: SetLimit, limits: Iterable[ScopeLimits]) -> Iterator[Rul
             effect=command.effect,
             models=command.models,
             origin=command.origin,
+            count_failed=command.count_failed,
             maximum=command.maximum,
         )
         return
@@ -335,6 +350,15 @@ async def _rolled_up(exchange: Exchange, organization_id: UUID, each: Wanted) ->
     )
     (answer,) = await exchange.answers()
     return Amounts(*answer.rows[0]).of(each.rule.measure)
+
+
+async def _not_failed(exchange: Exchange, organization_id: UUID, each: Wanted) -> int:
+    """Calls of one minute that have ended and did not fail."""
+    sql, parameters = queries("counting")["not_failed"], _parameters([each])
+    exchange.send(sql, (organization_id.hex, *parameters))
+    (answer,) = await exchange.answers()
+    calls: int = answer.rows[0][0]
+    return calls
 
 
 def _parameters(wanted: Sequence[Wanted]) -> tuple[str, ...]:

@@ -62,9 +62,24 @@ async def test_counts_are_whole_numbers_and_money_is_text(house: House) -> None:
         assert error["field"] == "maximum"
 
 
+async def test_failed_calls_count_unless_a_limit_leaves_them_out(house: House) -> None:
+    """LIM-03: a field of the limit, true where nothing is said; changed, it is the same limit."""
+    path = f"{house.path}/limits"
+    calls = {"measure": "calls", "period": "minute", "maximum": 60}
+    async with house.operator() as operator:
+        made = await operator.done("PUT", path, calls)
+        lenient = await operator.done("PUT", path, calls | {"count_failed": False})
+        (listed,) = (await operator.done("GET", path))["data"]
+        events = await operator.done("GET", f"{house.path}/audit")
+    assert (made["count_failed"], lenient["count_failed"]) == (True, False)
+    assert listed == lenient | {"id": made["id"]}
+    assert events["data"][0]["after"]["count_failed"] is False
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
+        ({"count_failed": False}, "count_failed"),
         ({"period": "minute", "measure": "parallel", "maximum": 2}, "period"),
         ({"maximum": "-1"}, "maximum"),
         ({"maximum": "0.0000000001"}, "maximum"),

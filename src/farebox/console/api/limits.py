@@ -86,6 +86,8 @@ class LimitDocument(Struct, frozen=True, kw_only=True):
     owner: str | None
     origin: Origin
     """``tier``: it comes with the usage tier, and changes with that alone."""
+    count_failed: bool
+    """False: calls that fail give their count back when they end."""
     raised_to: Quantity | None
     raised_from: Instant | None
     raised_until: Instant | None
@@ -111,6 +113,8 @@ class LimitOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     thresholds_percent: Annotated[list[int], Meta(max_length=10)] | UnsetType = UNSET
     """Left out: 50, 80 and 100 for a budget of one scope; empty: nothing is told."""
     owner: Text = ""
+    count_failed: bool = True
+    """Whether calls that fail stay counted; may be false for calls per minute alone."""
     raised_to: Quantity | None = None
     raised_from: InstantIn | None = None
     raised_until: InstantIn | None = None
@@ -205,6 +209,7 @@ async def set_limit(context: Context) -> LimitDocument:
         raised_from=read_instant(order.raised_from, field="raised_from"),
         raised_until=read_instant(order.raised_until, field="raised_until"),
         owner=order.owner,
+        count_failed=order.count_failed,
     )
     named = order.thresholds_percent
     thresholds = usual_thresholds(command) if isinstance(named, UnsetType) else tuple(named)

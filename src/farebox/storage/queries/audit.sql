@@ -174,6 +174,7 @@ UNION ALL
 SELECT charge_nanos, input_tokens + output_tokens, 1
 FROM call
 WHERE organization_id = %(organization_id)s AND admitted_at >= %(start)s AND admitted_at < %(end)s
+  AND (%(failed)s OR state <> 'released')
   AND (%(model)s = '' OR model = %(model)s OR starts_with(model, %(prefix)s))
   AND CASE %(kind)s
       WHEN 'project' THEN project_id::text = %(ref)s WHEN 'key' THEN key_id::text = %(ref)s

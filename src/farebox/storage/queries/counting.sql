@@ -95,3 +95,13 @@ SELECT ARRAY(SELECT place FROM counted ORDER BY place),
     ARRAY(SELECT money FROM counted ORDER BY place),
     ARRAY(SELECT tokens FROM counted ORDER BY place),
     ARRAY(SELECT calls FROM counted ORDER BY place)
+
+-- name: not_failed
+-- How many calls that a limit counts which leaves out those that failed: were given up, refused or
+-- broken upstream before anything was charged (LIM-03).
+SELECT count(c.id)
+FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[])
+    AS w (kind, ref, model, prefix, starts, ends)
+LEFT JOIN call_scope c ON c.organization_id = $1::uuid AND c.kind = w.kind AND c.ref = w.ref
+    AND c.admitted_at >= w.starts AND c.admitted_at < w.ends
+    AND w.model IN ('', c.model) AND starts_with(c.model, w.prefix) AND c.state <> 'released'
