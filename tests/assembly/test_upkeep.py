@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import pytest
 from psycopg_pool import AsyncConnectionPool
 
 from farebox.assembly.upkeep import Retaining, Upkeep
 from farebox.kit.money import Nanos
+from farebox.operations import tiers
 from farebox.operations.audit_log import AuditNote
 from farebox.operations.idempotency import Answer
 from farebox.storage.request_store import PostgresRequestStore
@@ -50,6 +52,29 @@ async def test_what_is_due_is_done_and_nothing_twice(dsn: str) -> None:
         assert (limit.maximum, limit.rule.owner) == (101, "tier T1")
         assert (await office.actions()).count("credit.granted") == 1
         assert await office.one("SELECT count(*) FROM api_request") == 0
+
+
+async def test_organisations_follow_a_changed_tier(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LIM-05: those that the change itself did not wait for have their limits by a step."""
+    monkeypatch.setattr(tiers, "AT_ONCE", 1)
+    tills = [Till(), Till()]
+    for till in tills:
+        till.put_into_database(dsn)
+    async with (
+        open_office(dsn) as office,
+        AsyncConnectionPool(dsn, min_size=1, open=False, kwargs={"autocommit": True}) as pool,
+    ):
+        upkeep = Upkeep(pool, office.submit)
+        tier = Tier(
+            id=UUID(int=0), currency="USD", position=0, name="T", monthly_maximum=Nanos(100)
+        )
+        assert not (await office.tiers.set_tier(tier)).all_follow
+        assert [await upkeep.follow() for _ in range(2)] == [1, 0]
+        for till in tills:
+            (limit,) = await office.tier_store.limits(till.organization_id)
+            assert limit.maximum == 100
 
 
 async def test_the_worker_drops_what_is_past_retention(dsn: str) -> None:

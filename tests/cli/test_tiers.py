@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from farebox.operations import tiers
 from tests.cli.conftest import Farebox
 
 
@@ -123,3 +124,17 @@ def test_two_tiers_have_two_places(farebox: Farebox, ladder: None) -> None:
     farebox("tiers", "set", "Other", "--position", "1", "--currency", "EUR")
     refused = farebox("tiers", "assign", "Other", status=1)
     assert "tiers list" in refused.err
+
+
+def test_many_organisations_follow_in_the_background(
+    farebox: Farebox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LIM-05: what a command does not wait for is said, with what does it now."""
+    monkeypatch.setattr(tiers, "AT_ONCE", 1)
+    for name in ("Acme", "Zoo"):
+        farebox("orgs", "create", name)
+    said = farebox("tiers", "set", "Free", "--position", "0", "--monthly-maximum", "100")
+    assert "farebox tiers apply" in said.err
+    assert farebox("tiers", "apply", "--json").document["organizations_changed"] == 1
+    again = farebox("tiers", "set", "Free", "--position", "0", "--monthly-maximum", "100", "--json")
+    assert again.document["all_follow"] is False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 
 from farebox.kit.errors import InvalidInputError, NotFoundError
 from farebox.kit.money import Nanos
@@ -14,8 +16,9 @@ from farebox.ledger.grants import Source
 from farebox.ledger.limits import Measure, Period
 from farebox.operations import tiers
 from farebox.operations.tier_limits import limit_changes, tier_limits
+from farebox.operations.tiers import TierRounds
 from farebox.tenancy.tiers import Tier, TierRate
-from tests.support.office import Office
+from tests.support.office import Office, open_office
 from tests.support.till import Till
 
 
@@ -190,3 +193,95 @@ async def test_there_are_only_so_many_tiers(
     with pytest.raises(InvalidInputError, match="at most 1"):
         await office.tiers.set_tier(BUILD)
     await office.tiers.set_tier(FREE)
+
+
+async def crowd(office: Office, count: int) -> list[Till]:
+    """So many organisations with nothing."""
+    tills = [Till() for _ in range(count)]
+    for till in tills:
+        till.put_into_database(office.dsn)
+    return sorted(tills, key=lambda till: till.organization_id)
+
+
+async def maxima(office: Office, tills: list[Till]) -> list[int | None]:
+    """The month's maximum of each."""
+    found = [await office.tier_store.limits(till.organization_id) for till in tills]
+    return [limits[0].maximum if limits else None for limits in found]
+
+
+async def test_a_request_gives_only_so_many_organisations_their_limits(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LIM-05: however many there are, a change of the table takes a page; the rest is the worker's,
+    page by page, and it is said.
+    """
+    monkeypatch.setattr(tiers, "AT_ONCE", 2)
+    monkeypatch.setattr(tiers, "FOLLOWING_PAGE", 2)
+    tills = await crowd(office, 5)
+    seconds = 0.0
+    rounds = TierRounds(monotonic=lambda: seconds)
+    put = await office.tiers.set_tier(FREE)
+    assert (put.tier.name, put.all_follow) == ("Free", False)
+    assert await maxima(office, tills) == [20, 20, None, None, None]
+    assert [await rounds.step(office.tiers) for _ in range(4)] == [0, 2, 1, 0]
+    assert await maxima(office, tills) == [20] * 5
+    # A change in the middle of a round begins it anew: nobody is left with the old table.
+    await office.tiers.set_tier(structs.replace(FREE, monthly_maximum=Nanos(30)))
+    assert await rounds.step(office.tiers) == 0
+    await office.tiers.set_tier(structs.replace(FREE, monthly_maximum=Nanos(40)))
+    assert [await rounds.step(office.tiers) for _ in range(4)] == [0, 2, 1, 0]
+    assert await maxima(office, tills) == [40] * 5
+
+
+async def test_a_request_makes_only_so_many_changes(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tier may be hundreds of limits: changes are counted, not organisations alone."""
+    tills = await crowd(office, 3)
+    monkeypatch.setattr(tiers, "CHANGES_AT_ONCE", 1)
+    assert not (await office.tiers.set_tier(FREE)).all_follow
+    assert await maxima(office, tills) == [20, None, None]
+    monkeypatch.setattr(tiers, "CHANGES_AT_ONCE", 6)
+    assert (await office.tiers.set_tier(FREE)).all_follow, "the last one reaches the bound"
+    assert await maxima(office, tills) == [20] * 3
+
+
+async def test_a_step_moves_only_so_many(office: Office) -> None:
+    """What a step leaves, the next one does: no other job waits for a large house."""
+    tills = await crowd(office, 3)
+    await office.tier_store.put_tier(structs.replace(FREE, id=UUID(int=5)))
+    made = [await office.tiers.step(mend=False, changes_max=3) for _ in range(3)]
+    assert made == [2, 1, 0]
+    assert await maxima(office, tills) == [20] * 3
+
+
+async def test_a_limit_that_somebody_removed_comes_back_within_the_hour(
+    office: Office, till: Till
+) -> None:
+    """LIM-05: without any change of the table each organisation is looked at once an hour, and in
+    between nothing is read but the table; two workers at once change nothing twice.
+    """
+    seconds = 0.0
+    workers = [TierRounds(monotonic=lambda: seconds) for _ in range(2)]
+    async with open_office(office.dsn) as other:
+        desks = (office.tiers, other.tiers)
+
+        async def steps() -> int:
+            pairs = zip(workers, desks, strict=True)
+            return sum(await asyncio.gather(*(each.step(desk) for each, desk in pairs)))
+
+        assert [await steps() for _ in range(2)] == [0, 0]
+        command = next(iter(tier_limits(till.organization_id, FREE)))
+        await office.submit(structs.replace(command, maximum=None))
+        assert await steps() == 0
+        seconds = 3_600.0
+        assert await steps() > 0
+        assert await maxima(office, [till]) == [20]
+        assert await steps() == 0
+
+
+async def test_a_round_without_a_table_does_nothing(office: Office) -> None:
+    """Nobody stands in a tier that is not there."""
+    await crowd(office, 1)
+    rounds = TierRounds(monotonic=lambda: 0.0)
+    assert [await rounds.step(office.tiers) for _ in range(2)] == [0, 0]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+import time
+from typing import Any, Final
 
 import structlog
+from psycopg import AsyncConnection
 
 from farebox.kit.errors import RefusedError
 from farebox.ledger.commands import AnyCommand, Refused, Result
 from farebox.operations.anomaly_watch import AnomalyWatch
 from farebox.operations.audited_money import Submit, audited
 from farebox.operations.retention import retention_step
-from farebox.operations.tiers import TierDesk
+from farebox.operations.tiers import CHANGES_PER_PAGE, TierDesk, TierRounds
 from farebox.storage.anomaly_store import PostgresAnomalyStore
 from farebox.storage.audit_log_store import PostgresAuditLog
 from farebox.storage.node_store import Pool, borrowed
@@ -32,8 +34,8 @@ RETENTION_SECONDS: Final = 3_600.0
 
 logger: Final = structlog.get_logger("farebox.worker")
 
-MENDING_STEPS: Final = 60
-"""Every so many steps the limits of those who stay in their tier are looked at, too."""
+FOLLOWING_SECONDS: Final = 5.0
+"""How soon the next page of organisations follows a changed tier."""
 
 
 class Upkeep:
@@ -48,7 +50,7 @@ class Upkeep:
         """
         self._pool = pool
         self._submit = submit
-        self._steps = 0
+        self._rounds = TierRounds(monotonic=time.monotonic)
 
     async def step(self) -> None:
         """Everything that is due.
@@ -56,14 +58,24 @@ class Upkeep:
         Raises:
             UnavailableError: The database is away.
         """
-        mend = self._steps % MENDING_STEPS == 0
         async with borrowed(self._pool) as connection:
             await PostgresAuditLog(connection).chain_abandoned()
             await PostgresRequestStore(connection).drop_old()
-            desk = TierDesk(PostgresTierStore(connection), self._submit, chance=random_bytes)
-            await desk.step(mend=mend)
+            desk = self._tiers(connection)
+            await desk.step(mend=False, changes_max=CHANGES_PER_PAGE)
             await PostgresUsageDays(connection).step()
-        self._steps += 1
+
+    async def follow(self) -> int:
+        """Give the next page of organisations the limits of a changed tier; tells how many changed.
+
+        Raises:
+            UnavailableError: The database is away.
+        """
+        async with borrowed(self._pool) as connection:
+            return await self._rounds.step(self._tiers(connection))
+
+    def _tiers(self, connection: AsyncConnection[tuple[Any, ...]]) -> TierDesk:
+        return TierDesk(PostgresTierStore(connection), self._submit, chance=random_bytes)
 
 
 class Retaining:

@@ -9,6 +9,7 @@ from typing import Final
 
 from farebox.assembly.database import OpenDatabase, open_pool
 from farebox.assembly.upkeep import (
+    FOLLOWING_SECONDS,
     REPEATS_SECONDS,
     RETENTION_SECONDS,
     UPKEEP_SECONDS,
@@ -24,7 +25,7 @@ from farebox.storage.node_store import PostgresNodeStore
 from farebox.storage.scope_store import PostgresScopeStore
 from farebox.worker.clockwork import housekeeping, repeating, sweeping
 
-POOL_CONNECTIONS: Final = 7
+POOL_CONNECTIONS: Final = 8
 """One for each job."""
 
 FORGETTING_SECONDS: Final = 3_600.0
@@ -58,6 +59,7 @@ class WorkerProcess:
             sweeping(sweep),
             housekeeping(store),
             repeating(upkeep.step, name="upkeep", every=UPKEEP_SECONDS),
+            repeating(upkeep.follow, name="tiers", every=FOLLOWING_SECONDS),
             repeating(watching.step, name="watch", every=UPKEEP_SECONDS),
             repeating(Retaining(pool).step, name="retention", every=RETENTION_SECONDS),
             repeating(watching.step_repeats, name="watch repeats", every=REPEATS_SECONDS),

@@ -129,7 +129,19 @@ async def _set(session: Session, args: argparse.Namespace) -> int:
         rates=tuple(map(read_rate, args.rate)),
     )
     put = await session.tiers.set_tier(tier)
-    show(args, describe(put), lambda: say(f"Set tier {put.name}; organisations in it follow."))
+    document = describe(put.tier) | {"all_follow": put.all_follow}
+
+    def text() -> None:
+        if put.all_follow:
+            say(f"Set tier {put.tier.name}; organisations in it follow.")
+        else:
+            say(f"Set tier {put.tier.name}.")
+            hint(
+                "A worker gives the many organisations here their limits, some two thousand a "
+                "minute; now, all of them: farebox tiers apply"
+            )
+
+    show(args, document, text)
     return 0
 
 

@@ -7,8 +7,8 @@ as their owner and stand beside the limits that the organisation sets itself (LI
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Final, Protocol
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -36,6 +36,18 @@ from farebox.tenancy.tiers import (
 RATES_MAX: Final = 50
 TIERS_MAX: Final = 100
 PAGE: Final = 500
+
+AT_ONCE: Final = 50
+CHANGES_AT_ONCE: Final = 200
+"""So many organisations, and limits of theirs, follow a changed tier inside the request: a second
+or two; the worker does the others."""
+
+FOLLOWING_PAGE: Final = 200
+CHANGES_PER_PAGE: Final = 1_000
+"""Of one of the worker's steps."""
+
+ROUND_EVERY: Final = timedelta(hours=1)
+"""How often everybody's limits are looked at though no tier was changed."""
 
 _COUNT_MAX: Final = 10**15
 """More calls or tokens than anybody has in a day."""
@@ -67,6 +79,22 @@ class TierStanding(msgspec.Struct, frozen=True, kw_only=True):
     purchase_room: Nanos | None
     """The most that may be bought now; None: no bound."""
     recharge_room: Nanos | None
+
+
+class PutTier(NamedTuple):
+    """A tier as it was written."""
+
+    tier: Tier
+    all_follow: bool
+    """Whether every organisation has the new limits already; else the worker is at it."""
+
+
+class Followed(NamedTuple):
+    """A page of organisations whose limits are those of their tiers."""
+
+    changed: int
+    after: UUID | None
+    """Where the next page begins; None at the end."""
 
 
 class TierStore(Protocol):
@@ -136,8 +164,11 @@ class TierDesk:
         found = [tier for tier in every if tier.name.lower() == name.strip().lower()]
         return only(found, "tier", name, "tier")
 
-    async def set_tier(self, tier: Tier) -> Tier:
-        """Add a tier, or change the one of its name; organisations in it follow.
+    async def set_tier(self, tier: Tier) -> PutTier:
+        """Add a tier, or change the one of its name; organisations follow.
+
+        The first of them at once, the rest by the worker (:class:`TierRounds`): no request takes
+        longer because there are many.
 
         Args:
             tier: Its id is taken from the one that is there.
@@ -153,8 +184,8 @@ class TierDesk:
             raise InvalidInputError("tiers", f"must be at most {TIERS_MAX}")
         tier_id = standing[0].id if standing else await self._new_id()
         put = await self._store.put_tier(structs.replace(checked, id=tier_id))
-        await self.step()
-        return put
+        followed = await self.follow(None, limit=AT_ONCE, changes_max=CHANGES_AT_ONCE)
+        return PutTier(put, followed.after is None)
 
     async def assign(self, organization_id: UUID, tier: Tier | None) -> TierStanding:
         """Give an organisation a tier for good, or (None) the one that the rule says.
@@ -202,11 +233,39 @@ class TierDesk:
             recharge_room=purchase_room(tier, balance, recharge=True),
         )
 
-    async def step(self, *, mend: bool = True) -> int:
+    async def table(self) -> list[Tier]:
+        """All tiers."""
+        return await self._store.tiers()
+
+    async def follow(self, after: UUID | None, *, limit: int, changes_max: int) -> Followed:
+        """Give a page of organisations the tiers and limits that are theirs by the table as it is.
+
+        Args:
+            after: The last organisation of the page before.
+            limit: Organisations of the page.
+            changes_max: The page ends with the organisation that reaches so many changes.
+        """
+        tiers = await self._store.tiers()
+        if not tiers:
+            return Followed(0, None)
+        now = await self._store.now()
+        page = await self._store.facts(after=after, limit=limit + 1)
+        changed = changes = 0
+        for place, facts in enumerate(page, 1):
+            if place > limit or changes >= changes_max:
+                return Followed(changed, page[place - 2].organization_id)
+            made = await self._move(facts, tiers, now, mend=True)
+            changes += made
+            changed += made > 0
+        return Followed(changed, None)
+
+    async def step(self, *, mend: bool = True, changes_max: int | None = None) -> int:
         """Move whoever the rule moves; safe to take twice, and in two workers at once.
 
         Args:
             mend: Whether the limits of those who stay are looked at, too.
+            changes_max: Ends with the organisation that reaches so many changes; None: goes
+                through all of them.
 
         Returns:
             How many organisations were changed.
@@ -215,17 +274,21 @@ class TierDesk:
         if not tiers:
             return 0  # nobody stands in one: a tier with organisations in it stays
         now = await self._store.now()
-        changed, after = 0, None
+        changed, changes, after = 0, 0, None
         while page := await self._store.facts(after=after, limit=PAGE):
             for facts in page:
-                changed += await self._move(facts, tiers, now, mend=mend)
+                made = await self._move(facts, tiers, now, mend=mend)
+                changes += made
+                changed += made > 0
+                if changes_max is not None and changes >= changes_max:
+                    return changed
             after = page[-1].organization_id
         return changed
 
     async def _move(
         self, facts: TierFacts, tiers: Sequence[Tier], now: datetime, *, mend: bool
-    ) -> bool:
-        """Put one organisation where it belongs; tells whether anything was changed."""
+    ) -> int:
+        """Put one organisation where it belongs; gives how many things were changed."""
         if facts.fixed:
             tier = next((each for each in tiers if each.id == facts.tier_id), None)
         else:
@@ -235,8 +298,8 @@ class TierDesk:
         if moved:
             await self._store.assign(facts.organization_id, tier_id, fixed=facts.fixed)
         if not moved and (tier is None or not mend):
-            return False
-        return await self._apply(facts.organization_id, tier) > 0 or moved
+            return 0
+        return await self._apply(facts.organization_id, tier) + moved
 
     async def _apply(self, organization_id: UUID, tier: Tier | None) -> int:
         """Have the engine set what differs; gives how many limits did."""
@@ -255,6 +318,44 @@ class TierDesk:
 
     async def _new_id(self) -> UUID:
         return uuid7(await self._store.now(), self._chance(RANDOM_BYTES))
+
+
+class TierRounds:
+    """The worker's rounds: after every change of the table each organisation is looked at once.
+
+    A step is one page, so that no job waits for a large house; a change in the middle of a round
+    begins it anew. Safe in two workers at once: who comes second finds nothing to change.
+    """
+
+    def __init__(self, *, monotonic: Callable[[], float]) -> None:
+        """Begin with a round.
+
+        Args:
+            monotonic: Seconds of a clock that never goes back.
+        """
+        self._monotonic = monotonic
+        self._table: list[Tier] | None = None
+        self._after: UUID | None = None
+        self._began_at = monotonic()
+        self._is_over = True
+
+    async def step(self, desk: TierDesk) -> int:
+        """Look at the next page, if there is one to be looked at; gives how many were changed.
+
+        Raises:
+            UnavailableError: The database is away; the next step does the same page.
+        """
+        table, now = await desk.table(), self._monotonic()
+        is_due = now - self._began_at >= ROUND_EVERY.total_seconds()
+        if table != self._table or (self._is_over and is_due):
+            self._table, self._after, self._began_at, self._is_over = table, None, now, False
+        if self._is_over:
+            return 0
+        followed = await desk.follow(
+            self._after, limit=FOLLOWING_PAGE, changes_max=CHANGES_PER_PAGE
+        )
+        self._after, self._is_over = followed.after, followed.after is None
+        return followed.changed
 
 
 def checked_tier(tier: Tier) -> Tier:

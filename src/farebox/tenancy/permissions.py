@@ -123,11 +123,11 @@ def may(action: Action, *, operator: bool, role: Role | None) -> bool:
 
 
 def covers(role: Role | None, other: Role | None, *, operator: bool = False) -> bool:
-    """Whether somebody may give another what they are not themselves: all that it may, they may.
+    """Whether somebody may do all that another role may.
 
     Args:
         role: What they are in an organisation; None for a stranger to it.
-        other: What the other is there; None for an operator.
+        other: The other role there; None for an operator.
         operator: Whether they administer the deployment.
     """
     if operator or other is None:

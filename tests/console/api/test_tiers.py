@@ -11,7 +11,7 @@ RATES = [{"models": "gpt-5*", "calls_per_minute": 60, "tokens_per_day": 1_000_00
 async def test_tiers_are_data(house: House) -> None:
     """LIM-05, LIM-07: the table is changed by hand, and organisations follow."""
     async with house.operator() as operator, house.member(Role.OWNER) as owner:
-        await operator.done(
+        basic = await operator.done(
             "PUT", "/tiers/usd/Basic", {"position": 0, "monthly_maximum": "100", "rates": RATES}
         )
         await operator.done(
@@ -28,6 +28,7 @@ async def test_tiers_are_data(house: House) -> None:
         ("Basic", "USD"),
         ("Plus", "USD"),
     ]
+    assert basic == table[0] | {"all_follow": True}
     assert table[0]["rates"][0]["calls_per_minute"] == 60
     assert (before["tier"]["name"], before["next"]["purchases_missing"]) == ("Basic", "50.00")
     assert (after["tier"]["name"], after["fixed"]) == ("Plus", True)

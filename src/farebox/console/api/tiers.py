@@ -57,6 +57,14 @@ class Tier(Struct, frozen=True, kw_only=True):
     rates: list[Rate]
 
 
+class ChangedTier(Tier, frozen=True, kw_only=True):
+    """One as it was set."""
+
+    all_follow: bool
+    """Whether every organisation has the limits already; else the worker gives them theirs, some
+    two thousand a minute."""
+
+
 class TierOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tier as it is to be."""
 
@@ -108,7 +116,7 @@ async def list_tiers(context: Context) -> Page[Tier]:
     return page_of(Tier, rows, query.limit, [skipped + query.limit] * len(rows))
 
 
-async def set_tier(context: Context) -> Tier:
+async def set_tier(context: Context) -> ChangedTier:
     """Add a tier, or change the one of that name; organisations in it follow."""
     order = context.body_as(TierOrder)
 
@@ -137,7 +145,8 @@ async def set_tier(context: Context) -> Tier:
             for rate in order.rates
         ),
     )
-    return shown(Tier, await context.session.tiers.set_tier(wanted), of="tier")
+    put = await context.session.tiers.set_tier(wanted)
+    return shown(ChangedTier, put.tier, of="tier", all_follow=put.all_follow)
 
 
 async def remove_tier(context: Context) -> None:
@@ -189,12 +198,12 @@ ROUTES: Final = (
         method="PUT",
         path=_TIER,
         name="setTier",
-        summary="Add or change a tier",
+        summary="Add or change a tier; many organisations follow in the background",
         tag="tiers",
         handler=set_tier,
         action=Action.DEPLOYMENT_CHANGE,
         body=TierOrder,
-        answer=Tier,
+        answer=ChangedTier,
         atomic=False,
     ),
     Route(
