@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from msgspec import structs
 
 from farebox.kit.errors import InvalidInputError
+from farebox.kit.ids import uuid7
+from farebox.operations.call_facts import CallSummary, Position
 from farebox.operations.usage import (
     SPAN_MAX,
     Bucket,
@@ -20,7 +23,9 @@ from farebox.operations.usage import (
     UsageRow,
     check_span,
 )
+from farebox.storage import usage_store
 from farebox.storage.connecting import Connector
+from farebox.storage.usage_days import PostgresUsageDays
 from farebox.storage.usage_store import PostgresUsageStore
 from tests.support.console_people import Payer
 
@@ -127,6 +132,68 @@ async def test_calls_are_narrowed_by_what_they_were_for(
     assert [call.id for call in opened] == [running]
     later = CallFilter(since=datetime.now(UTC) + timedelta(days=1))
     assert await store.calls(payer.id, later, after=None, limit=10) == []
+
+
+async def test_few_among_many_are_found_by_their_days(
+    dsn: str, store: PostgresUsageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list says the same, page by page, whether it reads all calls or the days of the rollups."""
+    payer = Payer(dsn)
+    await payer.grant("50")
+    await payer.settle(await payer.admit("1", model="m0"), 1_000, 10)
+    await payer.admit("1", model="m1")
+    payer.refuse("monthly_limit", model="m2")
+    _spread(dsn, days=40)
+    async with await Connector(dsn, name="test", durable=False).connect() as connection:
+        assert await PostgresUsageDays(connection).step() > 0
+    now = datetime.now(UTC)
+    span: dict[str, Any] = {
+        "since": now - timedelta(days=30),
+        "until": now - timedelta(days=9, hours=3),
+    }
+    asked = [
+        structs.replace(CallFilter(model=f"m{n}"), **more)
+        for n in range(6)
+        for more in ({}, span, {"feature": ""}, {"project_id": payer.project_id})
+    ]
+    asked += [CallFilter(key_id=payer.key_id), CallFilter(feature="", status="open")]
+    expected = [await _pages(store, payer, narrowed) for narrowed in asked]
+    assert len(expected[0]) > 10
+    monkeypatch.setattr(usage_store, "NEAR_CALLS", 5)
+    assert [await _pages(store, payer, narrowed) for narrowed in asked] == expected
+
+
+def _spread(dsn: str, *, days: int) -> None:
+    """Copies of the one closed call on some of the days before, by five models, and their usage."""
+    chance = random.Random(5)
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        sql.execute("SELECT farebox_make_partitions(farebox_now() - interval '3 months', 4)")
+        for day in sorted(chance.choices(range(days), k=90)):
+            at = datetime.now(UTC) - timedelta(days=day, minutes=chance.randrange(60))
+            # The fourth and the fifth are called for a while only.
+            models = 5 if 12 < day < 20 else 3
+            sql.execute(
+                "INSERT INTO call SELECT (jsonb_populate_record(NULL::call, to_jsonb(c)"
+                " || jsonb_build_object('id', %s::uuid, 'admitted_at', %s::timestamptz, 'model',"
+                " %s::text))).* FROM (SELECT * FROM call ORDER BY id DESC LIMIT 1) AS c",
+                (uuid7(at, chance.randbytes(10)), at, f"m{chance.randrange(models)}"),
+            )
+        sql.execute("DELETE FROM rollup_hour")
+        sql.execute(
+            "INSERT INTO rollup_hour SELECT organization_id, date_trunc('hour', admitted_at,"
+            " 'UTC'), gen_random_uuid(), project_id, key_id, feature, environment, model, lane,"
+            " endpoint, count(*), 0, 0, 0, 0, 0, 0, 0, 0 FROM call GROUP BY 1, 2, 4, 5, 6, 7, 8, 9, 10"
+        )
+
+
+async def _pages(store: PostgresUsageStore, payer: Payer, narrowed: CallFilter) -> list[object]:
+    """All of a list, turned in pages of seven."""
+    calls: list[CallSummary] = []
+    after = None
+    while page := await store.calls(payer.id, narrowed, after=after, limit=7):
+        calls += page
+        after = Position(page[-1].id, page[-1].turn)
+    return [(call.id, call.turn) for call in calls]
 
 
 async def test_runs_are_summed_and_paged(dsn: str, store: PostgresUsageStore) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -32,6 +32,10 @@ _LOWEST: Final = UUID(int=0)
 _HIGHEST: Final = UUID(int=2**128 - 1)
 _NEWEST: Final = Position(_HIGHEST, -1)
 
+NEAR_CALLS: Final = 20_000
+"""The newest calls, which a list reads before it looks when there were more of what it seeks."""
+
+_HOLD_TURN: Final = 1
 _CALLS_COLUMN: Final = 12
 _ROW_COLUMNS: Final = 21
 
@@ -97,7 +101,10 @@ class PostgresUsageStore:
     async def calls(
         self, organization_id: UUID, narrowed: CallFilter, *, after: Position | None, limit: int
     ) -> list[CallSummary]:
-        """See the port."""
+        """See the port.
+
+        What few calls have is not looked for in all of them, but on the days that had it.
+        """
         place = after or _NEWEST
         values = structs.asdict(narrowed) | {
             "organization_id": organization_id,
@@ -106,8 +113,34 @@ class PostgresUsageStore:
             "low": _LOWEST if narrowed.since is None else _floor(narrowed.since),
             "high": _HIGHEST if narrowed.until is None else _floor(narrowed.until),
             "limit": limit,
+            "closed": True,
+            "others": True,
         }
-        return [summary_of(row) for row in await self._ask("calls", values)]
+        near = await self._ask("near", values | {"calls": NEAR_CALLS}) if _by_days(narrowed) else []
+        if not near or near[0][0] <= values["low"]:
+            found = await self._ask("calls", values)
+        else:
+            found = await self._ask("calls", values | {"low": near[0][0]})
+            if len(found) < limit:
+                found += await self._far(values | {"high": near[0][0]}, limit - len(found))
+        return [summary_of(row) for row in found]
+
+    async def _far(self, values: dict[str, Any], limit: int) -> list[_Row]:
+        """What comes after the near ones: closed calls by days, open holds and refusals as ever."""
+        high: UUID = values["high"]
+        until = utc(datetime.fromtimestamp((high.int >> 80) / 1_000, UTC)) + timedelta(days=1)
+        found = await self._ask("calls", values | {"closed": False})
+        closed: list[_Row] = []
+        for low_at, high_at in await self._ask("spans", values | {"until": until}):
+            span = {
+                "low": max(values["low"], _floor(utc(low_at))),
+                "high": min(high, _floor(utc(high_at))),
+            }
+            if span["low"] < span["high"] and len(closed) < limit:
+                closed += await self._ask("calls", values | span | {"others": False})
+        ended = {row[0] for row in closed}  # a hold may have closed since it was read
+        found = [row for row in found if row[1] != _HOLD_TURN or row[0] not in ended]
+        return sorted(found + closed, key=lambda row: (-row[0].int, row[1]))[:limit]
 
     async def runs(
         self,
@@ -145,6 +178,12 @@ class PostgresUsageStore:
         cursor = self._connection.cursor(binary=True)
         await cursor.execute(self._sql[name], values, prepare=False)
         return await cursor.fetchall()
+
+
+def _by_days(narrowed: CallFilter) -> bool:
+    """Whether the rollups know when there was what is looked for, and no index of calls does."""
+    sought = (narrowed.project_id, narrowed.key_id, narrowed.model, narrowed.feature)
+    return any(each is not None for each in sought) and narrowed.user is narrowed.run is None
 
 
 def _values(question: UsageQuestion) -> dict[str, Any]:

@@ -194,13 +194,14 @@ ORDER BY g.calls + g.refused DESC, g.project_id, g.model, g.key_id
 
 -- name: calls
 -- As calls.sql's page, narrowed: each of the three is read backwards from the cursor, then merged.
+-- Closed calls, or the other two, can be left out.
 WITH merged AS (
     (SELECT id, 0 AS turn, state::text AS status, charge_nanos, absorbed_nanos, held_nanos,
         estimated, model, lane, endpoint, project_id, key_id, user_ref, feature, environment,
         run_ref, input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
         admitted_at AS at, ended_at, latency_ms, http_status, reason, 1::bigint AS times
      FROM call
-     WHERE organization_id = %(organization_id)s AND id <= %(id)s
+     WHERE %(closed)s AND organization_id = %(organization_id)s AND id <= %(id)s
        AND (id < %(id)s OR 0 > %(turn)s) AND id >= %(low)s AND id < %(high)s
        AND (%(status)s::text IS NULL OR state = %(status)s)
        AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
@@ -215,7 +216,7 @@ WITH merged AS (
         key_id, user_ref, feature, environment, run_ref, coalesce(progress[3], 0), 0, 0,
         coalesce(progress[4], 0), 0, admitted_at, NULL, NULL, NULL, '', 1
      FROM hold
-     WHERE organization_id = %(organization_id)s AND call_id <= %(id)s
+     WHERE %(others)s AND organization_id = %(organization_id)s AND call_id <= %(id)s
        AND (call_id < %(id)s OR 1 > %(turn)s) AND call_id >= %(low)s AND call_id < %(high)s
        AND (%(status)s::text IS NULL OR %(status)s = 'open')
        AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
@@ -229,7 +230,7 @@ WITH merged AS (
     (SELECT id, 2, 'refused', 0, 0, needed_nanos, false, model, '', endpoint, project_id, key_id,
         user_ref, feature, '', '', 0, 0, 0, 0, 0, refused_at, NULL, NULL, NULL, code, times
      FROM refusal
-     WHERE organization_id = %(organization_id)s AND id <= %(id)s
+     WHERE %(others)s AND organization_id = %(organization_id)s AND id <= %(id)s
        AND (id < %(id)s OR 2 > %(turn)s) AND id >= %(low)s AND id < %(high)s
        AND (%(status)s::text IS NULL OR %(status)s = 'refused')
        AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
@@ -250,6 +251,39 @@ FROM merged m
 LEFT JOIN project p ON p.id = m.project_id
 LEFT JOIN api_key k ON k.id = m.key_id
 ORDER BY m.id DESC, m.turn
+
+-- name: near
+-- How far back a list is simply read.
+SELECT id FROM call WHERE organization_id = %(organization_id)s AND id <= %(id)s AND id < %(high)s
+ORDER BY id DESC LIMIT 1 OFFSET %(calls)s
+
+-- name: spans
+-- When there was usage that a list is narrowed to, the latest first, by the days of the rollups. As
+-- above ids are looked for in a day more on each side.
+WITH summed AS MATERIALIZED (
+    SELECT day FROM summed_day WHERE organization_id = %(organization_id)s AND is_summed
+), used AS (
+    SELECT day FROM summed JOIN rollup_day USING (day)
+    WHERE organization_id = %(organization_id)s AND day <= %(until)s
+      AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
+      AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
+      AND (%(model)s::text IS NULL OR model = %(model)s)
+      AND (%(feature)s::text IS NULL OR feature = %(feature)s)
+    UNION
+    SELECT day FROM generate_series((SELECT date_trunc('day', min(hour), 'UTC') FROM rollup_hour
+        WHERE organization_id = %(organization_id)s), %(until)s, interval '24 hours') AS d (day)
+    WHERE NOT EXISTS (SELECT FROM summed s WHERE s.day = d.day) AND EXISTS (
+        SELECT FROM rollup_hour WHERE organization_id = %(organization_id)s
+          AND hour >= day AND hour < day + interval '24 hours'
+          AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
+          AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
+          AND (%(model)s::text IS NULL OR model = %(model)s)
+          AND (%(feature)s::text IS NULL OR feature = %(feature)s))
+)
+SELECT lower(span), upper(span)
+FROM (SELECT range_agg(tstzrange(day - interval '24 hours', day + interval '48 hours')) AS spans
+      FROM used) AS u, unnest(u.spans) AS span
+ORDER BY 1 DESC
 
 -- name: runs
 SELECT run_ref, count(*), sum(charge_nanos)::bigint, sum(input_tokens)::bigint,
