@@ -12,7 +12,11 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
 
 from farebox.kit.ids import format_id
+from farebox.kit.money import parse_amount
+from farebox.ledger.commands import SetLimit
 from farebox.ledger.grants import Source
+from farebox.ledger.limits import Period
+from farebox.ledger.scopes import ScopeKind
 from tests.support.console_people import EMAIL, PASSWORD, Payer, run_apart, serving_console
 
 pytestmark = pytest.mark.browser
@@ -191,6 +195,15 @@ def test_no_page_scrolls_sideways(
     run_apart(payer.grant("987654321.123456789"))
     run_apart(payer.settle(run_apart(payer.admit("99999.5")), 18_059_974_000, 245_896))
     run_apart(payer.admit("123456789.123456789", streamed=True))
+    for kind, ref in ((ScopeKind.ORGANIZATION, ""), (ScopeKind.USER, "u" * 200)):
+        run_apart(
+            payer.send(
+                SetLimit(
+                    organization_id=payer.id, scope_kind=kind, scope_ref=ref, owner="o" * 200,
+                    period=Period.MONTH, maximum=parse_amount("987654321.123456789"),
+                )
+            )
+        )  # fmt: skip
     payer.refuse("a_code_that_is_as_long_as_codes_can_ever_get", model="m" * 60, times=123_456)
     page.goto("/sign-in")
     doors = [_sideways(page, width) for width in WIDTHS]
@@ -200,7 +213,10 @@ def test_no_page_scrolls_sideways(
     page.goto(payer.path)
     expect(page.locator("#available")).to_be_visible()
     inside = [_sideways(page, width) for width in WIDTHS]
-    assert (doors, lists, inside) == ([0] * 5, [0] * 5, [0] * 5)
+    page.get_by_role("link", name="Limits").click()
+    expect(page.get_by_text("987,654,321").first).to_be_visible()
+    limits = [_sideways(page, width) for width in WIDTHS]
+    assert (doors, lists, inside, limits) == ([0] * 5, [0] * 5, [0] * 5, [0] * 5)
     assert complaints == []
 
 

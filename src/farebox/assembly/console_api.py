@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -245,6 +245,13 @@ class _Money:
     ) -> LimitPage:
         return await balance_store.page_limits(
             self._connection, organization_id, kind=kind, ref=ref, begin=begin, limit=limit
+        )
+
+    async def scope_names(
+        self, organization_id: UUID, *, projects: Sequence[UUID], keys: Sequence[UUID]
+    ) -> Mapping[str, str]:
+        return await balance_store.read_scope_names(
+            self._connection, organization_id, projects=projects, keys=keys
         )
 
     async def shadow_refusals(

@@ -20,6 +20,7 @@ from farebox.console.assets import PREFIX, Assets
 from farebox.console.errors import ErrorPages
 from farebox.console.finding_pages import FindingPages
 from farebox.console.joining import JOIN, Joining
+from farebox.console.limit_pages import LimitPages
 from farebox.console.model_keys import ModelKeys
 from farebox.console.pages import Pages
 from farebox.console.passwords import PasswordDesk
@@ -71,6 +72,7 @@ def build_console(deps: ConsoleDeps) -> ASGIApp:
         login_place=deps.login_place if deps.sandbox else None,
     )
     pages = Pages(deps.store, people, environment)
+    limits = LimitPages(deps.store, deps.api, people, environment)
     joining = Joining(deps.api, reception, environment, chance=deps.chance)
     throttle = ApiThrottle(monotonic=deps.monotonic, requests_max=deps.requests_max)
     api = NativeApi(deps.api, ROUTES, describe(ROUTES), throttle=throttle, reception=reception)
@@ -92,7 +94,9 @@ def build_console(deps: ConsoleDeps) -> ASGIApp:
     console = Starlette(
         routes=[
             Route("/", pages.first),
+            Route("/limits", pages.first),
             Route("/organizations/{id}", pages.organization),
+            Route("/organizations/{id}/limits", limits.show),
             Route("/organizations/{id}/live", pages.live),
             Route(SIGN_IN, people.show_sign_in, methods=["GET"]),
             Route(SIGN_IN, people.sign_in, methods=["POST"]),

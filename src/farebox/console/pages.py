@@ -40,7 +40,8 @@ class Pages:
         self._environment = environment
 
     async def first(self, request: Request) -> Response:
-        """``GET /``: the one organisation there is, the one that was chosen, or the choice."""
+        """``GET /``, ``/limits``: the one organisation there is, the one chosen, or the choice."""
+        below = request.url.path.rstrip("/")
         session = await self._people.session(request)
         wanted = request.query_params.get("organization", "").strip()[:NAME_LENGTH_MAX]
         person = session.person_id
@@ -50,15 +51,16 @@ class Pages:
             else None
         )
         if found is not None:
-            return _to(found)
+            return _to(found, below)
         known = await self._store.organizations(person, limit=ORGANIZATIONS_SHOWN + 1)
         if len(known) == 1 and not wanted:
-            return _to(known[0])
-        page = self._render(
+            return _to(known[0], below)
+        page = render_inside(
             request,
             session,
             self._environment.get_template("organizations.html"),
-            choice=_choice(known),
+            below=below,
+            choice=choice_of(known),
             more=len(known) > ORGANIZATIONS_SHOWN,
             wanted=wanted,
         )
@@ -69,11 +71,12 @@ class Pages:
         session = await self._people.session(request)
         view = await self._view(request, session)
         known = await self._store.organizations(session.person_id, limit=ORGANIZATIONS_SHOWN + 1)
-        page = self._render(
+        page = render_inside(
             request,
             session,
             self._environment.get_template("organization.html"),
-            choice=_choice(known, OrganizationName(view.id, view.name)),
+            below="",
+            choice=choice_of(known, OrganizationName(view.id, view.name)),
             more=len(known) > ORGANIZATIONS_SHOWN,
             refresh_seconds=REFRESH_SECONDS,
             **_facts(view),
@@ -96,12 +99,22 @@ class Pages:
         except (InvalidInputError, NotFoundError) as error:
             raise HTTPException(404, "There is no organisation with that id.") from error
 
-    def _render(
-        self, request: Request, session: Session, template: Template, **facts: object
-    ) -> str:
-        token = read_cookie(request, SESSION_COOKIE)
-        assert token is not None, "a session without its cookie"
-        return template.render(session=session, form_token=form_token(token), **facts)
+
+def render_inside(
+    request: Request, session: Session, template: Template, *, below: str, **facts: object
+) -> str:
+    """A page behind the door.
+
+    Args:
+        request: Of the session.
+        session: Who looks.
+        template: The page's.
+        below: Which page of an organisation it is: what follows the organisation's address.
+        facts: What the template shows.
+    """
+    token = read_cookie(request, SESSION_COOKIE)
+    assert token is not None, "a session without its cookie"
+    return template.render(session=session, form_token=form_token(token), below=below, **facts)
 
 
 def _facts(view: OrganizationView) -> dict[str, object]:
@@ -114,7 +127,7 @@ def _facts(view: OrganizationView) -> dict[str, object]:
     }
 
 
-def _choice(
+def choice_of(
     known: list[OrganizationName], current: OrganizationName | None = None
 ) -> list[OrganizationName]:
     """What the selector offers: by name, the current one among them."""
@@ -124,5 +137,5 @@ def _choice(
     return sorted(offered.values(), key=lambda name: (name.name.casefold(), name.id))
 
 
-def _to(organization: OrganizationName) -> Response:
-    return RedirectResponse(f"/organizations/{format_id('org', organization.id)}", 303)
+def _to(organization: OrganizationName, below: str) -> Response:
+    return RedirectResponse(f"/organizations/{format_id('org', organization.id)}{below}", 303)

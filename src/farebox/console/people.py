@@ -41,7 +41,7 @@ SIGN_IN: Final = "/sign-in"
 WRONG: Final = "That e-mail and password do not open anything. Check both and try again."
 OLD_FORM: Final = "The form was open for too long, or cookies are off. Please try once more."
 
-_INSIDE: Final = re.compile(r"/organizations/org_[0-9a-f]{32}")
+_INSIDE: Final = re.compile(r"/limits|/organizations/org_[0-9a-f]{32}(/limits)?")
 
 logger: Final = structlog.get_logger("farebox.console")
 

@@ -1,4 +1,4 @@
-"""Pages from templates: escaped by default, amounts exact, every time in UTC and labelled so."""
+"""Pages from templates: escaped by default, amounts exact, every time with its zone, mostly UTC."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -40,6 +41,7 @@ def make_environment(asset_address: Callable[[str], str], *, sandbox: bool) -> E
     environment.filters |= {
         "money": money,
         "instant": instant,
+        "local": local,
         "until": until,
         "span": span,
         "number": number,
@@ -76,6 +78,14 @@ def instant(at: datetime) -> Markup:
     utc = at.astimezone(UTC)
     return Markup('<time datetime="{}">{}</time>').format(
         utc.isoformat().replace("+00:00", "Z"), f"{utc:%Y-%m-%d %H:%M:%S}"
+    )
+
+
+def local(at: datetime, zone: str) -> Markup:
+    """A time to the minute, in a zone that its column or sentence names (UXF-10)."""
+    there = at.astimezone(ZoneInfo(zone))
+    return Markup('<time datetime="{}">{}</time>').format(
+        at.astimezone(UTC).isoformat().replace("+00:00", "Z"), f"{there:%Y-%m-%d %H:%M}"
     )
 
 

@@ -6,7 +6,7 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,6 +71,11 @@ class MoneyViews(Protocol):
         limit: int,
     ) -> LimitPage:
         """The limits of so many scopes in the order of their numbers, narrowed by what is given."""
+
+    async def scope_names(
+        self, organization_id: UUID, *, projects: Sequence[UUID], keys: Sequence[UUID]
+    ) -> Mapping[str, str]:
+        """Names of the organisation's projects and keys, by the reference that their scope has."""
 
     async def shadow_refusals(
         self, organization_id: UUID, limits: Sequence[LimitView]

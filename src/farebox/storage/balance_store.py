@@ -6,7 +6,7 @@ writes, so it never stands in the way of a call.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -164,6 +164,24 @@ async def page_limits(
         found[limit][5] if len(found) > limit else None,
         now,
     )
+
+
+async def read_scope_names(
+    connection: _Connection,
+    organization_id: UUID,
+    *,
+    projects: Sequence[UUID],
+    keys: Sequence[UUID],
+) -> dict[str, str]:
+    """Names of the organisation's projects and keys, by the reference that their scope has."""
+    if not projects and not keys:
+        return {}
+    values = {
+        "organization_id": organization_id,
+        "projects": list(projects),
+        "keys": list(keys),
+    }
+    return {row[0].hex: row[1] for row in await _all(connection, "scope_names", values)}
 
 
 async def list_history(

@@ -48,6 +48,13 @@ ORDER BY number LIMIT %(limit)s
 SELECT organization_id, kind, ref, rules::text, windows FROM scope_limit
 WHERE organization_id = %s AND everywhere
 
+-- name: scope_names
+SELECT id, name FROM project
+WHERE organization_id = %(organization_id)s AND id = ANY(%(projects)s::uuid[])
+UNION ALL
+SELECT id, name FROM api_key
+WHERE organization_id = %(organization_id)s AND id = ANY(%(keys)s::uuid[])
+
 -- name: list_postings
 -- Newest first.
 SELECT id, kind, at, booked_at, accounts, amounts_nanos, grant_id, call_id, first_sequence,
