@@ -69,6 +69,7 @@ def test_operators_are_made_and_unmade(farebox: Farebox, ada: str) -> None:
 def test_nobody_signs_up_by_themselves_unless_told(farebox: Farebox, ada: str) -> None:
     """Self sign-up is off until an operator turns it on."""
     assert farebox("members", "sign-up", "on", "--json").document["self_sign_up"] is True
+    assert "addresses are not verified" in farebox("members", "sign-up", "on").err
     assert "without an invitation" in farebox("members", "sign-up", "off").out
 
 

@@ -45,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     operator = actions.add_parser("operator", help="let somebody administer the deployment")
     operator.add_argument("email", metavar="EMAIL")
     operator.add_argument("--no", action="store_true", help="no longer")
-    sign_up = actions.add_parser("sign-up", help="whether strangers may sign up by themselves")
+    sign_up = actions.add_parser(
+        "sign-up",
+        help="whether strangers may sign up by themselves; e-mail addresses are not verified",
+    )
     sign_up.add_argument("allowed", choices=("on", "off"))
 
 
@@ -238,8 +241,18 @@ async def _operator(session: Session, args: argparse.Namespace) -> int:
 async def _sign_up(session: Session, args: argparse.Namespace) -> int:
     allowed = args.allowed == "on"
     await session.people_store.allow_sign_up(allowed=allowed)
-    text = "Strangers may sign up." if allowed else "Nobody signs up without an invitation."
-    show(args, {"object": "deployment", "self_sign_up": allowed}, lambda: say(text))
+
+    def text() -> None:
+        if allowed:
+            say("Strangers may sign up.")
+            hint(
+                "Their e-mail addresses are not verified: whoever signs up may name one that is "
+                "not theirs, which its owner cannot sign up with any more."
+            )
+        else:
+            say("Nobody signs up without an invitation.")
+
+    show(args, {"object": "deployment", "self_sign_up": allowed}, text)
     return 0
 
 

@@ -91,7 +91,7 @@ async def sign_up(
         administration: Over the same connection as the others.
         people: Over the same connection.
         store: Over the same connection.
-        email: What they will sign in with.
+        email: What they will sign in with; nobody verifies that it is theirs.
         password_hash: Of the password that they chose.
         organization_name: What is to be theirs.
         user_id: The id to give them, for requests that may be repeated.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from farebox.console.api.fields import (
     Instant,
@@ -21,13 +21,21 @@ from farebox.operations import people
 from farebox.operations.documents import document, instant
 from farebox.tenancy.permissions import Action
 
+SelfSignUp = Annotated[
+    bool,
+    Meta(
+        description="Whether strangers may make a login and an organisation; off unless an "
+        "operator says so. Their e-mail address is not verified: whoever signs up may name one "
+        "that is not theirs."
+    ),
+]
+
 
 class Deployment(Struct, frozen=True, kw_only=True):
     """What holds for every organisation."""
 
     object: Literal["deployment"] = "deployment"
-    self_sign_up: bool
-    """Whether strangers may make a login and an organisation; off unless an operator says so."""
+    self_sign_up: SelfSignUp
     at: Instant
     """The database's time; a sandbox's clock may be ahead."""
 
@@ -35,7 +43,7 @@ class Deployment(Struct, frozen=True, kw_only=True):
 class DeploymentPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is to hold."""
 
-    self_sign_up: bool
+    self_sign_up: SelfSignUp
 
 
 class User(Struct, frozen=True, kw_only=True):
@@ -133,7 +141,7 @@ ROUTES: Final = (
         method="PATCH",
         path="/deployment",
         name="changeDeployment",
-        summary="Let strangers sign up, or do not",
+        summary="Let strangers sign up, or do not; their addresses are not verified",
         tag="deployment",
         handler=change_deployment,
         action=Action.DEPLOYMENT_CHANGE,

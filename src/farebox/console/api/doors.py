@@ -54,7 +54,7 @@ class Membership(Struct, frozen=True, kw_only=True):
 
 
 class SignUp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A stranger who comes by themselves."""
+    """A stranger who comes by themselves; nobody verifies that the address is theirs."""
 
     email: Email
     password: Password
