@@ -182,7 +182,8 @@ def _spread(dsn: str, *, days: int) -> None:
         sql.execute(
             "INSERT INTO rollup_hour SELECT organization_id, date_trunc('hour', admitted_at,"
             " 'UTC'), gen_random_uuid(), project_id, key_id, feature, environment, model, lane,"
-            " endpoint, count(*), 0, 0, 0, 0, 0, 0, 0, 0 FROM call GROUP BY 1, 2, 4, 5, 6, 7, 8, 9, 10"
+            " endpoint, count(*), 0, 0, 0, 0, 0, 0, 0, 0 FROM call"
+            " GROUP BY 1, 2, 4, 5, 6, 7, 8, 9, 10"
         )
 
 
