@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from uuid import UUID
-
-import pytest
 
 from farebox.kit.errors import UnavailableError
 from farebox.operations import content as contents
@@ -38,18 +35,16 @@ def content(size: int = 3) -> Content:
 
 
 class Writer:
-    """Takes rows, or is away, or finds one bad."""
+    """Takes rows, or is away."""
 
     def __init__(self) -> None:
         self.taken: list[ContentRow] = []
-        self.trouble: Exception | None = None
-        self.arrived = asyncio.Event()
+        self.trouble: UnavailableError | None = None
 
     async def insert(self, rows: Sequence[ContentRow]) -> None:
         if self.trouble is not None:
             raise self.trouble
         self.taken += rows
-        self.arrived.set()
 
 
 async def test_what_is_noted_is_written() -> None:
@@ -82,44 +77,6 @@ async def test_a_full_queue_drops_and_counts() -> None:
     assert len(writer.taken) == QUEUE_ROWS_MAX
     many.note(content(), 1)
     assert many.dropped == 5, "there is room again"
-
-
-async def test_a_row_that_cannot_be_written_stops_no_other() -> None:
-    """A batch that the database rejects is dropped and counted; the next one is written."""
-    writer = Writer()
-    recorder = ContentRecorder(writer)
-    recorder.note(content(), 1)
-    writer.trouble = ValueError("odd")
-    await recorder.flush()
-    assert recorder.dropped == 1
-    writer.trouble = None
-    recorder.note(content(), 1)
-    await recorder.flush()
-    assert (len(writer.taken), recorder.last_error) == (1, None)
-
-
-async def test_it_writes_by_itself_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call is stored soon after its end, and what is left when the gateway stops."""
-    monkeypatch.setattr(contents, "FLUSH_SECONDS", 0.0)
-    writer = Writer()
-    recorder = ContentRecorder(writer)
-    recorder.start()
-    recorder.note(content(), 1)
-    async with asyncio.timeout(10):
-        await writer.arrived.wait()
-    recorder.note(content(), 1)
-    await recorder.aclose()
-    assert len(writer.taken) == 2
-
-
-async def test_what_cannot_be_written_at_the_end_is_counted() -> None:
-    """Stopping does not wait for a database that is away."""
-    writer = Writer()
-    writer.trouble = UnavailableError("away")
-    recorder = ContentRecorder(writer)
-    recorder.note(content(), 1)
-    await recorder.aclose()
-    assert recorder.dropped == 1
 
 
 def test_pieces_are_kept_up_to_the_bound_and_all_are_counted() -> None:

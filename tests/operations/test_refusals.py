@@ -14,9 +14,8 @@ from farebox.kit.errors import UnavailableError
 from farebox.kit.money import Nanos
 from farebox.ledger.commands import Refused
 from farebox.ledger.limits import LimitFigures, Measure
-from farebox.operations import refusals
+from farebox.operations import recording, refusals
 from farebox.operations.refusals import (
-    BATCH_ROWS_MAX,
     ROWS_PER_SECOND,
     Refusal,
     RefusalRecorder,
@@ -29,18 +28,13 @@ class MemoryRefusals:
 
     def __init__(self, *failures: Exception) -> None:
         self.rows: list[RefusalRow] = []
-        self.batches: list[int] = []
         self.failures = list(failures)
         self.wrote = asyncio.Event()
-        self.hangs = False
 
     async def insert(self, rows: Sequence[RefusalRow]) -> None:
-        if self.hangs:
-            await asyncio.Event().wait()
         if self.failures:
             raise self.failures.pop(0)
         self.rows += rows
-        self.batches.append(len(rows))
         self.wrote.set()
 
     @property
@@ -118,20 +112,6 @@ async def test_rows_say_how_old_they_are() -> None:
     assert (recorder.dropped, recorder.last_error) == (0, None)
 
 
-async def test_a_row_that_cannot_be_written_stops_no_other() -> None:
-    """A batch that the database rejects is dropped and counted; the next one is written."""
-    clock, store = Clock(), MemoryRefusals(ValueError("bad value"))
-    recorder = RefusalRecorder(store, monotonic=clock)
-    for number in range(BATCH_ROWS_MAX + 7):
-        recorder.note(refusal(number, key=number))
-    await recorder.flush()
-    assert store.batches == [7]
-    assert recorder.dropped == BATCH_ROWS_MAX
-    recorder.note(refusal(9_999))
-    await recorder.flush()
-    assert store.batches == [7, 1]
-
-
 async def test_noting_never_fails_and_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the database away for long, later refusals are dropped and counted."""
     monkeypatch.setattr(refusals, "QUEUE_ROWS_MAX", 15)
@@ -154,7 +134,7 @@ async def test_what_is_noted_is_written_without_being_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The recorder writes by itself, off the path of the call that noted."""
-    monkeypatch.setattr(refusals, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(recording, "FLUSH_SECONDS", 0.0)
     clock, store = Clock(), MemoryRefusals()
     recorder = RefusalRecorder(store, monotonic=clock)
     recorder.start()
@@ -179,18 +159,6 @@ async def test_closing_writes_what_is_left() -> None:
         recorder.note(refusal(number))
     await recorder.aclose()
     assert store.times == 12
-
-
-async def test_closing_ends_although_the_database_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stop is not held up by refusals: what cannot be written is counted as dropped."""
-    monkeypatch.setattr(refusals, "CLOSE_SECONDS", 0.0)
-    store = MemoryRefusals()
-    store.hangs = True
-    recorder = RefusalRecorder(store, monotonic=Clock())
-    recorder.note(refusal(1))
-    await recorder.aclose()
-    assert (recorder.dropped, recorder.queued) == (1, 0)
-    assert recorder.last_error is not None
 
 
 async def test_several_limits_are_several_rules() -> None:

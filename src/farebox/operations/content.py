@@ -7,28 +7,23 @@ be kept is dropped and counted. Headers are never stored, and so no key is.
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Protocol
 from uuid import UUID
 
 import msgspec
+from typing_extensions import override
 
-from farebox.kit.errors import UnavailableError
+from farebox.operations.recording import Recorder
 
 CONTENT_BYTES_MAX: Final = 256 * 1024
 """Of a request, and of an answer; the rest is cut off and said to be."""
 
-FLUSH_SECONDS: Final = 0.5
 BATCH_ROWS_MAX: Final = 50
 QUEUE_ROWS_MAX: Final = 2_000
 QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
 """While the database is away, or cannot keep up; later ones are dropped and counted."""
-
-CLOSE_SECONDS: Final = 5.0
-"""What is left is written at the end, if the database answers in this time."""
 
 FORGOTTEN_AT_ONCE: Final = 500
 """Rows of one statement where content is deleted by hand."""
@@ -119,75 +114,28 @@ class Kept:
         return b"".join(self._pieces)
 
 
-class ContentRecorder:
+class ContentRecorder(Recorder[ContentRow]):
     """Takes content at once and writes it soon."""
 
     def __init__(self, writer: ContentWriter) -> None:
         """Begin empty."""
-        self.dropped = 0
-        """Calls whose content was not stored; anything but zero is worth an alert."""
-        self.written = 0
-        self.last_error: str | None = None
-        """Why writing failed the last time; None while it works."""
+        super().__init__(
+            batch_max=BATCH_ROWS_MAX, rows_max=QUEUE_ROWS_MAX, bytes_max=QUEUE_BYTES_MAX
+        )
         self._writer = writer
-        self._queue: deque[ContentRow] = deque()
-        self._bytes = 0
-        self._arrived = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
     def note(self, content: Content, days: int) -> None:
         """Store content; never waits, never fails."""
-        row = ContentRow(content, days)
-        if len(self._queue) >= QUEUE_ROWS_MAX or self._bytes + row.size > QUEUE_BYTES_MAX:
-            self.dropped += 1
-            return
-        self._bytes += row.size
-        self._queue.append(row)
-        self._arrived.set()
+        self._put(ContentRow(content, days))
+        self._wake()
 
-    def start(self) -> None:
-        """Begin to write; needs a running event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._work())
+    @override
+    async def _write(self, batch: Sequence[ContentRow]) -> None:
+        await self._writer.insert(batch)
 
-    async def aclose(self) -> None:
-        """Stop, and write what is left if the database answers in time."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self.flush()
-        except TimeoutError:
-            self.last_error = "the database did not answer while closing"
-        self.dropped += len(self._queue)
-        self._queue.clear()
-
-    async def flush(self) -> None:
-        """Write everything that waits, or as much as the database takes."""
-        while self._queue:
-            batch = [self._queue[i] for i in range(min(BATCH_ROWS_MAX, len(self._queue)))]
-            try:
-                await self._writer.insert(batch)
-            except UnavailableError as error:
-                self.last_error = error.message
-                return  # they stay in the queue for the next time
-            except Exception as error:  # noqa: BLE001 - a row that cannot be written stops no other
-                self.last_error = repr(error)
-                self.dropped += len(batch)
-            else:
-                self.last_error = None
-                self.written += len(batch)
-            for _ in batch:
-                self._bytes -= self._queue.popleft().size
-
-    async def _work(self) -> None:
-        while True:
-            await self._arrived.wait()
-            await asyncio.sleep(FLUSH_SECONDS)
-            self._arrived.clear()
-            await self.flush()
-            if self._queue:
-                self._arrived.set()
+    @override
+    def _size(self, row: ContentRow) -> int:
+        return row.size
 
 
 async def forget_content(
