@@ -272,13 +272,15 @@ WITH summed AS MATERIALIZED (
     UNION
     SELECT day FROM generate_series((SELECT date_trunc('day', min(hour), 'UTC') FROM rollup_hour
         WHERE organization_id = %(organization_id)s), %(until)s, interval '24 hours') AS d (day)
-    WHERE NOT EXISTS (SELECT FROM summed s WHERE s.day = d.day) AND EXISTS (
+    CROSS JOIN LATERAL (
         SELECT FROM rollup_hour WHERE organization_id = %(organization_id)s
           AND hour >= day AND hour < day + interval '24 hours'
           AND (%(project_id)s::uuid IS NULL OR project_id = %(project_id)s)
           AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s)
           AND (%(model)s::text IS NULL OR model = %(model)s)
-          AND (%(feature)s::text IS NULL OR feature = %(feature)s))
+          AND (%(feature)s::text IS NULL OR feature = %(feature)s)
+        LIMIT 1) AS first
+    WHERE NOT EXISTS (SELECT FROM summed s WHERE s.day = d.day)
 )
 SELECT lower(span), upper(span)
 FROM (SELECT range_agg(tstzrange(day - interval '24 hours', day + interval '48 hours')) AS spans
