@@ -145,6 +145,53 @@ async def test_what_remains_is_what_the_engine_admits(binds: str, house: House) 
     await payer.admit(format_amount(fits))
 
 
+async def test_what_the_calls_of_a_key_name_is_told_too(house: House) -> None:
+    """LIM-10, ATT-01: with the headers of its calls, the limits of the user, the feature, the run
+    with those that it is a part of, the tags, and the environment in place of the project's.
+    """
+    payer = house.payer
+    named = {
+        ScopeKind.USER: "Zoë",
+        ScopeKind.FEATURE: "chat",
+        ScopeKind.ENVIRONMENT: "staging",
+        ScopeKind.TAG: "team=red",
+        ScopeKind.RUN: "crawl/page",
+    }
+    for kind, ref in named.items():
+        await limit(payer, 5, scope_kind=kind, scope_ref=ref, measure=Measure.CALLS)
+    await limit(payer, 5, scope_kind=ScopeKind.ENVIRONMENT, scope_ref="production")
+    await limit(
+        payer, 3, scope_kind=ScopeKind.RUN, scope_ref="crawl", measure=Measure.DEPTH,
+        period=Period.TOTAL,
+    )  # fmt: skip
+    await limit(payer, 9, scope_kind=ScopeKind.USER, period=Period.DAY, measure=Measure.CALLS)
+    headers = {
+        b"x-farebox-user": "Zoë".encode(),
+        b"x-farebox-feature": b"chat",
+        b"x-farebox-environment": b"staging",
+        b"x-farebox-tags": b"team=red,x=y",
+        b"x-farebox-run": b"crawl/page",
+    }
+    async with house.model_key() as key:
+        plain = await status_of(key)
+        answer = await key.get(KEY, headers=headers)
+        other = await key.get(KEY, headers={"x-farebox-user": "somebody"})
+        wrong = await key.get(KEY, headers={"x-farebox-run": "a//b"})
+    assert [each.scope_id for each in plain.limits] == ["production"]
+    told = msgspec.json.decode(answer.content, type=KeyStatus).limits
+    assert {(each.scope_kind, each.scope_id) for each in told} == {
+        *named.items(),
+        (ScopeKind.RUN, "crawl"),
+    }
+    (depth,) = [each for each in told if each.measure is Measure.DEPTH]
+    assert (depth.used, depth.remaining) == (1, 2)
+    assert [each.period for each in told if each.scope_id == "Zoë"] == [Period.DAY, Period.MONTH]
+    (default,) = msgspec.json.decode(other.content, type=KeyStatus).limits[1:]
+    assert (default.scope_id, default.limit) == ("somebody", 9)
+    error = wrong.json()["error"]
+    assert (wrong.status_code, error["param"]) == (400, "X-Farebox-Run")
+
+
 async def test_a_key_that_opens_nothing_is_told_why(house: House) -> None:
     """ERR-04: 401 in OpenAI's shape for no key, an unknown one, a revoked one, one that manages."""
     unknown = house.bearer("fbx_test_" + "2" * 44)

@@ -9,18 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farebox.gateway.attribution import (
-    CLIENT_REQUEST_ID_CHARACTERS_MAX,
+from farebox.gateway.attribution import CLIENT_REQUEST_ID_CHARACTERS_MAX, Labels, read_labels
+from farebox.gateway.openai_errors import GatewayError
+from farebox.ledger.commands import Attribution
+from farebox.operations.attribution import (
     LABEL_CHARACTERS_MAX,
     TAG_KEY_CHARACTERS_MAX,
     TAG_VALUE_CHARACTERS_MAX,
     TAGS_MAX,
-    Labels,
-    parse_tags,
-    read_labels,
 )
-from farebox.gateway.openai_errors import GatewayError
-from farebox.ledger.commands import Attribution
 
 
 def labels(headers: dict[str, str] | None = None, **more: Any) -> Labels:
@@ -45,28 +42,20 @@ def test_where_each_label_comes_from() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "tags"),
+    ("headers", "param"),
     [
-        ("", {}),
-        (" , ,", {}),
-        ("a=b", {"a": "b"}),
-        (" a = b , c=", {"a": "b", "c": ""}),
-        ("a=b=c", {"a": "b=c"}),
-        ("a=1,a=2", {"a": "2"}),
-        ("a=b;c", {"a": "b;c"}),
+        ({"x-farebox-tags": "a"}, "X-Farebox-Tags"),
+        ({"x-farebox-user": "x" * 201}, "X-Farebox-User"),
+        ({"x-farebox-priority": "highest"}, "X-Farebox-Priority"),
     ],
 )
-def test_tags(text: str, tags: dict[str, str]) -> None:
-    """``k=v,k=v`` with blanks wherever people put them."""
-    assert parse_tags(text) == tags
-
-
-@pytest.mark.parametrize("text", ["a", "=b", ",a", "a=" + "x" * 5_000])
-def test_tags_that_are_none(text: str) -> None:
-    """A malformed or endless header is 400 and shows how it should look."""
+def test_a_header_that_is_wrong_is_named(headers: dict[str, str], param: str) -> None:
+    """ATT-01: 400 with the header as its parameter and a whole sentence."""
     with pytest.raises(GatewayError) as caught:
-        parse_tags(text)
-    assert caught.value.param == "X-Farebox-Tags"
+        labels(headers)
+    assert (caught.value.status, caught.value.param) == (400, param)
+    assert caught.value.message.startswith(f"{param} ")
+    assert caught.value.message.endswith(".")
 
 
 @settings(deadline=None)

@@ -38,6 +38,30 @@ def test_a_key_is_told_what_is_left_of_it(tenant: Tenant) -> None:
     assert status.balance.available == reply.headers["x-farebox-balance"]
 
 
+def test_the_user_of_its_calls_is_told_with_the_same_header(tenant: Tenant) -> None:
+    """LIM-10, ATT-01: what a call with a header was counted under is what a question with it shows;
+    a header that is wrong is named.
+    """
+    tenant.house.command(
+        SetLimit(
+            organization_id=tenant.organization_id,
+            scope_kind=ScopeKind.USER,
+            measure=Measure.CALLS,
+            period=Period.MONTH,
+            maximum=7,
+        )
+    )
+    headers = {"X-Farebox-User": "Zoë".encode().decode("latin-1")}
+    assert tenant.chat(headers=headers).status == 200
+    answer = tenant.send("GET", "/v1/key", None, headers)
+    nameless = tenant.get("/v1/key")
+    wrong = tenant.send("GET", "/v1/key", None, {"X-Farebox-Tags": "red"})
+    (limit,) = msgspec.json.decode(answer.body, type=KeyStatus).limits
+    assert (limit.scope_id, limit.used, limit.remaining) == ("Zoë", 1, 6)
+    assert msgspec.json.decode(nameless.body, type=KeyStatus).limits == []
+    assert (wrong.status, wrong.error["param"]) == (400, "X-Farebox-Tags")
+
+
 def test_a_key_that_opens_nothing_is_told_nothing(tenant: Tenant, new_tenant: NewTenant) -> None:
     """ERR-04: 401 in OpenAI's shape; a key for one organisation says nothing of another."""
     other = new_tenant()

@@ -11,6 +11,7 @@ import pytest
 
 from farebox.kit.errors import UnavailableError
 from farebox.operations import key_status
+from farebox.operations.attribution import NAMELESS, Names
 from farebox.operations.key_status import (
     CLOSED,
     FRESH_SECONDS,
@@ -60,10 +61,12 @@ class Store:
 
     def __init__(self) -> None:
         self.reads = 0
+        self.asked: list[Names] = []
         self.error: Exception | None = None
         self.now = 0.0
 
-    async def read(self, digest_given: bytes) -> KeyStatusFacts | None:
+    async def read(self, digest_given: bytes, names: Names) -> KeyStatusFacts | None:
+        self.asked.append(names)
         self.reads += 1
         await asyncio.sleep(0)
         if self.error is not None:
@@ -101,6 +104,15 @@ async def test_an_unknown_key_is_remembered_as_shortly(store: Store) -> None:
     for text in (other, other, "sk-x", "", make_key(KeyKind.ADMIN, bytes(32)), "\ud800"):
         assert await statuses.of(text) is None
     assert store.reads == 1
+
+
+async def test_what_a_key_names_is_read_by_itself(store: Store) -> None:
+    """LIM-10: an answer of one user is none of another's; each is kept for a second."""
+    statuses = KeyStatuses(store, monotonic=store)
+    ada, bob = Names(user="ada"), Names(user="bob", tags=(("team", "red"),))
+    for names in (NAMELESS, ada, bob, ada, bob, NAMELESS):
+        assert await statuses.of(KEY, names) is not None
+    assert store.asked == [NAMELESS, ada, bob]
 
 
 async def test_the_database_away_is_not_remembered(store: Store) -> None:

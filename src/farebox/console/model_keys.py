@@ -15,13 +15,15 @@ from starlette.responses import Response
 
 from farebox.console.openai_errors import openai_error
 from farebox.console.throttle import ApiThrottle
-from farebox.kit.errors import UnavailableError
+from farebox.kit.errors import InvalidInputError, UnavailableError
+from farebox.operations.attribution import read_names
 from farebox.operations.key_status import CLOSED, KEY_MESSAGES, MISSING_KEY, KeyStatuses
 
 REQUEST_ID: Final = "x-request-id"
 RETRY_SECONDS: Final = 5
 
 _BEARER: Final = "bearer "
+_NAMING: Final = "x-farebox-"
 
 
 class ModelKeys:
@@ -59,7 +61,9 @@ class ModelKeys:
         if not key:
             return openai_error(401, MISSING_KEY, code=None)
         try:
-            status = await self._statuses.of(key)
+            status = await self._statuses.of(key, read_names(_headers(request)))
+        except InvalidInputError as error:
+            return openai_error(400, f"{error.message}.", code=None, param=error.field)
         except UnavailableError:
             again = {"retry-after": str(RETRY_SECONDS)}
             message = "Billing is unavailable for a moment; nothing was charged. Please try again."
@@ -69,3 +73,17 @@ class ModelKeys:
             return openai_error(401, KEY_MESSAGES[reason], code="invalid_api_key")
         self._throttle.proven(key)
         return Response(msgspec.json.encode(status), media_type="application/json")
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """The headers that name scopes, read as the gateway reads them: UTF-8 where they are."""
+    found: dict[str, str] = {}
+    for raw, value in request.headers.raw:
+        name = raw.decode("latin-1").lower()
+        if name.startswith(_NAMING):
+            try:
+                text = value.decode()
+            except UnicodeDecodeError:
+                text = value.decode("latin-1")
+            found[name] = f"{found[name]},{text}" if name in found else text
+    return found

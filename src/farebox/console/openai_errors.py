@@ -26,7 +26,7 @@ class OpenAIError(msgspec.Struct, frozen=True, kw_only=True):
 
     message: str
     type: str
-    param: None = None
+    param: str | None = None
     code: str | None
 
 
@@ -41,6 +41,7 @@ def openai_error(
     message: str,
     *,
     code: str | None,
+    param: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """An error in the shape that OpenAI's clients know, as the gateway gives it.
@@ -49,9 +50,10 @@ def openai_error(
         status: Of the answer.
         message: What is wrong and what to do.
         code: The stable name of it.
+        param: The field or header that is wrong.
         headers: More of them.
     """
     kind = _KINDS.get(status, "invalid_request_error")
-    document = OpenAIAnswer(OpenAIError(message=message, type=kind, code=code))
+    document = OpenAIAnswer(OpenAIError(message=message, type=kind, param=param, code=code))
     body = msgspec.json.encode(document)
     return Response(body, status, headers=headers, media_type="application/json")

@@ -12,20 +12,20 @@ from typing import Final
 import msgspec
 
 from farebox.gateway.openai_errors import invalid_request
+from farebox.kit.errors import InvalidInputError
 from farebox.ledger.commands import Attribution
-from farebox.ledger.scopes import RUN_SEPARATOR
-
-LABEL_CHARACTERS_MAX: Final = 200
-TAGS_MAX: Final = 32
-TAGS_CHARACTERS_MAX: Final = 4_096
-TAG_KEY_CHARACTERS_MAX: Final = 64
-TAG_VALUE_CHARACTERS_MAX: Final = 256
+from farebox.operations.attribution import (
+    LABEL_CHARACTERS_MAX,
+    TAG_KEY_CHARACTERS_MAX,
+    TAG_VALUE_CHARACTERS_MAX,
+    TAGS_MAX,
+    read_label,
+    read_run,
+    read_tags,
+)
 
 CLIENT_REQUEST_ID_CHARACTERS_MAX: Final = 512
 """OpenAI's own limit."""
-
-RUN_PARTS_MAX: Final = 16
-"""Runs within runs: each one's limits are looked up with every call."""
 
 _PRIORITIES: Final = frozenset({"", "low", "normal", "high"})
 
@@ -57,13 +57,25 @@ def read_labels(
     Raises:
         GatewayError: 400 naming the header that is too long or malformed.
     """
-    priority = _label(headers, "x-farebox-priority").lower()
+    try:
+        return _read_labels(headers, user, metadata, environment)
+    except InvalidInputError as error:
+        raise invalid_request(f"{error.message}.", param=error.field) from error
+
+
+def _read_labels(
+    headers: Mapping[str, str],
+    user: str | None,
+    metadata: Mapping[str, str] | None,
+    environment: str,
+) -> Labels:
+    priority = read_label(headers, "x-farebox-priority").lower()
     if priority not in _PRIORITIES:
         raise invalid_request(
             "X-Farebox-Priority must be low, normal or high.", param="X-Farebox-Priority"
         )
     # Where there are too many, the header's come first.
-    tags = parse_tags(headers.get("x-farebox-tags", ""))
+    tags = read_tags(headers.get("x-farebox-tags", ""))
     for key, value in (metadata or {}).items():
         if len(tags) == TAGS_MAX:
             break
@@ -71,77 +83,18 @@ def read_labels(
             storable(key)[:TAG_KEY_CHARACTERS_MAX], storable(value)[:TAG_VALUE_CHARACTERS_MAX]
         )
     return Labels(
-        feature=_label(headers, "x-farebox-feature"),
-        environment=_label(headers, "x-farebox-environment") or environment,
+        feature=read_label(headers, "x-farebox-feature"),
+        environment=read_label(headers, "x-farebox-environment") or environment,
         attribution=Attribution(
-            user=_label(headers, "x-farebox-user") or storable(user or "")[:LABEL_CHARACTERS_MAX],
-            run=_run(headers),
+            user=read_label(headers, "x-farebox-user")
+            or storable(user or "")[:LABEL_CHARACTERS_MAX],
+            run=read_run(headers),
             priority=priority,
             tags=tags,
             client_request_id=_client_request_id(headers),
             retry_count=_retry_count(headers),
         ),
     )
-
-
-def parse_tags(text: str) -> dict[str, str]:
-    """Read ``k=v,k=v``.
-
-    Raises:
-        GatewayError: 400: too long, too many, or not pairs.
-    """
-    if not text:
-        return {}
-    where = "X-Farebox-Tags"
-    if len(text) > TAGS_CHARACTERS_MAX:
-        raise invalid_request(
-            f"{where} has {len(text)} characters; send at most {TAGS_CHARACTERS_MAX}.", param=where
-        )
-    pairs = [pair.strip() for pair in text.split(",") if pair.strip()]
-    if len(pairs) > TAGS_MAX:
-        raise invalid_request(
-            f"{where} has {len(pairs)} tags; send at most {TAGS_MAX}.", param=where
-        )
-    tags: dict[str, str] = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        key, value = key.strip(), value.strip()
-        if not separator or not key:
-            raise invalid_request(
-                f"{where} must look like team=search,tier=gold (got {pair[:40]!r}).", param=where
-            )
-        if len(key) > TAG_KEY_CHARACTERS_MAX or len(value) > TAG_VALUE_CHARACTERS_MAX:
-            raise invalid_request(
-                f"{where}: a key may have {TAG_KEY_CHARACTERS_MAX} characters and a value "
-                f"{TAG_VALUE_CHARACTERS_MAX}.",
-                param=where,
-            )
-        tags[key] = value
-    return tags
-
-
-def _label(headers: Mapping[str, str], name: str) -> str:
-    value = headers.get(name, "").strip()
-    if len(value) > LABEL_CHARACTERS_MAX:
-        shown = "-".join(part.capitalize() for part in name.split("-"))
-        raise invalid_request(
-            f"{shown} has {len(value)} characters; send at most {LABEL_CHARACTERS_MAX}.",
-            param=shown,
-        )
-    return value
-
-
-def _run(headers: Mapping[str, str]) -> str:
-    """The run, with the runs it is a part of before it: ``crawl-17/page-3`` (BUD-12)."""
-    run = _label(headers, "x-farebox-run")
-    parts = run.split(RUN_SEPARATOR) if run else []
-    if len(parts) > RUN_PARTS_MAX or not all(part.strip() for part in parts):
-        raise invalid_request(
-            f"X-Farebox-Run must be up to {RUN_PARTS_MAX} names with a slash between them, such as "
-            f"crawl-17/page-3 (got {run[:40]!r}).",
-            param="X-Farebox-Run",
-        )
-    return run
 
 
 def storable(text: str) -> str:

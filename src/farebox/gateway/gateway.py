@@ -26,6 +26,7 @@ from farebox.gateway.openai_errors import (
     GatewayError,
     away,
     internal,
+    invalid_request,
     too_large,
     unknown_model,
     wrong_key,
@@ -35,6 +36,7 @@ from farebox.gateway.whole_call import Flavor, answer_whole, finish_whole
 from farebox.kit.errors import InvalidInputError, NotFoundError, UnavailableError
 from farebox.kit.ids import format_id, parse_id
 from farebox.ledger.commands import Refused
+from farebox.operations.attribution import Names, read_names
 from farebox.operations.directory import Caller
 from farebox.operations.key_status import PATH as KEY_PATH
 from farebox.operations.key_status import KeyStatus
@@ -52,8 +54,8 @@ _C = TypeVar("_C", bound=Call)
 CallLookup = Callable[[UUID, UUID], Awaitable[dict[str, object]]]
 """Explains a call of an organisation (its id, then the call's); raises NotFoundError."""
 
-KeyLookup = Callable[[str], Awaitable[KeyStatus | None]]
-"""What a key is told of itself; None for a text that is no key here."""
+KeyLookup = Callable[[str, Names], Awaitable[KeyStatus | None]]
+"""What a key is told of itself and of what it names; None for a text that is no key here."""
 
 
 class Gateway:
@@ -262,7 +264,12 @@ class Gateway:
 
     async def _key(self, request: Request) -> Answer:
         """What the key may do now, and what is left of it (LIM-10)."""
-        status = await self._look_up_key(read_bearer(request.headers.get("authorization", "")))
+        key = read_bearer(request.headers.get("authorization", ""))
+        try:
+            names = read_names(request.headers)
+        except InvalidInputError as error:
+            raise invalid_request(f"{error.message}.", param=error.field) from error
+        status = await self._look_up_key(key, names)
         if status is None:
             raise wrong_key()
         refuse_inactive(status.state)

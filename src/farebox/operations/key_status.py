@@ -1,8 +1,9 @@
 """What a key for models is told of itself: ``GET /v1/key`` on gateway and console (LIM-10).
 
 It is what the engine would decide on at that instant: the engine's books are opened on the rows of
-one snapshot, so what is told is what is enforced. An answer is kept for a second, so a key that
-asks all the time costs one read a second and process.
+one snapshot, so what is told is what is enforced. A key that sends the headers of its calls is told
+of the users, features, runs and tags that they name, too. An answer is kept for a second, so a key
+that asks all the time costs one read a second and process.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from datetime import datetime
 from typing import Final, Literal, Protocol
 
 import msgspec
+from msgspec import structs
 
 from farebox.kit.ids import format_id
 from farebox.kit.money import format_amount
 from farebox.ledger.books import Books
 from farebox.ledger.counters import Standing
 from farebox.ledger.grants import Grant
+from farebox.ledger.holds import Dimensions
 from farebox.ledger.limits import (
     RATES,
     Effect,
@@ -30,9 +33,10 @@ from farebox.ledger.limits import (
     instant,
 )
 from farebox.ledger.organizations import Organization
-from farebox.ledger.scopes import ScopeKind
+from farebox.ledger.scopes import RUN_SEPARATOR, ScopeKind, scopes_of
 from farebox.ledger.state import OrganizationState
 from farebox.operations import documents
+from farebox.operations.attribution import NAMELESS, Names
 from farebox.operations.limit_documents import shown_amount, shown_scope
 from farebox.operations.tenants import KeyDetails
 from farebox.tenancy.api_keys import KeyKind, KeyState, digest, kind_of
@@ -66,6 +70,9 @@ CLOSED: Final = {
     KeyState.PROJECT_ARCHIVED: "project_archived",
 }
 """State of a key that opens nothing -> why."""
+
+_Asked = tuple[bytes, Names]
+"""A key's digest, and what it names."""
 
 Quantity = str | int
 """Money as a decimal string of the major unit, counts as whole numbers."""
@@ -158,8 +165,8 @@ class KeyStatusFacts(msgspec.Struct, frozen=True, kw_only=True):
 class KeyStatusStore(Protocol):
     """Where it is read."""
 
-    async def read(self, digest: bytes) -> KeyStatusFacts | None:
-        """Everything about the key with that digest; None where there is none.
+    async def read(self, digest: bytes, names: Names) -> KeyStatusFacts | None:
+        """Everything about the key with that digest and what it names; None where there is none.
 
         Raises:
             UnavailableError: The database is away.
@@ -179,56 +186,57 @@ class KeyStatuses:
         self._store = store
         self._monotonic = monotonic
         self._reads = asyncio.Semaphore(READS_MAX)
-        self._kept: OrderedDict[bytes, tuple[KeyStatus | None, float]] = OrderedDict()
-        self._reading: dict[bytes, asyncio.Task[KeyStatus | None]] = {}
+        self._kept: OrderedDict[_Asked, tuple[KeyStatus | None, float]] = OrderedDict()
+        self._reading: dict[_Asked, asyncio.Task[KeyStatus | None]] = {}
 
-    async def of(self, key: str) -> KeyStatus | None:
+    async def of(self, key: str, names: Names = NAMELESS) -> KeyStatus | None:
         """What a key is told; None for a text that is no key for models here.
 
         Args:
             key: Its text, as it was sent.
+            names: What its calls say of themselves besides.
 
         Raises:
             UnavailableError: The database is away.
         """
         if kind_of(key) in {None, KeyKind.ADMIN}:
             return None
-        name = digest(key)
-        kept = self._kept.get(name)
+        asked = (digest(key), names)
+        kept = self._kept.get(asked)
         if kept is not None and self._monotonic() - kept[1] < FRESH_SECONDS:
             return kept[0]
         # Of a crowd with one key, the first reads for all; it may go while the others wait.
-        read = self._reading.get(name)
+        read = self._reading.get(asked)
         if read is None:
-            read = self._reading[name] = asyncio.create_task(self._read(name))
-            read.add_done_callback(lambda done: self._has_read(name, done))
+            read = self._reading[asked] = asyncio.create_task(self._read(asked))
+            read.add_done_callback(lambda done: self._has_read(asked, done))
         return await asyncio.shield(read)
 
-    async def _read(self, name: bytes) -> KeyStatus | None:
+    async def _read(self, asked: _Asked) -> KeyStatus | None:
         async with self._reads:
             begun = self._monotonic()
-            facts = await self._store.read(name)
-        status = None if facts is None else key_status(facts)
-        self._kept[name] = (status, begun)
-        self._kept.move_to_end(name)
+            facts = await self._store.read(*asked)
+        status = None if facts is None else key_status(facts, asked[1])
+        self._kept[asked] = (status, begun)
+        self._kept.move_to_end(asked)
         if len(self._kept) > KEPT_MAX:
             self._kept.popitem(last=False)
         return status
 
-    def _has_read(self, name: bytes, done: asyncio.Task[KeyStatus | None]) -> None:
-        del self._reading[name]
+    def _has_read(self, asked: _Asked, done: asyncio.Task[KeyStatus | None]) -> None:
+        del self._reading[asked]
         if not done.cancelled():
             done.exception()  # whoever waited has heard of it; perhaps nobody did
 
 
-def key_status(facts: KeyStatusFacts) -> KeyStatus:
-    """What a key is told."""
+def key_status(facts: KeyStatusFacts, names: Names = NAMELESS) -> KeyStatus:
+    """What a key is told, of what it names too."""
     key, organization = facts.key, facts.organization
     state = OrganizationState(
         organization=organization, grants=list(facts.grants), limits=list(facts.limits)
     )
     books = Books(state, epochs={}, catalogue_revision=0, now=facts.now)
-    limits = list(_limits(books, key))
+    limits = list(_limits(books, key, names))
     return KeyStatus(
         id=format_id("key", key.id),
         name=key.name,
@@ -255,19 +263,35 @@ def key_status(facts: KeyStatusFacts) -> KeyStatus:
     )
 
 
-def scopes_of_key(key: KeyDetails) -> Iterator[tuple[ScopeKind, str]]:
-    """The scopes that every call of a key is counted under, whatever else it names."""
-    yield ScopeKind.ORGANIZATION, key.organization_id.hex
-    yield ScopeKind.PROJECT, key.project_id.hex
-    yield ScopeKind.KEY, key.id.hex
-    if key.environment:
-        yield ScopeKind.ENVIRONMENT, key.environment
+def scopes_of_key(key: KeyDetails, names: Names = NAMELESS) -> Iterator[tuple[ScopeKind, str]]:
+    """The scopes that calls of a key are counted under, if they name that and nothing else."""
+    dimensions = Dimensions(
+        project_id=key.project_id,
+        key_id=key.id,
+        feature=names.feature,
+        environment=names.environment or key.environment,
+        model="",
+        lane="",
+        endpoint="",
+    )
+    return scopes_of(
+        key.organization_id,
+        dimensions,
+        user=names.user,
+        run=names.run,
+        tags=dict(names.tags),
+    )
 
 
-def _limits(books: Books, key: KeyDetails) -> Iterator[KeyLimit]:
-    for kind, ref in scopes_of_key(key):
+def _limits(books: Books, key: KeyDetails, names: Names) -> Iterator[KeyLimit]:
+    for kind, ref in scopes_of_key(key, names):
         for standing in books.counters.standing_in(books.counters.scope(kind, ref)):
-            yield _limit(standing)
+            if standing.rule.measure is Measure.DEPTH:
+                # How deep the named run is below the scope, as a call in it would be.
+                depth = names.run.count(RUN_SEPARATOR) - ref.count(RUN_SEPARATOR)
+                yield _limit(structs.replace(standing, observed=depth))
+            else:
+                yield _limit(standing)
 
 
 def _limit(standing: Standing) -> KeyLimit:

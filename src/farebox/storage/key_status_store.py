@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from farebox.ledger.scopes import scope_number
+from farebox.operations.attribution import Names
 from farebox.operations.key_status import KeyStatusFacts, scopes_of_key
 from farebox.storage import rows
 from farebox.storage.key_store import read_details
@@ -16,7 +17,7 @@ class PostgresKeyStatusStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def read(self, digest: bytes) -> KeyStatusFacts | None:
+    async def read(self, digest: bytes, names: Names) -> KeyStatusFacts | None:
         """See the port."""
         balance, keys = queries("balance"), queries("keys")
         async with borrowed(self._pool) as connection, connection.transaction():
@@ -25,7 +26,7 @@ class PostgresKeyStatusStore:
             key = await read_details(connection, digest)
             if key is None:
                 return None
-            numbers = [scope_number(kind, ref) for kind, ref in scopes_of_key(key)]
+            numbers = [scope_number(kind, ref) for kind, ref in scopes_of_key(key, names)]
             one = (key.organization_id,)
             await cursor.execute(balance["read_organization"], one)
             organization = await cursor.fetchone()

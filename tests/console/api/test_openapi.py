@@ -50,7 +50,9 @@ def test_what_a_key_for_models_is_told_is_described_too() -> None:
     document = json.loads(describe(ROUTES))
     operation = document["paths"]["/v1/key"]["get"]
     assert operation["security"] == [{"modelKey": []}]
-    assert set(operation["responses"]) == {"200", "401", "429", "503"}
+    assert set(operation["responses"]) == {"200", "400", "401", "429", "503"}
+    headers = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
+    assert {"X-Farebox-User", "X-Farebox-Feature", "X-Farebox-Run", "X-Farebox-Tags"} < headers
     told = document["components"]["schemas"]["KeyStatus"]["properties"]
     assert {"limits", "rate_limits", "balance", "allowed_models", "last_used_at"} <= set(told)
 

@@ -12,6 +12,7 @@ from farebox.console.api.fields import PATH_PREFIXES
 from farebox.console.api.problems import PROBLEM, TITLES, Problem
 from farebox.console.api.routing import Route
 from farebox.console.openai_errors import OpenAIAnswer
+from farebox.operations.attribution import HEADERS as ATTRIBUTION_HEADERS
 from farebox.operations.idempotency import KEY_LENGTH_MAX
 from farebox.operations.key_status import PATH as KEY_PATH
 from farebox.operations.key_status import KeyStatus
@@ -81,13 +82,25 @@ def _model_key(schemas: Document) -> Document:
     error = {JSON: {"schema": schemas[repr(OpenAIAnswer)]}}
     refusals = {
         str(status): {"description": TITLES[status] + ".", "content": error}
-        for status in (401, 429, 503)
+        for status in (400, 401, 429, 503)
     }
     done = {"description": "Done.", "content": {JSON: {"schema": schemas[repr(KeyStatus)]}}}
     return {
         "operationId": "showModelKey",
         "summary": "What a key for models may do now; also on the gateway, at most a second old",
+        "description": "With the headers of its calls it is told of the user, feature, run and "
+        "tags that they name, too.",
         "tags": [_MODELS],
+        "parameters": [
+            {
+                "name": name,
+                "in": "header",
+                "required": False,
+                "description": text,
+                "schema": {"type": "string"},
+            }
+            for name, text in ATTRIBUTION_HEADERS.items()
+        ],
         "security": [{"modelKey": []}],
         "responses": {"200": done} | refusals,
     }
