@@ -177,6 +177,18 @@ def test_a_project_is_changed_and_archived(farebox: Farebox, project: str) -> No
     assert "default_output_tokens" in (
         farebox("projects", "update", "site", "--output-tokens-max", "50", status=2).err
     )
+    capped = farebox(
+        *("projects", "update", "site", "--feature-cap", "chat=50:900"),
+        *("--feature-cap", "batch=:80", "--feature-cap", "free=7:"),
+    )
+    assert "Changed project site" in capped.out
+    farebox("projects", "update", "site", "--feature-cap", "free=none")
+    assert "chat=50:900" in (shown := farebox("projects", "show", "site").out)
+    assert "batch=:80" in shown
+    assert "free" not in shown
+    for wrong in ("chat", "=5:9", "chat=5", "chat=9:5", "chat=x:5"):
+        error = farebox("projects", "update", "site", "--feature-cap", wrong, "--json", status=2)
+        assert error.error["field"].startswith("feature_cap"), wrong
     farebox("keys", "create", "k", "--project", "site")
     farebox("projects", "archive", "site")
     assert farebox("keys", "show", "k", "--json").document["state"] == "project_archived"

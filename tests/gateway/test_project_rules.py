@@ -10,6 +10,7 @@ import pytest
 from farebox.gateway.http import Answer
 from farebox.kit.ids import format_id
 from farebox.ledger.commands import Admit
+from farebox.operations.tenants import OutputCap
 from farebox.tenancy.api_keys import digest
 from tests.support.scripted_upstream import ScriptedResponse, usage, whole
 from tests.support.small_gateway import KEY, SmallGateway, key_row
@@ -53,6 +54,44 @@ async def test_an_answer_is_no_longer_than_the_project_allows(asked: int | None,
     fields: dict[str, Any] = {} if asked is None else {"max_completion_tokens": asked}
     async with project(output_tokens_max=300) as small:
         answer = await small.call(**fields)
+        assert isinstance(answer, Answer)
+        assert answer.status == 200
+        (admit,) = [c for c in small.store.commands if isinstance(c, Admit)]
+        assert admit.output_max == sent
+        (request,) = small.upstream.requests
+        assert json.loads(request.body)["max_completion_tokens"] == sent
+
+
+CAPS = {
+    "chat": OutputCap(default_output_tokens=200, output_tokens_max=400),
+    "long": OutputCap(default_output_tokens=5_000, output_tokens_max=9_000),
+    "default": OutputCap(default_output_tokens=50),
+}
+
+
+@pytest.mark.parametrize(
+    ("feature", "asked", "sent"),
+    [
+        ("chat", 5_000, 400),
+        ("chat", 300, 300),
+        ("chat", None, 200),
+        ("long", 5_000, 1_000),  # the project's maximum is the lower one
+        ("long", None, 1_000),
+        ("default", 5_000, 1_000),
+        ("default", None, 50),
+        ("other", None, 600),
+        ("", 5_000, 1_000),
+    ],
+)
+async def test_an_answer_is_no_longer_than_its_feature_allows(
+    feature: str, asked: int | None, sent: int
+) -> None:
+    """SAV-12: a feature's own default and maximum; the lower maximum is held and goes upstream."""
+    fields: dict[str, Any] = {} if asked is None else {"max_completion_tokens": asked}
+    headers = {"x-farebox-feature": feature} if feature else {}
+    rules = {"output_tokens_max": 1_000, "default_output_tokens": 600, "feature_caps": CAPS}
+    async with project(**rules) as small:
+        answer = await small.call(headers=headers, **fields)
         assert isinstance(answer, Answer)
         assert answer.status == 200
         (admit,) = [c for c in small.store.commands if isinstance(c, Admit)]

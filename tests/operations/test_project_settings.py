@@ -8,10 +8,16 @@ from uuid import UUID
 import pytest
 
 from farebox.kit.errors import ConflictError, InvalidInputError, NotFoundError
-from farebox.operations.tenants import ProjectChange
+from farebox.operations.tenants import OutputCap, ProjectChange
 from farebox.storage.key_store import find_key
 from farebox.tenancy.api_keys import KeyState, digest
 from tests.support.office import Office
+
+
+def cap(default: int | None, most: int | None) -> OutputCap:
+    """A feature's cap."""
+    return OutputCap(default_output_tokens=default, output_tokens_max=most)
+
 
 FULL = ProjectChange(
     purpose=" Answers customers. ",
@@ -76,6 +82,12 @@ async def test_what_is_not_set_stays_and_none_takes_a_bound_away(office: Office)
         ({"default_output_tokens": 0}, "default_output_tokens"),
         ({"output_tokens_max": 10_000_001}, "output_tokens_max"),
         ({"output_tokens_max": 499}, "default_output_tokens"),
+        ({"feature_caps": {str(n): OutputCap() for n in range(101)}}, "feature_caps"),
+        ({"feature_caps": {"": cap(1, None)}}, "feature_caps."),
+        ({"feature_caps": {" a": cap(1, None)}}, "feature_caps. a"),
+        ({"feature_caps": {"a": cap(0, 5)}}, "feature_caps.a.default_output_tokens"),
+        ({"feature_caps": {"a": cap(None, 10**8)}}, "feature_caps.a.output_tokens_max"),
+        ({"feature_caps": {"a": cap(6, 5)}}, "feature_caps.a.default_output_tokens"),
         ({"content_retention_days": 0}, "content_retention_days"),
         ({"content_retention_days": None}, "content_retention_days"),
     ],
@@ -96,6 +108,7 @@ async def test_gateways_hear_of_a_change(office: Office) -> None:
     project = await office.project(organization)
     key = await office.administration.create_key("k", project.id)
     before = await office.one("SELECT revision FROM directory")
+    caps = {"chat": cap(5, 7), "batch": cap(None, 8)}
     change = ProjectChange(allowed_models=("gpt-5*",), output_tokens_max=9)
     for _ in range(2):
         await office.administration.change_project(project.id, change)
@@ -103,6 +116,14 @@ async def test_gateways_hear_of_a_change(office: Office) -> None:
     row = await find_key(office.connection, digest(key.text))
     assert row is not None
     assert (row.allowed_models, row.output_tokens_max, row.plan_id) == (("gpt-5*",), 9, None)
+    # Those of features too (SAV-12); what says nothing is not kept.
+    change = ProjectChange(feature_caps=caps | {"nothing": OutputCap()})
+    changed = await office.administration.change_project(project.id, change)
+    assert await office.administration.change_project(project.id, change) == changed
+    assert await office.one("SELECT revision FROM directory") == before + 2
+    row = await find_key(office.connection, digest(key.text))
+    assert row is not None
+    assert row.feature_caps == changed.feature_caps == caps
 
 
 async def test_an_archived_project_is_closed_for_good(office: Office) -> None:

@@ -9,9 +9,10 @@ from farebox.cli.reading import add_page_arguments, read_count, read_limit
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from farebox.cli.database import Session
-    from farebox.operations.tenants import Project, ProjectChange
+    from farebox.operations.tenants import OutputCap, Project, ProjectChange
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +77,14 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         "--output-tokens-max", metavar="N", help="most output that a call may ask for, or none"
     )
     parser.add_argument(
+        "--feature-cap",
+        action="append",
+        default=[],
+        metavar="F=N:MAX",
+        help="default and most output of one feature's calls: chat=500:2000, chat=:2000, or "
+        "chat=none; may be repeated",
+    )
+    parser.add_argument(
         "--content-days", metavar="N", help="store calls' content for so many days, or none"
     )
 
@@ -98,6 +107,10 @@ def run(args: argparse.Namespace) -> int:
 
 async def _create(session: Session, args: argparse.Namespace) -> int:
     settings = read_settings(args)
+    if args.feature_cap:
+        from msgspec import structs
+
+        settings = structs.replace(settings, feature_caps=_feature_caps(args, {}))
     organization = await session.organization(args.org)
     made = await session.administration.create_project(
         args.name,
@@ -193,10 +206,13 @@ async def _show(session: Session, args: argparse.Namespace) -> int:
 
     def text() -> None:
         allowed = project.allowed_models
+        caps = project.feature_caps
         shown = {
             **document,
             "slices": _yes(on=project.slices),
             "stores_content": _yes(on=project.stores_content),
+            "feature_caps": ", ".join(_cap_text(name, caps[name]) for name in sorted(caps))
+            or "none",
             "allowed_models": "all" if allowed is None else ", ".join(allowed) or "none",
         }
         facts((key.replace("_", " "), shown[key]) for key in shown if key != "object")
@@ -218,11 +234,13 @@ async def _update(session: Session, args: argparse.Namespace) -> int:
     change = structs.replace(
         read_settings(args), **{name: value for name, value in given.items() if value is not None}
     )
-    if change == type(change)():
+    if change == type(change)() and not args.feature_cap:
         raise InvalidInputError(
             "settings", "to change must be given; see farebox projects update --help"
         )
     project = await session.project(args.project, args.org)
+    if args.feature_cap:
+        change = structs.replace(change, feature_caps=_feature_caps(args, project.feature_caps))
     changed = await session.administration.change_project(project.id, change)
     show(args, describe(changed), lambda: say(f"Changed project {changed.name}."))
     return 0
@@ -265,6 +283,38 @@ def read_settings(args: argparse.Namespace) -> ProjectChange:
     return ProjectChange(**given)
 
 
+def _feature_caps(
+    args: argparse.Namespace, standing: Mapping[str, OutputCap]
+) -> dict[str, OutputCap]:
+    """The caps that stand, with those that were named set otherwise or taken away."""
+    from farebox.kit.errors import InvalidInputError
+    from farebox.operations.project_settings import OUTPUT_TOKENS_MAX
+    from farebox.operations.tenants import OutputCap
+
+    caps = dict(standing)
+    for text in args.feature_cap:
+        feature, equals, numbers = (part.strip() for part in text.rpartition("="))
+        if not equals or not feature:
+            raise InvalidInputError("feature_cap", "must look like chat=500:2000 or chat=none")
+        caps.pop(feature, None)
+        if numbers.lower() == "none":
+            continue
+        default, colon, most = numbers.partition(":")
+        if not colon:
+            raise InvalidInputError(
+                "feature_cap", "needs a colon before the maximum: chat=500:2000, chat=500:, chat=:9"
+            )
+        caps[feature] = OutputCap(
+            default_output_tokens=_cap_or_none(default, OUTPUT_TOKENS_MAX),
+            output_tokens_max=_cap_or_none(most, OUTPUT_TOKENS_MAX),
+        )
+    return caps
+
+
+def _cap_or_none(text: str, most: int) -> int | None:
+    return _count_or_none(text, "feature_cap", most) if text.strip() else None
+
+
 def _count_or_none(text: str, field: str, most: int) -> int | None:
     if text.strip().lower() == "none":
         return None
@@ -287,6 +337,10 @@ def _table(rows: list[Document]) -> None:
 
 def _environment(row: Document) -> str:
     return f"{row['environment']} (archived)" if row["archived_at"] else str(row["environment"])
+
+
+def _cap_text(feature: str, cap: OutputCap) -> str:
+    return f"{feature}={cap.default_output_tokens or ''}:{cap.output_tokens_max or ''}"
 
 
 def _yes(*, on: bool) -> str:

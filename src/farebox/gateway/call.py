@@ -38,7 +38,7 @@ from farebox.gateway.openai_errors import (
     refused,
 )
 from farebox.gateway.pricing import Priced, price
-from farebox.gateway.project_rules import capped, may_call
+from farebox.gateway.project_rules import capped, may_call, output_default, output_maximum
 from farebox.gateway.rate_headers import rate_headers
 from farebox.gateway.sales import Offer
 from farebox.kit.errors import FareboxError, InvalidInputError, RefusedError, UnavailableError
@@ -49,7 +49,7 @@ from farebox.ledger.holds import CallState, Dimensions
 from farebox.operations.directory import Caller
 from farebox.operations.refusals import Refusal
 from farebox.operations.upstream import UpstreamRequest, UpstreamResponse
-from farebox.rating.ceiling import DEFAULT_OUTPUT_TOKENS, Ceiling, ceiling
+from farebox.rating.ceiling import Ceiling, ceiling
 from farebox.rating.units import UnpricedError
 from farebox.rating.usage import Usage, UsageInvalidError
 
@@ -86,7 +86,7 @@ class Call:
         self.offer: Offer = self._offer()
         if not may_call(caller, body.model, self.offer.model):
             raise model_not_allowed(body.model)
-        body.facts = capped(body.facts, caller.output_tokens_max)
+        body.facts = capped(body.facts, output_maximum(caller, labels.feature))
         self.ceiling: Ceiling = self._ceiling()
         self.output_limit = 0
         self.look_up: Callable[[], Awaitable[Caller]] | None = None
@@ -253,15 +253,10 @@ class Call:
                 self.body.facts,
                 self.offer.facts,
                 self.offer.versions,
-                default_output_tokens=self._default_output_tokens(),
+                default_output_tokens=output_default(self.caller, self.labels.feature),
             )
         except RefusedError as error:
             raise invalid_request(error.message) from error
-
-    def _default_output_tokens(self) -> int:
-        """The project's limit for an answer where the client names none (SAV-12)."""
-        default = self.caller.default_output_tokens or DEFAULT_OUTPUT_TOKENS
-        return min(default, self.caller.output_tokens_max or default)
 
     def _refused(self, result: Refused) -> Refusal:
         return Refusal(

@@ -1,16 +1,22 @@
 """What a project allows its keys: which models, and how long an answer (ORG-17, SAV-12).
 
 These are no billing matters: a model that is not allowed is refused whatever the balance, and an
-answer is cut to the project's maximum, which goes upstream as the call's own limit.
+answer is cut to the maximum of its project and its feature, which goes upstream as the call's own
+limit.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import structs
 
 from farebox.operations.directory import Caller
-from farebox.rating.ceiling import PromptFacts
+from farebox.operations.tenants import OutputCap
+from farebox.rating.ceiling import DEFAULT_OUTPUT_TOKENS, PromptFacts
 from farebox.tenancy.model_access import allows
+
+_UNCAPPED: Final = OutputCap()
 
 
 def may_call(caller: Caller, asked: str, served: str) -> bool:
@@ -19,8 +25,29 @@ def may_call(caller: Caller, asked: str, served: str) -> bool:
     return allowed is None or allows(allowed, served) or allows(allowed, asked)
 
 
+def output_maximum(caller: Caller, feature: str) -> int | None:
+    """The most output of one answer: the lower of the project's and the feature's (SAV-12)."""
+    both = caller.output_tokens_max, _cap(caller, feature).output_tokens_max
+    return min((most for most in both if most is not None), default=None)
+
+
+def output_default(caller: Caller, feature: str) -> int:
+    """The limit of an answer where the client names none (SAV-12).
+
+    The feature's where it has one, else the project's, else the shipped one; never above the
+    maximum.
+    """
+    own = _cap(caller, feature).default_output_tokens
+    default = own or caller.default_output_tokens or DEFAULT_OUTPUT_TOKENS
+    return min(default, output_maximum(caller, feature) or default)
+
+
+def _cap(caller: Caller, feature: str) -> OutputCap:
+    return caller.feature_caps.get(feature, _UNCAPPED)
+
+
 def capped(facts: PromptFacts, output_tokens_max: int | None) -> PromptFacts:
-    """The request with its limit for one choice cut to the project's maximum."""
+    """The request with its limit for one choice cut to a maximum."""
     limit = facts.output_limit
     if output_tokens_max is None or limit is None or limit <= output_tokens_max:
         return facts

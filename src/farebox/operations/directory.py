@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from farebox.operations.tenants import OutputCap
 from farebox.operations.upstream import Upstream
 from farebox.rating.price_book import PriceBook
 from farebox.rating.price_plans import PlanVersion
@@ -46,6 +47,10 @@ class Caller(Protocol):
     @property
     def output_tokens_max(self) -> int | None:
         """The most output tokens that a call of the project may ask for (SAV-12)."""
+
+    @property
+    def feature_caps(self) -> Mapping[str, OutputCap]:
+        """The same for calls of some of its features."""
 
     @property
     def content_days(self) -> int | None:

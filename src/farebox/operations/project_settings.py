@@ -7,7 +7,7 @@ from typing import Any, Final
 from msgspec import UNSET, UnsetType, structs
 
 from farebox.kit.errors import InvalidInputError
-from farebox.operations.tenants import NewProject, Project, ProjectChange
+from farebox.operations.tenants import NewProject, OutputCap, Project, ProjectChange
 from farebox.tenancy.model_access import parse_models
 from farebox.tenancy.names import parse_environment, parse_name, parse_sentence
 
@@ -16,6 +16,9 @@ OUTPUT_TOKENS_MAX: Final = 10_000_000
 
 RETENTION_DAYS_MAX: Final = 3_650
 """Ten years: what must be kept for longer is kept elsewhere."""
+
+FEATURE_CAPS_MAX: Final = 100
+"""Features of one project with caps of their own: every call of it carries them along."""
 
 _PARSERS: Final[dict[str, Any]] = {
     "name": parse_name,
@@ -64,8 +67,26 @@ def _read(given: dict[str, Any]) -> dict[str, Any]:
         found["allowed_models"] = parse_models(given["allowed_models"])
     for field in ("default_output_tokens", "output_tokens_max"):
         _check_count(field, given.get(field), OUTPUT_TOKENS_MAX)
+    if "feature_caps" in given:
+        found["feature_caps"] = _read_caps(given["feature_caps"])
     _check_count("content_retention_days", given.get("content_retention_days"), RETENTION_DAYS_MAX)
     return found
+
+
+def _read_caps(caps: dict[str, OutputCap]) -> dict[str, OutputCap]:
+    """Each feature's cap, without those that say nothing."""
+    if len(caps) > FEATURE_CAPS_MAX:
+        raise InvalidInputError(
+            "feature_caps", f"may name at most {FEATURE_CAPS_MAX} features of a project"
+        )
+    for feature, cap in caps.items():
+        where = f"feature_caps.{feature[:40]}"
+        if parse_name(feature, field=where) != feature:
+            raise InvalidInputError(where, "must be the feature's name as calls give it")
+        for field in ("default_output_tokens", "output_tokens_max"):
+            _check_count(f"{where}.{field}", getattr(cap, field), OUTPUT_TOKENS_MAX)
+        _check_pair(cap, where + ".")
+    return {feature: cap for feature, cap in caps.items() if cap != OutputCap()}
 
 
 def _check_count(field: str, value: int | UnsetType | None, most: int) -> None:
@@ -73,12 +94,16 @@ def _check_count(field: str, value: int | UnsetType | None, most: int) -> None:
         raise InvalidInputError(field, f"must be from 1 to {most:,}")
 
 
-def _check_together(project: NewProject | Project) -> None:
-    default, most = project.default_output_tokens, project.output_tokens_max
+def _check_pair(cap: NewProject | OutputCap, where: str = "") -> None:
+    default, most = cap.default_output_tokens, cap.output_tokens_max
     if default is not None and most is not None and default > most:
         raise InvalidInputError(
-            "default_output_tokens", f"must not be more than output_tokens_max ({most:,})"
+            f"{where}default_output_tokens", f"must not be more than output_tokens_max ({most:,})"
         )
+
+
+def _check_together(project: NewProject | Project) -> None:
+    _check_pair(project)
     if project.stores_content and project.content_retention_days is None:
         raise InvalidInputError(
             "content_retention_days",

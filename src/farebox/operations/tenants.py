@@ -56,6 +56,15 @@ class OrganizationChange(msgspec.Struct, frozen=True, kw_only=True):
     on_lapse: OnLapse | None = None
 
 
+class OutputCap(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the answers of one feature's calls may be (SAV-12)."""
+
+    default_output_tokens: int | None = None
+    """For calls that name no limit; None: the project's."""
+    output_tokens_max: int | None = None
+    """The most that a call may ask for; where the project has one too, the lower holds."""
+
+
 class NewProject(msgspec.Struct, frozen=True, kw_only=True):
     """A project as it is made: a part of an organisation with keys of its own."""
 
@@ -74,6 +83,8 @@ class NewProject(msgspec.Struct, frozen=True, kw_only=True):
     """Names and beginnings with ``*`` (ORG-17); None allows every model."""
     output_tokens_max: int | None = None
     """The most output tokens that a call may ask for (SAV-12); None: what the model gives."""
+    feature_caps: dict[str, OutputCap] = {}
+    """By feature, as calls name it: narrower than the project's own."""
     stores_content: bool = False
     content_retention_days: int | None = None
     """How long what is stored is kept."""
@@ -97,6 +108,8 @@ class ProjectChange(msgspec.Struct, frozen=True, kw_only=True):
     slices: bool | UnsetType = UNSET
     default_output_tokens: int | UnsetType | None = UNSET
     output_tokens_max: int | UnsetType | None = UNSET
+    feature_caps: dict[str, OutputCap] | UnsetType = UNSET
+    """All of them: what is left out of it has none any more."""
     allowed_models: tuple[str, ...] | UnsetType | None = UNSET
     stores_content: bool | UnsetType = UNSET
     content_retention_days: int | UnsetType | None = UNSET

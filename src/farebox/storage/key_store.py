@@ -27,6 +27,7 @@ from farebox.operations.tenants import (
     ManagementKey,
     NewKey,
     NewManagementKey,
+    OutputCap,
 )
 from farebox.storage.arrays import instants, uuids
 from farebox.storage.audit_log_store import append_event
@@ -68,6 +69,8 @@ class KeyRow(msgspec.Struct, frozen=True, gc=False):
     """The organisation's price plan; None passes prices through."""
     content_days: int | None = None
     """For how long the project stores what calls say; None: not at all."""
+    feature_caps: dict[str, OutputCap] = {}
+    """Output caps of some features of the project."""
 
     def state_at(self, now: datetime) -> KeyState:
         """Whether it opens anything at that instant; ``admit`` decides it again, exactly."""
@@ -88,7 +91,8 @@ async def find_key(connection: _Connection, digest: bytes) -> KeyRow | None:
     if row is None:
         return None
     models = None if row[15] is None else tuple(row[15])
-    values = (*row[:11], *map(_instant, row[11:14]), row[14], models, *row[16:])
+    caps = msgspec.convert(row[19], dict[str, OutputCap])
+    values = (*row[:11], *map(_instant, row[11:14]), row[14], models, *row[16:19], caps)
     return KeyRow(*values)
 
 

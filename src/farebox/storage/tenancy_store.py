@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, structs
+from msgspec import UNSET, convert, json, structs
 from psycopg import AsyncConnection
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
@@ -33,6 +33,7 @@ from farebox.operations.tenants import (
     NewServiceAccount,
     OrganizationChange,
     OrganizationProfile,
+    OutputCap,
     Project,
     ProjectChange,
     ServiceAccount,
@@ -148,7 +149,7 @@ class PostgresTenantStore:
 
     async def insert_project(self, new: NewProject) -> Project:
         """See the port."""
-        values = structs.asdict(new) | {"allowed_models": _array(new.allowed_models)}
+        values = _project_values(new)
         try:
             async with self._connection.transaction():
                 if not await self._ask("lock_organization", (new.organization_id,)):
@@ -170,8 +171,7 @@ class PostgresTenantStore:
             async with self._connection.transaction():
                 before = await self._lock_project(project_id)
                 organization_id = before.organization_id
-                values = structs.asdict(structs.replace(before, **given))
-                values["allowed_models"] = _array(values["allowed_models"])
+                values = _project_values(structs.replace(before, **given))
                 await self._ask("write_project", values)
                 return await self._changed_project("project.changed", before)
         except UniqueViolation as error:
@@ -478,7 +478,14 @@ def _project(row: tuple[Any, ...]) -> Project:
         output_tokens_max=row[12],
         stores_content=row[13],
         content_retention_days=row[14],
+        feature_caps=convert(row[15], dict[str, OutputCap]),
     )
+
+
+def _project_values(project: NewProject) -> dict[str, Any]:
+    caps = json.encode(project.feature_caps).decode()
+    models = _array(project.allowed_models)
+    return structs.asdict(project) | {"allowed_models": models, "feature_caps": caps}
 
 
 def _array(values: tuple[str, ...] | None) -> list[str] | None:

@@ -32,6 +32,28 @@ async def test_a_project_is_set_and_bounds_are_taken_away(house: House) -> None:
     assert [each["name"] for each in every] == ["search", "Answers"]
 
 
+async def test_a_feature_of_a_project_has_output_caps_of_its_own(house: House) -> None:
+    """SAV-12: a map by feature, set as a whole, bounded, and noted."""
+    caps = {
+        "chat": {"default_output_tokens": 500, "output_tokens_max": 2_000},
+        "batch": {"default_output_tokens": None, "output_tokens_max": 9_000},
+    }
+    path = f"{house.path}/projects"
+    async with house.member(Role.OWNER) as owner:
+        made = await owner.done("POST", path, {"name": "Answers", "feature_caps": caps})
+        one = f"{path}/{made['id']}"
+        named = await owner.done("PATCH", one, {"purpose": "more"})
+        fewer = await owner.done("PATCH", one, {"feature_caps": {"chat": caps["chat"]}})
+        wrong = await owner.ask("PATCH", one, {"feature_caps": {"chat": {"output_tokens_max": 0}}})
+        many = await owner.ask("PATCH", one, {"feature_caps": {str(n): {} for n in range(101)}})
+        events = await owner.done("GET", f"{house.path}/audit")
+    assert made["feature_caps"] == named["feature_caps"] == caps
+    assert fewer["feature_caps"] == {"chat": caps["chat"]}
+    assert events["data"][0]["before"]["feature_caps"] == caps
+    for answer in (wrong, many):
+        assert problem_of(answer, 422)["errors"][0]["field"].startswith("feature_caps")
+
+
 async def test_a_project_without_an_owner_is_listed_until_it_has_one(house: House) -> None:
     """ORG-10: a lint finding with its code and remedy; archived projects have none, nor do those of
     another organisation show here.

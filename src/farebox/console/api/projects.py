@@ -26,7 +26,7 @@ from farebox.kit.errors import ConflictError, NotFoundError
 from farebox.kit.ids import format_id, parse_id
 from farebox.operations import tenants
 from farebox.operations.documents import document
-from farebox.operations.tenants import ProjectChange
+from farebox.operations.tenants import OutputCap, ProjectChange
 from farebox.tenancy.permissions import Action
 from farebox.tenancy.project_templates import ENVIRONMENTS
 
@@ -38,6 +38,21 @@ Patterns = Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], M
 Environment = Annotated[
     str,
     Meta(max_length=64, examples=list(ENVIRONMENTS), description="Shown in every report."),
+]
+
+
+class FeatureCap(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long the answers of one feature's calls may be."""
+
+    default_output_tokens: Tokens | None = None
+    """For calls that name no limit; null: the project's."""
+    output_tokens_max: Tokens | None = None
+    """The most that a call may ask for; where the project has one too, the lower holds."""
+
+
+FeatureCaps = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=200)], FeatureCap],
+    Meta(max_length=100, description="By feature, as calls name it (X-Farebox-Feature)."),
 ]
 
 
@@ -53,6 +68,7 @@ class Project(Struct, frozen=True, kw_only=True):
     owner: str
     default_output_tokens: int | None
     output_tokens_max: int | None
+    feature_caps: dict[str, FeatureCap]
     allowed_models: list[str] | None
     slices: bool
     stores_content: bool
@@ -71,6 +87,8 @@ class ProjectPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     slices: bool | UnsetType = UNSET
     default_output_tokens: Tokens | UnsetType | None = UNSET
     output_tokens_max: Tokens | UnsetType | None = UNSET
+    feature_caps: FeatureCaps | UnsetType = UNSET
+    """All of them: a feature that is left out has none any more."""
     allowed_models: Patterns | UnsetType | None = UNSET
     stores_content: bool | UnsetType = UNSET
     content_retention_days: Days | UnsetType | None = UNSET
@@ -86,10 +104,22 @@ class ProjectPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             slices=self.slices,
             default_output_tokens=self.default_output_tokens,
             output_tokens_max=self.output_tokens_max,
+            feature_caps=self._feature_caps(),
             allowed_models=tuple(models) if isinstance(models, list) else models,
             stores_content=self.stores_content,
             content_retention_days=self.content_retention_days,
         )
+
+    def _feature_caps(self) -> dict[str, OutputCap] | UnsetType:
+        if isinstance(self.feature_caps, UnsetType):
+            return UNSET
+        return {
+            feature: OutputCap(
+                default_output_tokens=cap.default_output_tokens,
+                output_tokens_max=cap.output_tokens_max,
+            )
+            for feature, cap in self.feature_caps.items()
+        }
 
 
 class ProjectOrder(ProjectPatch, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@
 SELECT k.id, k.name, k.organization_id, o.name, o.currency, o.zone, o.active, k.project_id, p.name,
        p.environment, p.default_output_tokens, p.archived_at, k.expires_at, k.revoked_at,
        p.slices, p.allowed_models, p.output_tokens_max, o.plan_id,
-       CASE WHEN p.stores_content THEN p.content_retention_days END
+       CASE WHEN p.stores_content THEN p.content_retention_days END, p.feature_caps
 FROM api_key k
 JOIN project p ON p.id = k.project_id
 JOIN organization o ON o.id = k.organization_id

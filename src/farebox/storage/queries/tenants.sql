@@ -38,10 +38,10 @@ ORDER BY o.id LIMIT %(limit)s
 
 -- name: insert_project
 INSERT INTO project (id, organization_id, name, environment, default_output_tokens, slices, purpose,
-    owner, allowed_models, output_tokens_max, stores_content, content_retention_days)
+    owner, allowed_models, output_tokens_max, stores_content, content_retention_days, feature_caps)
 VALUES (%(id)s, %(organization_id)s, %(name)s, %(environment)s, %(default_output_tokens)s,
     %(slices)s, %(purpose)s, %(owner)s, %(allowed_models)s, %(output_tokens_max)s,
-    %(stores_content)s, %(content_retention_days)s)
+    %(stores_content)s, %(content_retention_days)s, %(feature_caps)s::jsonb)
 RETURNING id
 
 -- name: lock_organization_of_project
@@ -53,7 +53,7 @@ UPDATE project SET name = %(name)s, environment = %(environment)s,
     default_output_tokens = %(default_output_tokens)s, slices = %(slices)s, purpose = %(purpose)s,
     owner = %(owner)s, allowed_models = %(allowed_models)s,
     output_tokens_max = %(output_tokens_max)s, stores_content = %(stores_content)s,
-    content_retention_days = %(content_retention_days)s
+    content_retention_days = %(content_retention_days)s, feature_caps = %(feature_caps)s::jsonb
 WHERE id = %(id)s
 RETURNING id
 
@@ -63,7 +63,7 @@ UPDATE project SET archived_at = coalesce(archived_at, farebox_now()) WHERE id =
 -- name: list_projects
 SELECT p.id, p.organization_id, o.name, p.name, p.environment, p.default_output_tokens,
        p.created_at, p.archived_at, p.slices, p.purpose, p.owner, p.allowed_models,
-       p.output_tokens_max, p.stores_content, p.content_retention_days
+       p.output_tokens_max, p.stores_content, p.content_retention_days, p.feature_caps
 FROM project p JOIN organization o ON o.id = p.organization_id
 WHERE (%(id)s::uuid IS NULL OR p.id = %(id)s)
   AND (%(name)s::text IS NULL OR lower(p.name) = lower(%(name)s))
