@@ -18,11 +18,11 @@ from farebox.gateway.http import Answer, Headers
 from farebox.gateway.openai_errors import GatewayError
 from farebox.gateway.upstream_errors import (
     REASONS,
+    UPSTREAM_QUOTA_EXHAUSTED,
     broken,
     translated,
     without_identity,
 )
-from farebox.operations.provider_watch import UPSTREAM_QUOTA_EXHAUSTED
 from farebox.operations.upstream import (
     UpstreamBrokenError,
     UpstreamNotReachedError,

@@ -14,7 +14,6 @@ import msgspec
 
 from farebox.gateway.desk import logger
 from farebox.gateway.openai_errors import GatewayError
-from farebox.operations.provider_watch import UPSTREAM_QUOTA_EXHAUSTED
 
 DETAIL_CHARACTERS_MAX: Final = 500
 
@@ -32,6 +31,9 @@ _OWN_QUOTA: Final = frozenset(
         "billing_hard_limit_reached",
     }
 )
+
+UPSTREAM_QUOTA_EXHAUSTED: Final = "upstream_quota_exhausted"
+"""The operator's own account at the provider is empty (ERR-08)."""
 
 REGION_UNSUPPORTED: Final = "unsupported_country_region_territory"
 """The provider does not serve the place that the gateway calls from (ERR-09)."""

@@ -25,7 +25,7 @@ from farebox.operations.audited_money import Submit
 from farebox.operations.balance import LimitView
 from farebox.operations.documents import Document, document, instant
 from farebox.operations.limit_documents import shown_amount, shown_scope
-from farebox.operations.provider_watch import UPSTREAM_QUOTA_EXHAUSTED
+from farebox.operations.provider_watch import ACCOUNT_USED_UP
 
 THRESHOLD: Final = "limit_threshold"
 """What the engine tells of limits (BUD-06)."""
@@ -33,7 +33,7 @@ THRESHOLD: Final = "limit_threshold"
 KINDS: Final = (THRESHOLD, *(kind.value for kind in AnomalyKind))
 """The words of the outbox that are alerts."""
 
-OPERATOR_KINDS: Final = (UPSTREAM_QUOTA_EXHAUSTED,)
+OPERATOR_KINDS: Final = (ACCOUNT_USED_UP,)
 """The words of the outbox that are told to operators (ERR-08)."""
 
 _BY_MEASURE: Final = frozenset({"used", "maximum", "projected", "pace_per_day"})

@@ -15,8 +15,8 @@ from uuid import UUID
 
 import msgspec
 
-UPSTREAM_QUOTA_EXHAUSTED: Final = "upstream_quota_exhausted"
-"""The operator's own account at the provider is empty: the code of the refusal and of the alert."""
+ACCOUNT_USED_UP: Final = "upstream_quota_exhausted"
+"""Our own account at a provider is empty; the alert has the name of what clients are answered."""
 
 AGAIN_SECONDS: Final = 60.0
 """How soon an account that was written is written again: a new hour is told of within a minute."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from farebox.kit.ids import format_id
-from farebox.operations.provider_watch import UPSTREAM_QUOTA_EXHAUSTED, NotedAccount
+from farebox.operations.provider_watch import ACCOUNT_USED_UP, NotedAccount
 from farebox.storage.node_store import Pool, borrowed
 from farebox.storage.sql import queries
 
@@ -21,7 +21,7 @@ class PostgresProviderWatchStore:
     async def tell(self, found: Sequence[NotedAccount]) -> int:
         """See the port."""
         values = {
-            "kind": UPSTREAM_QUOTA_EXHAUSTED,
+            "kind": ACCOUNT_USED_UP,
             "accounts": [each.account_id for each in found],
             "facts": [msgspec.json.encode(_facts(each)).decode() for each in found],
         }
