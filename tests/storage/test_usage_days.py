@@ -130,6 +130,26 @@ async def test_a_late_change_counts_at_once(house: House) -> None:
     assert await house.unequal() == []
 
 
+async def test_an_answer_that_the_engine_settles_days_later_counts_at_once(house: House) -> None:
+    """DED, LIM: a call that outlives its day reaches the sum of the day it was admitted on."""
+    payer = house.payer
+    house.sql("UPDATE deployment SET clock_offset = '-3 days'")
+    house.sql("UPDATE organization SET last_time = farebox_now()")
+    await payer.grant("50")
+    early, late = await payer.admit("1"), await payer.admit("1")
+    await payer.settle(early, 1_000, 10)
+    house.sql("UPDATE deployment SET clock_offset = '0'")
+    assert await house.days.step() == 1
+    assert (await house.read()).total.sums.calls == 1
+    await payer.settle(late, 1_000, 10)
+    assert house.summed() == 0
+    before = await house.read()
+    assert before.total.sums.calls == 2
+    assert await house.days.step() == 1
+    assert await house.read() == before
+    assert await house.unequal() == []
+
+
 async def test_days_that_are_not_over_stay_hours(house: House) -> None:
     """Of the last day or two calls still end: they are read by the hour."""
     house.use(day(0, 0))

@@ -1,7 +1,8 @@
 """Usage as people ask for it: what was used and charged, by any dimension, in any span of time.
 
-Sums come from the hourly rollups that settling keeps; what rollups do not know (users, runs) is
-summed over the calls themselves, so its span is shorter.
+Sums come from the hourly rollups that settling keeps, and from whole days of them where the worker
+has added them up; what rollups do not know (users, runs) is summed over the calls themselves, so
+its span is shorter.
 """
 
 from __future__ import annotations
