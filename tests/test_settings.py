@@ -36,12 +36,15 @@ def test_a_flag_goes_before_its_variable(tmp_path: Path) -> None:
         "FAREBOX_GATEWAY_PORT": "1",
         "FAREBOX_CONSOLE_PORT": " 2 ",
         "FAREBOX_CONSOLE_URL": "https://credits.example.com/",
+        "FAREBOX_ERROR_CODES": "classic",
     }
     settings = read_settings(environ, home=str(tmp_path), gateway_port=0)
     assert (settings.home, settings.gateway_port, settings.console_port) == (tmp_path, 0, 2)
     assert settings.gateway_host == settings.console_host == "192.0.2.1"
     assert settings.database_url == "postgresql://h/d"
     assert settings.console_url == "https://credits.example.com"
+    assert settings.classic_codes is True, "ERR-02"
+    assert read_settings({"FAREBOX_ERROR_CODES": "native"}).classic_codes is False
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,7 @@ def test_a_flag_goes_before_its_variable(tmp_path: Path) -> None:
         ({"FAREBOX_CONSOLE_PORT": "8080"}, "FAREBOX_CONSOLE_PORT"),
         ({"FAREBOX_CONSOLE_URL": "credits.example.com"}, "FAREBOX_CONSOLE_URL"),
         ({"FAREBOX_CONSOLE_URL": "https://a b"}, "FAREBOX_CONSOLE_URL"),
+        ({"FAREBOX_ERROR_CODES": "old"}, "FAREBOX_ERROR_CODES"),
         ({"FAREBOX_HOST": "a b"}, "FAREBOX_HOST"),
         ({"FAREBOX_HOST": "http://x"}, "FAREBOX_HOST"),
         ({"DATABASE_URL": "mysql://user:hunter2@h/d"}, "DATABASE_URL"),

@@ -25,6 +25,7 @@ HOST_VARIABLE: Final = "FAREBOX_HOST"
 GATEWAY_PORT_VARIABLE: Final = "FAREBOX_GATEWAY_PORT"
 CONSOLE_PORT_VARIABLE: Final = "FAREBOX_CONSOLE_PORT"
 CONSOLE_URL_VARIABLE: Final = "FAREBOX_CONSOLE_URL"
+ERROR_CODES_VARIABLE: Final = "FAREBOX_ERROR_CODES"
 
 _PORT_MAX: Final = 65_535
 _URL_TEXT: Final = re.compile(r"https?://[A-Za-z0-9._:%\[\]-]+(?:/[A-Za-z0-9._~/-]*)?")
@@ -48,6 +49,9 @@ class Settings:
     console_url: str = ""
     """Where people reach the console, without a slash at the end: what refusals link to (ERR-03).
     Empty where nobody said: then it is the console of the same process, if there is one."""
+    classic_codes: bool = False
+    """Whether a billing refusal's code is ``insufficient_quota`` whatever the cause, for clients
+    that know no other (ERR-02)."""
     sandbox: bool = False
     """Play money and simulated providers, marked as such everywhere."""
 
@@ -88,6 +92,7 @@ def read_settings(
         console_host=where,
         console_port=_port(CONSOLE_PORT_VARIABLE, console_port, source, CONSOLE_PORT),
         console_url=_url(CONSOLE_URL_VARIABLE, source),
+        classic_codes=_is_classic(ERROR_CODES_VARIABLE, source),
         sandbox=sandbox,
     )
     if settings.gateway_port == settings.console_port != 0:
@@ -113,6 +118,13 @@ def _url(variable: str, source: Mapping[str, str]) -> str:
             variable, f"must be an address such as https://credits.example.com (got {text[:40]!r})"
         )
     return text
+
+
+def _is_classic(variable: str, source: Mapping[str, str]) -> bool:
+    text = _text(variable, None, source) or "native"
+    if text not in {"native", "classic"}:
+        raise InvalidInputError(variable, f"must be native or classic (got {text[:40]!r})")
+    return text == "classic"
 
 
 def _home(text: str | None) -> Path:

@@ -196,6 +196,31 @@ def test_every_refusal_links_to_its_finding(error: GatewayError, finding: str) -
     assert error.message == said + link
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_in_classic_mode_every_cause_has_the_classic_code(stream: bool) -> None:
+    """ERR-02: clients of before match one code; message, link and record still name the cause."""
+    async with SmallGateway(lambda _: ScriptedResponse(())) as small:
+        small.desk.help_url = "http://127.0.0.1:8081"
+        small.desk.classic_codes = True
+        answer = await small.call(max_completion_tokens=128_000, n=9, stream=stream)
+        assert isinstance(answer, Answer)
+        error = json.loads(answer.body)["error"]
+        assert (answer.status, error["type"], error["code"]) == (
+            *(429, "insufficient_quota"),
+            "insufficient_quota",
+        )
+        assert error["message"].endswith(" See http://127.0.0.1:8081/doctor/D12")
+        assert error["message"].count("http") == 1
+        assert dict(answer.headers)["x-should-retry"] == "false"
+        (noted,) = small.noted
+        assert noted.refusal.code == "credit_balance_exhausted"
+    expired = Refused(code="credit_balance_expired", message="M.")
+    error = refused(expired, help_url="http://c", classic=True)
+    assert (error.code, error.message) == ("insufficient_quota", "M. See http://c/doctor/D11")
+    held = Refused(code="balance_held", message="M.", blocked_by_holds=True)
+    assert refused(held, classic=True).code == "balance_held", "trying again helps: no such refusal"
+
+
 async def test_whatever_refuses_a_call_links_to_its_finding() -> None:
     """ERR-03: keys, models, money and the provider's trouble with us alike, streamed or not."""
     no_quota = b'{"error":{"message":"x","code":"insufficient_quota"}}'

@@ -57,17 +57,26 @@ def new_node_id() -> UUID:
 class GatewayProcess:
     """A gateway that runs in this process."""
 
-    def __init__(self, database: OpenDatabase, home: Path, *, help_url: str = "") -> None:
+    def __init__(
+        self,
+        database: OpenDatabase,
+        home: Path,
+        *,
+        help_url: str = "",
+        classic_codes: bool = False,
+    ) -> None:
         """Describe it.
 
         Args:
             database: Where the money is.
             home: Where the key of provider secrets is.
             help_url: What a refusal shows to people: the console's address.
+            classic_codes: Give billing refusals one code for every cause (ERR-02).
         """
         self._database = database
         self._home = home
         self._help_url = help_url
+        self._classic_codes = classic_codes
         self._stack = AsyncExitStack()
         self.server: HttpServer | None = None
 
@@ -131,6 +140,7 @@ class GatewayProcess:
             note_refusal=refusals.note,
         )
         desk.help_url = self._help_url
+        desk.classic_codes = self._classic_codes
         await node.start()
         stack.push_async_callback(node.aclose)
         stack.push_async_callback(desk.drain, DRAIN_SECONDS)

@@ -82,7 +82,12 @@ async def _run(
             from farebox.assembly.gateway import GatewayProcess  # noqa: PLC0415
 
             help_url = settings.console_url or facts.get("console_url", "")
-            gateway = GatewayProcess(database, settings.home, help_url=help_url)
+            gateway = GatewayProcess(
+                database,
+                settings.home,
+                help_url=help_url,
+                classic_codes=settings.classic_codes,
+            )
             stack.push_async_callback(gateway.aclose)
             await servers.serve(await gateway.start(), sockets["gateway"])
         if "console" in wings:

@@ -147,7 +147,7 @@ class Call:
             raise away()  # it changes faster than we can rate
         desk.metrics.refusals.labels(result.code).inc()
         desk.note_refusal(self._refused(result))
-        raise refused(result, help_url=desk.help_url)
+        raise refused(result, help_url=desk.help_url, classic=desk.classic_codes)
 
     def _note(self, note: NoteRequest) -> None:
         about = self.labels.attribution

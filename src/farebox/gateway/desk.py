@@ -113,6 +113,8 @@ class Desk:
         """Stores what calls say, where their project wants that; and for how many days."""
         self.help_url = ""
         """Where a person adds credit or raises a limit; empty where no console is known."""
+        self.classic_codes = False
+        """Whether billing refusals have one code for every cause (ERR-02)."""
         self.running: dict[UUID, Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Final
 from uuid import UUID
 
-from farebox.advice.error_codes import finding_url
+from farebox.advice.error_codes import FINDING_PATH, finding_url
 from farebox.gateway.http import Answer, Headers, json_answer
 from farebox.gateway.rate_headers import rate_headers
 from farebox.ledger.commands import Refused
@@ -24,6 +24,9 @@ RETRY_AFTER_AWAY_SECONDS: Final = 1
 
 BILLING_UNAVAILABLE: Final = "billing_unavailable"
 """The database is away: the answer is 503, whoever asks."""
+
+CLASSIC_CODE: Final = "insufficient_quota"
+"""The one code of billing refusals that clients from before the causes had codes look for."""
 
 _NO_RETRY: Final = ("x-should-retry", "false")
 
@@ -61,9 +64,8 @@ class GatewayError(Exception):
         Args:
             base: The console's address; empty where none is known.
         """
-        url = finding_url(self.code or "", base)
-        if url not in self.message:
-            self.message = _linked(self.message, url)
+        if base.rstrip("/") + FINDING_PATH not in self.message:
+            self.message = _linked(self.message, finding_url(self.code or "", base))
 
     def answer(self, request_id: str) -> Answer:
         """The HTTP answer, with the request id that the doctor takes (ERR-07)."""
@@ -181,12 +183,14 @@ def charge_pending(request_id: str) -> GatewayError:
     )
 
 
-def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
+def refused(refusal: Refused, *, help_url: str = "", classic: bool = False) -> GatewayError:
     """An admission that the engine refused.
 
     Args:
         refusal: What the engine said, with its figures.
         help_url: Where a person adds credit or raises a limit (ERR-03).
+        classic: Give a billing refusal the classic code, whatever its cause; message, link and
+            record still name it (ERR-02).
     """
     if refusal.code in KEY_MESSAGES:
         return wrong_key(refusal.code)
@@ -215,7 +219,7 @@ def refused(refusal: Refused, *, help_url: str = "") -> GatewayError:
         429,
         _linked(refusal.message + _remedy(refusal), explained or help_url),
         kind="insufficient_quota",
-        code=refusal.code,
+        code=CLASSIC_CODE if classic else refusal.code,
         headers=[_NO_RETRY],
     )
 

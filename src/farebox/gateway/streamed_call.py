@@ -20,7 +20,7 @@ from farebox.gateway.call import Call
 from farebox.gateway.desk import USAGE_AFTER_DISCONNECT_SECONDS, logger
 from farebox.gateway.keeping import EVENTS, Keeping
 from farebox.gateway.metering import OutputMeter
-from farebox.gateway.openai_errors import GatewayError
+from farebox.gateway.openai_errors import CLASSIC_CODE, GatewayError
 from farebox.gateway.pricing import Priced, tier_of
 from farebox.kit.errors import UnavailableError
 from farebox.kit.money import format_amount, price_up
@@ -258,7 +258,7 @@ class StreamedCall(Call):
                 429,
                 f"The answer was cut off: the money for more of it is not there; {charged}.",
                 kind="insufficient_quota",
-                code="credit_balance_exhausted",
+                code=CLASSIC_CODE if self.desk.classic_codes else "credit_balance_exhausted",
             )
             return [_error_event(spent)]
         failure = GatewayError(
