@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from tests.support.databases import TestServer
 from tests.support.house import House, running_house
+from tests.support.loops import LoopFactory, loops_for
 from tests.support.mock_upstream import MockUpstream, mock_upstream
 from tests.support.scripted_upstream import ScriptableUpstream, Scripts
 from tests.support.tenants import NewTenant, Tenant, add_provider, make_tenant
 
 ON_A_WIRE = ("test_server",)
 
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, LoopFactory]:
-    """Run what touches a wire on both loops: they differ in the order of data and end."""
-    factories: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    if item.path.stem.startswith(ON_A_WIRE) and sys.platform != "win32":
-        import uvloop
-
-        factories["uvloop"] = uvloop.new_event_loop
-    return factories
+    """Run what touches a wire on both loops."""
+    return loops_for(item, on_a_wire=ON_A_WIRE)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from uuid import UUID
-
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -28,30 +25,9 @@ from farebox.rating.charge import rate
 from farebox.rating.price_book import ModelFacts, PriceVersion
 from farebox.rating.units import Lane, Unit, UnpricedError
 from farebox.rating.usage import Usage
+from tests.support.price_versions import version
 
 DOLLAR = 10**9
-
-
-def version(
-    base: dict[Unit, int],
-    long: dict[Unit, int] | None = None,
-    *,
-    lane: Lane = Lane.STANDARD,
-    over: int | None = None,
-) -> PriceVersion:
-    """A version with these tables."""
-    return PriceVersion(
-        id=UUID(int=1),
-        provider="openai",
-        model="gpt-5.4",
-        lane=lane,
-        currency="USD",
-        effective_at=datetime(2026, 1, 1, tzinfo=UTC),
-        source="operator",
-        long_context_over=over,
-        base=tuple(base.items()),
-        long=tuple((long or {}).items()),
-    )
 
 
 GPT54 = version(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from fractions import Fraction
-from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -12,33 +10,11 @@ from hypothesis import strategies as st
 
 from farebox.kit.money import UNITS_PER_PRICE, format_amount
 from farebox.rating.charge import BILLED_AS, rate, rate_dearest, unit_price
-from farebox.rating.price_book import PriceVersion
 from farebox.rating.units import INPUT_UNITS, Lane, Unit, UnpricedError
 from farebox.rating.usage import Usage
+from tests.support.price_versions import version
 
 DOLLAR = 10**9
-
-
-def version(
-    base: dict[Unit, int],
-    long: dict[Unit, int] | None = None,
-    *,
-    lane: Lane = Lane.STANDARD,
-    over: int | None = None,
-) -> PriceVersion:
-    """A version with these tables."""
-    return PriceVersion(
-        id=UUID(int=1),
-        provider="openai",
-        model="m",
-        lane=lane,
-        currency="USD",
-        effective_at=datetime(2026, 1, 1, tzinfo=UTC),
-        source="operator",
-        long_context_over=over,
-        base=tuple(base.items()),
-        long=tuple((long or {}).items()),
-    )
 
 
 # gpt-5.4 as published: $2.50, $0.25, $15; above 272,000 input tokens $5, $0.50, $22.50.
