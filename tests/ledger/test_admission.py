@@ -8,14 +8,8 @@ from uuid import UUID
 import pytest
 from msgspec import structs
 
-from farebox.kit.money import Nanos
-from farebox.ledger.admission import affordable_output
-from farebox.ledger.commands import Admitted, Closed, Done, Refused
-from farebox.ledger.counters import Standing
-from farebox.ledger.holds import CallState
-from farebox.ledger.limits import Measure, Micros, Rule, ScopeLimits, Window
-from farebox.ledger.scopes import ScopeKind
-from tests.support.ledger_scenes import DAY, HOUR, MICRO, NOON, TOKEN, Scene
+from farebox.ledger.commands import Admitted, Refused
+from tests.support.ledger_scenes import DAY, HOUR, MICRO, NOON, Scene
 
 # --- balance -----------------------------------------------------------------------------------
 
@@ -204,105 +198,6 @@ def test_a_batch_that_changes_nothing_does_not_move_time() -> None:
     assert scene.org.last_time == NOON
 
 
-# --- output ------------------------------------------------------------------------------------
-
-OUTPUT = """
-# spendable  price     min  max   granted
-      1000   1000000     0  9999      250
-      1003   1000000     0  9999      250
-      1004   1000000     0  9999      251
-      1000   1000000   300  9999      300
-      1000   1000000     0   100      100
-      1000   1000000  9999  9999     9999
-      1000    300000     0  9999      833
-      1000   2500000     0  9999      100
-         0   1000000     0  9999        0
-         0   1000000     7  9999        7
-        -9   1000000     7  9999        7
-         3   1000000     0  9999        0
-         0         0     0  9999     9999
-"""
-
-
-@pytest.mark.parametrize("row", [r for r in OUTPUT.strip().splitlines() if "#" not in r])
-def test_without_a_client_limit_output_takes_a_quarter(row: str) -> None:
-    """NEG-07: the least of the maximum and a quarter of what is spendable, never under the floor.
-
-    A limit that the client named (minimum and maximum alike) is taken as it is.
-    """
-    spendable, price, low, high, granted = map(int, row.split())
-    command = Scene().admit("call", 0, price=price, tokens=(low, high))
-    assert affordable_output(command, spendable, []) == granted
-
-
-def leaving(room: int, measure: Measure = Measure.MONEY) -> Standing:
-    """A hard limit of which some is used, some held, and so much left."""
-    rule = Rule(measure=measure, maximum=30 + room)
-    scope = ScopeLimits(UUID(int=1), ScopeKind.PROJECT, "p", (rule,), {})
-    window = Window(Micros(0), Micros(1), 20, 10)
-    return Standing(scope, scope.number, rule, rule.number, window, rule.maximum)
-
-
-ROOM = """
-# spendable  room  fixed  price     min  max   granted
-       1000    50      0  1000000     0  999       50
-       1000    50     20  1000000     0  999       30
-       1000    50     20  2500000     0  999       12
-       1000    50     50  1000000     0  999        0
-       1000    50     60  1000000     0  999        0
-       1000    50     20  1000000    40  999       40
-       1000   400     20  1000000     0  999      250
-"""
-
-
-@pytest.mark.parametrize("row", [r for r in ROOM.strip().splitlines() if "#" not in r])
-def test_output_takes_no_more_than_every_limit_leaves(row: str) -> None:
-    """BUD-02: a call without a limit of its own is cut to fit beside its fixed part."""
-    spendable, room, fixed, price, low, high, granted = map(int, row.split())
-    command = Scene().admit("call", fixed, price=price, tokens=(low, high))
-    assert affordable_output(command, spendable, [leaving(room)]) == granted
-
-
-def test_output_is_cut_to_what_a_spend_limit_leaves() -> None:
-    """BUD-02: near its limit an organisation's calls get shorter before they are refused."""
-    scene = Scene()
-    scene.give("paid", 1000, "purchased")
-    scene.set_limit(100)
-    for name, granted in (("one", 90), ("two", 0)):
-        call = scene.admit(name, 10 if name == "one" else 0, price=TOKEN, tokens=(0, 9999))
-        assert scene.one(call, Admitted).output_limit == granted
-
-
-def test_the_granted_limit_is_what_is_held_for() -> None:
-    """NEG-07: the hold is the fixed part plus the granted output, rounded up."""
-    scene = Scene()
-    scene.give("paid", 1000, "purchased")
-    admit = scene.admit("call", 10, price=2_500_001, tokens=(0, 9999))
-    admitted = scene.one(admit, Admitted)
-    assert (admitted.output_limit, admitted.held) == (99, 10 + 248)
-    assert admitted.available == 1000 - 258
-    assert scene.open("call").output_limit == 99
-
-
-def test_the_quarter_shrinks_as_calls_hold() -> None:
-    """NEG-07: each call without a limit takes a quarter of what the others left."""
-    scene = Scene(floor=24)
-    scene.give("paid", 1000, "purchased")
-    granted = [
-        scene.one(scene.admit(f"call {i}", 0, price=TOKEN, tokens=(0, 9999)), Admitted).held
-        for i in range(3)
-    ]
-    assert granted == [256, 192, 144]
-
-
-def test_output_under_the_floor_is_refused_not_cut() -> None:
-    """NEG-07: where not even the least useful output fits, the call is refused."""
-    scene = Scene()
-    scene.give("paid", 99, "purchased")
-    refused = scene.one(scene.admit("call", 0, price=TOKEN, tokens=(100, 999)), Refused)
-    assert (refused.code, refused.needed) == ("credit_balance_exhausted", 100)
-
-
 # --- who may -----------------------------------------------------------------------------------
 
 
@@ -410,75 +305,7 @@ def test_a_refused_admission_is_not_remembered() -> None:
     assert not scene.hold("call", 4).exists
 
 
-# --- extensions --------------------------------------------------------------------------------
-
-
-def test_an_extension_holds_more_on_the_same_call() -> None:
-    """NEG-02: a running call may take more, earmarked like the first part."""
-    scene = Scene(floor=2)
-    scene.give("gift", 5)
-    scene.give("paid", 5, "purchased")
-    scene.hold("call", 4)
-    assert scene.one(scene.extend("call", 3), Done) == Done(available=Nanos(3), amount=Nanos(7))
-    assert scene.marks("call") == {"gift": 5, "paid": 2}
-    assert scene.one(scene.extend("call", 5, step=2), Done).available == -2
-    assert (scene.open("call").unsecured, scene.open("call").steps) == (2, 2)
-    assert scene.charge("call", 12) == Closed(
-        state=CallState.SETTLED,
-        charge=Nanos(12),
-        absorbed=Nanos(0),
-        owed=Nanos(2),
-        available=Nanos(-2),
-    )
-
-
-def test_an_extension_sent_again_holds_once() -> None:
-    """DED-17: steps are counted, so that a replay is known."""
-    scene = Scene()
-    scene.give("paid", 10, "purchased")
-    scene.hold("call", 4)
-    scene.one(scene.extend("call", 3), Done)
-    again = scene.one(scene.extend("call", 3), Done)
-    assert (again.exists, again.amount, again.available) == (True, 7, 3)
-
-
-def test_an_extension_cannot_wait_for_its_own_hold() -> None:
-    """NEG-07: a call whose hold and extension posted money cannot pay together is told at once."""
-    scene = Scene()
-    scene.give("paid", 10, "purchased")
-    scene.hold("call", 6)
-    final = scene.one(scene.extend("call", 5), Refused)
-    assert (final.code, final.blocked_by_holds) == ("credit_balance_exhausted", False)
-    scene.hold("other", 4)
-    waits = scene.one(scene.extend("call", 4), Refused)
-    assert (waits.code, waits.blocked_by_holds) == ("balance_held", True)
-    assert scene.open("call").amount == 6
-
-
-def test_only_the_owner_extends() -> None:
-    """NEG-06: an old epoch, another node, an unknown or ended call extend nothing."""
-    scene = Scene()
-    scene.give("paid", 10, "purchased")
-    scene.hold("call", 1)
-    extend = scene.extend("call", 1)
-    scene.ledger.epochs[scene.named("other node")] = 1
-    other = structs.replace(extend, node_id=scene.named("other node"))
-    assert scene.one(other, Refused).code == "stale_epoch"
-    scene.fence()
-    assert scene.one(extend, Refused).code == "stale_epoch"
-    scene.charge("call", 1)
-    assert scene.one(extend, Refused).code == "hold_not_found"
-    assert scene.org.spent == 1
-
-
-def test_a_running_call_extends_though_its_key_was_revoked() -> None:
-    """NEG-02: what runs finishes; only new calls are refused."""
-    scene = Scene()
-    scene.give("paid", 10, "purchased")
-    scene.hold("call", 1)
-    scene.put_key(revoked_at=NOON)
-    assert scene.one(scene.extend("call", 2), Done).amount == 3
-    assert scene.refuse("new", 1).code == "key_revoked"
+# --- what is written down ----------------------------------------------------------------------
 
 
 def test_the_hold_records_how_it_was_decided() -> None:
