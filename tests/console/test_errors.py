@@ -10,6 +10,7 @@ import pytest
 
 from farebox.console.app import ConsoleDeps, build_console
 from farebox.kit.errors import UnavailableError
+from farebox.operations.attribution import Names
 from farebox.operations.key_status import KeyStatuses
 from tests.support.console_people import Visitor
 
@@ -56,7 +57,7 @@ class AwayDesk:
 class AwayKeys:
     """The same for keys that ask about themselves."""
 
-    async def read(self, digest: bytes) -> Any:
+    async def read(self, digest: bytes, names: Names) -> Any:
         raise UnavailableError("The database is away: secret host")
 
 

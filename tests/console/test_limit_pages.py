@@ -102,7 +102,10 @@ async def test_raises_shadows_and_what_is_reached_are_told(inside: Visitor, dsn:
         raised_from=datetime(2098, 1, 1, tzinfo=UTC), raised_until=until,
     )  # fmt: skip
     await limit(payer, 1, measure=Measure.CALLS, period=Period.DAY, effect=Effect.SHADOW)
-    await limit(payer, 2, scope_kind=ScopeKind.USER, measure=Measure.CALLS)
+    await limit(
+        payer, 2, scope_kind=ScopeKind.USER, measure=Measure.CALLS, period=Period.MINUTE,
+        count_failed=False,
+    )  # fmt: skip
     await limit(
         payer, 0, scope_kind=ScopeKind.KEY, scope_ref="f" * 32, measure=Measure.PARALLEL,
         period=Period.TOTAL, effect=Effect.STOP, owner="too much",
@@ -116,6 +119,7 @@ async def test_raises_shadows_and_what_is_reached_are_told(inside: Visitor, dsn:
     assert f"; the last at {datetime.now(UTC):%Y-%m}" in own
     assert format_id("req", calls[-1]) in own
     assert re.search(rf"key key_{'f' * 32} Calls at a time stopped reached 0 0 0 0", others)
+    assert "each user Calls per minute, failed ones left out refuses 2" in others
     assert "reached" not in own
 
 

@@ -130,11 +130,13 @@ def _row(
 ) -> LimitRow:
     rule = view.rule
     what = _WHAT[rule.measure]
+    if rule.measure in _COUNTED:
+        what = f"{what} {_SPANS[rule.period]}"
     used, held = _width(view.used, view.maximum), _width(view.held, view.maximum)
     used_width = min(used, BAR_WIDTH)
     return LimitRow(
         scope=_scope(view, names),
-        what=f"{what} {_SPANS[rule.period]}" if rule.measure in _COUNTED else what,
+        what=what if rule.count_failed else f"{what}, failed ones left out",
         models=rule.models,
         effect=_EFFECTS[rule.effect],
         is_money=rule.measure is Measure.MONEY,
