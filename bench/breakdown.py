@@ -95,7 +95,7 @@ class Clock:
 @contextmanager
 def seams(clock: Clock) -> Iterator[None]:
     """Wrap the product's seams."""
-    run, finish = batch_store.PostgresBatchStore.run, batch_store._finish  # noqa: SLF001 - seams
+    run = batch_store.PostgresBatchStore.run
     ready = Exchange._ready  # noqa: SLF001 - the one place where a lane waits for its socket
 
     async def batch(self: Any, commands: Sequence[Any], **named: Any) -> Any:
@@ -106,9 +106,12 @@ def seams(clock: Clock) -> Iterator[None]:
         finally:
             clock.spans[name].append(time.perf_counter() - began)
 
-    async def finishing(*args: Any, **named: Any) -> Any:
-        clock.finishing = True
-        return await finish(*args, **named)
+    def finishing(finish: Call) -> Call:
+        async def finishing(*args: Any, **named: Any) -> Any:
+            clock.finishing = True
+            return await finish(*args, **named)
+
+        return finishing
 
     def drained(call: Callable[..., Any], name: str) -> Callable[..., Any]:
         return clock.timed_now(lambda *a: list(call(*a)), name)
@@ -125,7 +128,8 @@ def seams(clock: Clock) -> Iterator[None]:
         patch.object(batch_store.PostgresBatchStore, "run", batch),
         patch.object(batch_store, "decide", clock.timed_now(decide, "decide")),
         patch.object(batch_store, "statements", drained(statements, "statements")),
-        patch.object(batch_store, "_finish", finishing),
+        patch.object(batch_store, "_finish", finishing(batch_store._finish)),  # noqa: SLF001
+        patch.object(batch_store, "_finish_if", finishing(batch_store._finish_if)),  # noqa: SLF001
         patch.object(Exchange, "_ready", clock.timed(ready, lambda *_: clock.waiting_for)),
         patch.object(
             OpenAICompatibleUpstream,

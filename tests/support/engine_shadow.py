@@ -13,13 +13,12 @@ from farebox.storage import batch_store, rows
 from tests.support.ledger_memory import MemoryLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     import pytest
 
     from farebox.ledger.state import Decision, State
-    from farebox.storage.exchange import Answer
 
 
 class Shadow:
@@ -54,21 +53,27 @@ class Shadow:
 
     def stand_in(self, patch: pytest.MonkeyPatch) -> None:
         """Decide for the store from now on."""
-        finish = batch_store._finish
+        for name, remembered in (("_finish", 0), ("_finish_if", 1)):
+            patch.setattr(
+                batch_store, name, self._following(getattr(batch_store, name), remembered)
+            )
+        patch.setattr(batch_store, "decide", self.decide)
 
-        async def finishing(*arguments: Any, **options: Any) -> list[Answer]:
+    def _following(self, finish: Callable[..., Any], remembered: int) -> Callable[..., Any]:
+        """The store's own function, whose effect on the database has the same on the memory."""
+
+        async def finishing(*arguments: Any, **options: Any) -> Any:
             try:
-                answers = await finish(*arguments, **options)
+                answer = await finish(*arguments, **options)
             except psycopg.Error as error:
                 if error.sqlstate != batch_store.NOT_AS_REMEMBERED:
                     self.ledger.write(self._changes)
                 raise
-            self.remembered += bool(answers)  # what was compared has answered
+            self.remembered += remembered
             self.ledger.write(self._changes)
-            return answers
+            return answer
 
-        patch.setattr(batch_store, "decide", self.decide)
-        patch.setattr(batch_store, "_finish", finishing)
+        return finishing
 
     def _follow(self, state: State) -> None:
         """What changes behind the engine's back."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -24,12 +25,12 @@ from farebox.ledger.state import Changes
 from farebox.operations.batches import BatchRejectedError, BatchStoreLostError, BatchUnsettledError
 from farebox.storage.connecting import Connector
 from farebox.storage.counting import Scan, counts, scan
-from farebox.storage.exchange import Answer, Exchange
-from farebox.storage.loading import load, lock_and_check
+from farebox.storage.exchange import Exchange
+from farebox.storage.loading import load, send_check
 from farebox.storage.remembered import Memory, Recalled
 from farebox.storage.rows import utc
 from farebox.storage.sql import queries
-from farebox.storage.writing import json_text, statements
+from farebox.storage.writing import ORGANIZATIONS, json_text, statements
 
 TRY_AGAIN: Final = frozenset({"40P01", "40001", "55P03", "25P03", "57014"})
 """Deadlock, serialisation, lock and idle timeouts, cancellation: nothing was committed, and the
@@ -56,6 +57,9 @@ _PLANNING: Final = (
     "SELECT set_config('plan_cache_mode', 'force_generic_plan', false),"
     " set_config('enable_seqscan', 'off', false)"
 )
+
+CHECK: Final = "check"
+"""The statement that compares."""
 
 BATCH_SECONDS_MAX: Final = 15.0
 """A batch takes milliseconds; longer than the lock timeout, this is a connection that is gone."""
@@ -180,21 +184,19 @@ class PostgresBatchStore:
         except Exception:  # noqa: BLE001 - it is decided anew, by what is read
             self._memory.forget(recalled.versions)
             return None
-        lock_and_check(exchange, recalled)
         try:
-            *_, checked = await _finish(exchange, decision.changes)
+            now, transaction = await _finish_if(exchange, decision.changes, recalled)
         except psycopg.Error as error:
             if error.sqlstate != NOT_AS_REMEMBERED:
                 raise
             await _roll_back(exchange)
             self.surprises += 1
             return None
-        now, transaction = checked.rows[0]
         self._memory.keep(
             recalled,
             decision.changes,
             transaction=transaction,
-            now=utc(now),
+            now=now,
             heard_seconds=self._monotonic(),
         )
         return decision.results
@@ -235,24 +237,52 @@ def _failure(error: Exception) -> FareboxError:
     return BatchStoreLostError(text) if state[:2] in AWAY else BatchUnsettledError(text)
 
 
-async def _finish(
-    exchange: Exchange, changes: Changes, *, must_commit: bool = False
-) -> list[Answer]:
-    """Write, commit and wait; what was queued before travels along.
-
-    Returns:
-        The answers to what was queued before.
-    """
-    before = exchange.queued
+async def _finish(exchange: Exchange, changes: Changes, *, must_commit: bool) -> None:
+    """Write what was decided under the lock, commit and wait."""
     written = []
     for name, sql, parameters, count in statements(changes):
         exchange.send(sql, parameters)
         written.append((name, count))
     exchange.send("COMMIT" if written or must_commit else "ROLLBACK")
-    answers = await exchange.answers()
-    for (name, count), answer in zip(written, answers[before:], strict=False):
+    for (name, count), answer in zip(written, await exchange.answers(), strict=False):
         assert answer.touched == count, (name, answer.touched, count)
-    return answers[:before]
+
+
+async def _finish_if(
+    exchange: Exchange, changes: Changes, recalled: Recalled
+) -> tuple[datetime, str]:
+    """Lock, compare, write, commit and wait: all of a batch that was decided by what is remembered.
+
+    Writing the organisations is the lock; only the versions that are remembered are written.
+
+    Returns:
+        The database's time after the lock, and the version of what was written.
+
+    Raises:
+        psycopg.Error: ``FB001`` where something is not as remembered; nothing was written.
+    """
+    exchange.send("BEGIN")
+    written = [("BEGIN", 0)]
+    organizations = [organization.id for organization in changes.organizations]
+    if not organizations:
+        send_check(exchange, recalled, ())
+        written.append((CHECK, 1))
+    for name, sql, parameters, count in statements(changes, recalled.versions):
+        exchange.send(sql, parameters)
+        written.append((name, count))
+        if name == ORGANIZATIONS:
+            send_check(exchange, recalled, organizations)
+            written.append((CHECK, 1))
+    exchange.send("COMMIT" if organizations else "ROLLBACK")
+    answers = await exchange.answers()
+    checked = None
+    for (name, count), answer in zip(written, answers, strict=False):
+        assert answer.touched == count, (name, answer.touched, count)
+        if name == CHECK:
+            checked = answer
+    assert checked is not None
+    now, transaction = checked.rows[0]
+    return utc(now), transaction
 
 
 async def _roll_back(exchange: Exchange) -> None:

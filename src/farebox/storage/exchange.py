@@ -43,8 +43,6 @@ class Exchange:
         """Statements that the next flush prepares; which of them it did, an error leaves open."""
         self._prepared = 0
         self._awaited = 0
-        self.queued = 0
-        """Statements sent since the last answers."""
         self._waiter: asyncio.Future[None] | None = None
         # Watched from one wait to the next: to begin and to end it each time takes as long as a
         # tenth of the wait.
@@ -73,7 +71,6 @@ class Exchange:
         values = [None if p is None else p.encode() for p in parameters]
         self._pq.send_query_prepared(name, values, result_format=_BINARY)
         self._awaited += 1
-        self.queued += 1
 
     async def answers(self) -> list[Answer]:
         """Send what is queued and wait for every answer, in order.
@@ -98,7 +95,6 @@ class Exchange:
             raise
         finally:
             self._new_names.clear()
-            self.queued = 0
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -5,7 +5,7 @@ All of it travels together; only replays, late answers and new limits need a sec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from uuid import UUID
 
 from farebox.ledger.commands import (
@@ -30,7 +30,7 @@ from farebox.ledger.scopes import scope_number, scopes_of
 from farebox.ledger.state import ClosedCall, OrganizationState, State
 from farebox.storage import rows
 from farebox.storage.arrays import numbers, uuids
-from farebox.storage.batch_forms import batch_queries, literal, uuid
+from farebox.storage.batch_forms import batch_queries, literal, number, uuid, uuid_or_null
 from farebox.storage.counting import Scan, count, counts
 from farebox.storage.exchange import Exchange, Row
 from farebox.storage.remembered import AHEAD_MAX, BEHIND_MAX, Read, Recalled
@@ -109,21 +109,38 @@ async def load(
     )
 
 
-def lock_and_check(exchange: Exchange, recalled: Recalled) -> None:
-    """Queue the beginning of a transaction that ends by itself unless all is as remembered."""
-    questions = _Questions(exchange)
-    exchange.send("BEGIN")
-    questions.ask_for("lock_remembered", recalled.versions)
+def send_check(exchange: Exchange, recalled: Recalled, written: Container[UUID]) -> None:
+    """Queue the statement that ends the transaction unless all is as remembered.
+
+    Args:
+        exchange: In a transaction that has written organisations, and nothing else yet.
+        recalled: What the batch was decided by.
+        written: Which organisations it has written.
+    """
+    versions = {i: None if i in written else v for i, v in recalled.versions.items()}
     epochs = recalled.state.epochs
-    questions.ask(
-        "check_remembered",
-        uuids(recalled.versions),
-        literal(recalled.versions.values()),
-        str(recalled.state.catalogue_revision),
-        uuids(epochs),
-        literal(epochs.values()),
+    bounds = (
         (recalled.now - AHEAD_MAX).isoformat(),
         (recalled.now + BEHIND_MAX).isoformat(),
+    )
+    revision = str(recalled.state.catalogue_revision)
+    sql = queries("engine")
+    if len(versions) == 1 and len(epochs) <= 1:
+        ((organization_id, version),) = versions.items()
+        node_id, epoch = next(iter(epochs.items()), (None, None))
+        node = uuid_or_null(node_id), number(epoch)
+        exchange.send(sql["check_one"], (uuid(organization_id), version, revision, *node, *bounds))
+        return
+    exchange.send(
+        sql["check_many"],
+        (
+            uuids(versions),
+            literal("NULL" if v is None else v for v in versions.values()),
+            revision,
+            uuids(epochs),
+            literal(epochs.values()),
+            *bounds,
+        ),
     )
 
 

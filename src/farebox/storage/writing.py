@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
@@ -43,14 +44,34 @@ from farebox.storage.batch_forms import (
 Statement = tuple[str, str, tuple[Text, ...], int]
 """The query's name, the query, its parameters, and how many rows it must touch."""
 
+ORGANIZATIONS: Final = "write_organizations"
+"""The first statement of a batch that writes anything."""
+
+NO_VERSIONS: Final[Mapping[UUID, str]] = MappingProxyType({})
+
 _json: Final = msgspec.json.Encoder()
 
 
-def statements(changes: Changes) -> Iterator[Statement]:
-    """The statements of a batch, parents before what refers to them."""
+def statements(changes: Changes, versions: Mapping[UUID, str] = NO_VERSIONS) -> Iterator[Statement]:
+    """The statements of a batch, parents before what refers to them.
+
+    Args:
+        changes: What was decided.
+        versions: Of organisations that are not locked yet: only those are written, which are still
+            the version that is remembered.
+    """
     forms = batch_queries()
+
+    organizations = changes.organizations
+    if versions:
+        # Every process locks them in the same order, as those that read do.
+        organizations = sorted(organizations, key=lambda o: o.id.int)
+
+    def organization(o: Organization) -> tuple[Text, ...]:
+        return (*_organization(o), versions.get(o.id))
+
     writers: tuple[tuple[str, Collection[Any], Callable[[Any], tuple[Text, ...]]], ...] = (
-        ("write_organizations", changes.organizations, _organization),
+        (ORGANIZATIONS, organizations, organization),
         ("insert_grants", changes.new_grants, _new_grant),
         ("write_grants", changes.grants, _grant),
         ("forget_scopes", changes.forgotten, _forgotten),

@@ -8,23 +8,36 @@ SELECT id, currency, zone, active, floor_nanos, on_overrun, on_lapse, last_time,
        expired_nanos, refunded_nanos, unsecured_held_nanos, absorbed_nanos, plan_id, xmin::text
 FROM organization WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE
 
--- name: lock_remembered
--- The same lock, of a batch that is decided already.
-SELECT FROM organization WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE
+-- name: check_one
+-- Whether all is still as a batch was decided by: the organisation, the prices, the node's epoch and the
+-- time. An organisation that the batch writes has been written before, if it was the version that is
+-- remembered; that was the lock, so this later statement sees what came before it. One that it does
+-- not write has to be that version still.
+SELECT CASE WHEN o.xmin = coalesce($2::xid, x.mine) AND c.revision = $3::bigint
+    AND ($4::uuid IS NULL OR n.epoch = $5::int)
+    AND t.now BETWEEN $6::timestamptz AND $7::timestamptz
+    THEN t.now ELSE farebox_not_as_remembered() END, x.mine::text
+FROM catalogue c
+CROSS JOIN (SELECT farebox_now() OFFSET 0) AS t (now)
+CROSS JOIN (SELECT pg_current_xact_id_if_assigned()::xid) AS x (mine)
+LEFT JOIN organization o ON o.id = $1::uuid
+LEFT JOIN node n ON n.id = $4::uuid
 
--- name: check_remembered
--- Whether all is still as a batch was decided by: the versions of the organisations, the prices, the
--- nodes' epochs and the time. A later statement than the lock, so that it sees what came before it.
+-- name: check_many
+-- The same for several organisations and nodes.
 SELECT CASE WHEN c.revision = $3::bigint
     AND NOT EXISTS (
-        SELECT FROM unnest($1::uuid[], $2::xid[]) AS t (id, version)
-        LEFT JOIN organization o ON o.id = t.id WHERE o.xmin IS DISTINCT FROM t.version)
+        SELECT FROM unnest($1::uuid[], $2::xid[]) AS r (id, version)
+        LEFT JOIN organization o ON o.id = r.id
+        WHERE o.xmin IS DISTINCT FROM coalesce(r.version, x.mine))
     AND NOT EXISTS (
-        SELECT FROM unnest($4::uuid[], $5::int[]) AS t (id, epoch)
-        LEFT JOIN node n ON n.id = t.id WHERE n.epoch IS DISTINCT FROM t.epoch)
+        SELECT FROM unnest($4::uuid[], $5::int[]) AS r (id, epoch)
+        LEFT JOIN node n ON n.id = r.id WHERE n.epoch IS DISTINCT FROM r.epoch)
     AND t.now BETWEEN $6::timestamptz AND $7::timestamptz
-    THEN t.now ELSE farebox_not_as_remembered() END, pg_current_xact_id()::xid::text
-FROM catalogue c, (SELECT farebox_now() AS now OFFSET 0) AS t
+    THEN t.now ELSE farebox_not_as_remembered() END, x.mine::text
+FROM catalogue c
+CROSS JOIN (SELECT farebox_now() OFFSET 0) AS t (now)
+CROSS JOIN (SELECT pg_current_xact_id_if_assigned()::xid) AS x (mine)
 
 -- name: read_time
 -- A later statement than the lock, so that its time is later too.
@@ -139,6 +152,7 @@ FROM (
 ) AS u (money, tokens, calls)
 
 -- name: write_organizations
+-- Of a batch that was not read under the lock this takes it, of the versions that are remembered.
 UPDATE organization o SET
     active = t.active, floor_nanos = t.floor_nanos, last_time = t.last_time, sequence = t.sequence,
     granted_nanos = t.granted, owed_nanos = t.owed, spent_nanos = t.spent,
@@ -147,10 +161,10 @@ UPDATE organization o SET
     absorbed_nanos = t.absorbed, zone = t.zone
 FROM unnest($1::uuid[], $2::boolean[], $3::bigint[], $4::timestamptz[], $5::bigint[], $6::bigint[],
             $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[],
-            $13::bigint[], $14::bigint[], $15::bigint[], $16::text[])
+            $13::bigint[], $14::bigint[], $15::bigint[], $16::text[], $17::xid[])
     AS t (id, active, floor_nanos, last_time, sequence, granted, owed, spent, reserved, unreserved,
-          frozen, expired, refunded, unsecured, absorbed, zone)
-WHERE o.id = t.id
+          frozen, expired, refunded, unsecured, absorbed, zone, version)
+WHERE o.id = t.id AND (t.version IS NULL OR o.xmin = t.version)
 
 -- name: write_grants
 UPDATE credit_grant g SET
