@@ -134,8 +134,7 @@ def test_global_parallel(twins: Twins, tenant: Tenant, pauses: list[Pause]) -> N
         one.read_until(b"first")
         with second.raw(body, SLOW) as two:
             two.read_until(b"first")
-            for by in (first, second):
-                reply = costly(by)
+            for reply in at_once([partial(costly, first), partial(costly, second)]):
                 assert (reply.status, reply.error["code"]) == (429, "rate_limit_exceeded")
                 assert int(reply.headers["retry-after"]) > 0
             for pause, house in zip(pauses, (twins.house, twins.other), strict=True):

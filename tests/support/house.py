@@ -6,11 +6,12 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
+import pytest
 
 from farebox.assembly.database import OpenDatabase
 from farebox.assembly.gateway import GatewayProcess
@@ -20,6 +21,9 @@ from farebox.assembly.worker import WorkerProcess
 from farebox.kit.ids import parse_id
 from farebox.ledger.commands import AnyCommand, Result
 from farebox.storage.batch_store import PostgresBatchStore
+
+FLUSH_SECONDS = 0.02
+"""How soon refusals and content are written: a test waits for each of them."""
 
 _T = TypeVar("_T")
 
@@ -35,6 +39,8 @@ class House:
     loop: asyncio.AbstractEventLoop
     gateway: GatewayProcess
     database: OpenDatabase
+    _idle: list[psycopg.Connection[tuple[Any, ...]]] = field(default_factory=list)
+    """Connections that nobody asks through just now; a new one costs more than most answers."""
 
     @property
     def api_key(self) -> str:
@@ -70,13 +76,28 @@ class House:
 
     def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Rows of the house's database."""
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            return connection.execute(sql, parameters or None).fetchall()
+        return self._asked(sql, parameters).fetchall()
 
     def execute(self, sql: str, *parameters: object) -> None:
         """Change the house's database behind its back."""
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            connection.execute(sql, parameters or None)
+        self._asked(sql, parameters)
+
+    def close(self) -> None:
+        """Let go of the connections that were asked through."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _asked(self, sql: str, parameters: tuple[object, ...]) -> psycopg.Cursor[tuple[Any, ...]]:
+        try:
+            connection = self._idle.pop()
+            connection.execute("SELECT")
+        except (IndexError, psycopg.OperationalError):  # none, or its server was restarted
+            # Nothing is prepared: a test may change tables between two questions.
+            connection = psycopg.connect(self.dsn, autocommit=True, prepare_threshold=None)
+        try:
+            return connection.execute(sql, parameters or None)
+        finally:
+            self._idle.append(connection)
 
 
 @contextmanager
@@ -104,11 +125,14 @@ def running_house(dsn: str, home: Path, *, worker: bool = False) -> Iterator[Hou
         stack.push_async_callback(servers.aclose)
         return House(dsn, home, url(sock), facts, loop, gateway, database)
 
-    try:
-        house = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=60)
-        yield house
-    finally:
-        asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result(timeout=60)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=10)
-        loop.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("farebox.operations.recording.FLUSH_SECONDS", FLUSH_SECONDS)
+        try:
+            house = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=60)
+            stack.callback(house.close)
+            yield house
+        finally:
+            asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result(timeout=60)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(timeout=10)
+            loop.close()
