@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from farebox.kit.ids import format_id
 from farebox.kit.money import Nanos, format_amount
 from tests.support.doctor_house import Run, org, refused, spend
 from tests.support.tenants import Tenant
@@ -18,7 +19,8 @@ def test_price_sanity_and_reversal_entry(tenant: Tenant, run: Run) -> None:
     the credit comes back as a journal entry, the budget is raised for its window, and every row
     that was written stays what it was.
     """
-    limit = ["limits", "set", "--org", org(tenant), "--key", "main", "--monthly"]
+    key = format_id("key", tenant.key_id)  # other tests' tenants have keys of the same name
+    limit = ["limits", "set", "--org", org(tenant), "--key", key, "--monthly"]
     run(*limit, "4")
     slip = run(*GPT, "--input", "2.5", "--output", "15000", status=2)
     assert "1000 times more" in slip.err
