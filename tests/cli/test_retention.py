@@ -126,9 +126,14 @@ def test_a_month_with_an_open_call_stays(months: House, farebox: CommandLine) ->
     ],
 )
 def test_lengths_that_cannot_be_are_named(
-    farebox: CommandLine, arguments: tuple[str, ...], field: str
+    arguments: tuple[str, ...],
+    field: str,
+    dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A wrong length names its flag and how to write it."""
+    farebox = CommandLine(dsn, monkeypatch, capsys)
     assert farebox.run("retention", *arguments) == 2
     assert field in farebox.err
 

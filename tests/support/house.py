@@ -7,6 +7,7 @@ import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +21,13 @@ from farebox.assembly.serving import Servers, bind, url
 from farebox.assembly.worker import WorkerProcess
 from farebox.kit.ids import parse_id
 from farebox.ledger.commands import AnyCommand, Result
+from farebox.providers.price_catalogue import import_catalogue
 from farebox.storage.batch_store import PostgresBatchStore
 
 FLUSH_SECONDS = 0.02
 """How soon refusals and content are written: a test waits for each of them."""
+
+_catalogue_once = cache(import_catalogue)
 
 _T = TypeVar("_T")
 
@@ -126,6 +130,7 @@ def running_house(dsn: str, home: Path, *, worker: bool = False) -> Iterator[Hou
         return House(dsn, home, url(sock), facts, loop, gateway, database)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("farebox.providers.price_catalogue.import_catalogue", _catalogue_once)
         patch.setattr("farebox.operations.recording.FLUSH_SECONDS", FLUSH_SECONDS)
         try:
             house = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=60)
