@@ -1,7 +1,7 @@
 """Admit + settle pairs a second through the money engine, PostgreSQL and durable commits included.
 
-``python -m bench.engine [--organizations 1000] [--scopes 2] [--processes 2] [--seconds 10]``. Every
-pair is checked: afterwards the organisations' totals and the limits' counters must equal the sum of
+``python -m bench.engine [--organizations 1000] [--scopes 2] [--processes 2] [--apart] [--seconds 10]``.
+Every pair is checked: afterwards the organisations' totals and the limits' counters must equal the sum of
 what was charged.
 """
 
@@ -216,6 +216,9 @@ def main() -> None:
         "--scopes", type=int, default=0, choices=range(9), help="limited scopes of every call"
     )
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument(
+        "--apart", action="store_true", help="each process serves organisations of its own"
+    )
     parser.add_argument("--concurrency", type=int, default=512, help="calls in flight per process")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--folder", type=Path, help="on which disk the database lies")
@@ -233,14 +236,14 @@ def main() -> None:
                 args=(
                     server.dsn,
                     node,
-                    tenants,
+                    tenants[place :: args.processes] if args.apart else tenants,
                     args.concurrency,
                     args.seconds,
                     args.scopes,
                     results,
                 ),
             )
-            for _ in range(args.processes)
+            for place in range(args.processes)
         ]
         began = time.perf_counter()
         for worker in workers:
@@ -266,6 +269,7 @@ def main() -> None:
                 "organizations": args.organizations,
                 "limited_scopes": args.scopes,
                 "processes": args.processes,
+                "apart": args.apart,
                 "pairs": made,
                 "pairs_per_second": round(made / args.seconds),
                 "wall_seconds": round(seconds, 1),
