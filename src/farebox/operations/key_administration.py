@@ -5,9 +5,9 @@ A key's text leaves exactly once, in the answer to its making.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from farebox.kit.errors import ConflictError, InvalidInputError, NotFoundError
@@ -31,6 +31,8 @@ OVERLAP: Final = timedelta(days=1)
 
 OVERLAP_MAX: Final = timedelta(days=90)
 """A longer overlap is two keys."""
+
+_Key = TypeVar("_Key", ListedKey, ManagementKey)
 
 
 class MadeKey(NamedTuple):
@@ -196,10 +198,7 @@ class KeyAdministration:
         every = await self._store.management_keys(key_id=by.id, limit=10_000)
         found = [key for key in every if by.name is None or key.name.lower() == by.name.lower()]
         standing = [key for key in found if key.revoked_at is None]
-        if len(standing) > 1:
-            which = candidates([f"{format_id('key', k.id)} ({k.prefix}...)" for k in standing])
-            raise InvalidInputError(field, f"{text!r} names several keys; give the id: {which}")
-        return only(standing or found[-1:], "management key", text, field)
+        return _the_one(standing or found[-1:], "management key", text, field)
 
     async def revoke_management_key(self, key_id: UUID) -> datetime:
         """Revoke a key of the management API.
@@ -225,10 +224,7 @@ class KeyAdministration:
             key_id=by.id, name=by.name, project_id=project_id, limit=1_000
         )
         standing = [key for key in found if key.revoked_at is None and key.replaced_by_id is None]
-        if len(standing) > 1:
-            which = candidates([f"{format_id('key', k.id)} ({k.prefix}...)" for k in standing])
-            raise InvalidInputError(field, f"{text!r} names several keys; give the id: {which}")
-        return only(standing or found[-1:], "key", text, field)
+        return _the_one(standing or found[-1:], "key", text, field)
 
     async def revoke_key(self, key_id: UUID) -> datetime:
         """Revoke a key: when this returns, no further call of it is admitted anywhere.
@@ -311,3 +307,11 @@ def _has_ended(key: ListedKey, now: datetime) -> bool:
 def _check_end(expires_at: datetime | None, now: datetime) -> None:
     if expires_at is not None and expires_at <= now:
         raise InvalidInputError("expires_at", f"must lie after now ({now:%Y-%m-%dT%H:%M:%SZ})")
+
+
+def _the_one(found: Sequence[_Key], kind: str, text: str, field: str) -> _Key:
+    """The only key there is; several are told with what tells them apart."""
+    if len(found) > 1:
+        which = candidates([f"{format_id('key', key.id)} ({key.prefix}...)" for key in found])
+        raise InvalidInputError(field, f"{text!r} names several keys; give the id: {which}")
+    return only(found, kind, text, field)
