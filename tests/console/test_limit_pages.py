@@ -119,6 +119,7 @@ async def test_raises_shadows_and_what_is_reached_are_told(inside: Visitor, dsn:
     assert f"; the last at {datetime.now(UTC):%Y-%m}" in own
     assert format_id("req", calls[-1]) in own
     assert re.search(rf"key key_{'f' * 32} Calls at a time stopped reached 0 0 0 0", others)
+    assert "set by hand too much" in others
     assert "each user Calls per minute, failed ones left out refuses 2" in others
     assert "reached" not in own
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from farebox.ledger.limits import REFUSING, Effect, Measure, Origin, Period
+from farebox.ledger.limits import REFUSING, Effect, Measure, Origin, Period, Rule
 from farebox.ledger.scopes import ScopeKind
 from farebox.operations.balance import LimitView
 from farebox.operations.limit_documents import shown_scope
@@ -85,6 +85,7 @@ class LimitRow:
     source: str
     """Where it came from."""
     owner: str
+    """Whom to ask, or why it was stopped; may be empty."""
     raised: Raise | None
     refused: ShadowRefusals | None
 
@@ -151,7 +152,7 @@ def _row(
         is_reached=view.left == 0 and rule.effect in REFUSING and bool(view.scope_ref),
         resets_at=view.resets_at,
         source=_source(view),
-        owner="" if rule.origin is Origin.TIER else rule.owner,
+        owner=_owner(rule),
         raised=_raise(view, at),
         refused=refused,
     )
@@ -173,6 +174,12 @@ def _source(view: LimitView) -> str:
     if view.is_default and view.scope_ref:
         return f"default of each {view.scope_kind}"
     return "set by hand"
+
+
+def _owner(rule: Rule) -> str:
+    if rule.origin is Origin.TIER or not rule.owner:
+        return ""  # the source names the tier
+    return rule.owner if rule.effect is Effect.STOP else f"ask {rule.owner}"
 
 
 def _raise(view: LimitView, at: datetime) -> Raise | None:
