@@ -408,7 +408,10 @@ def _steady(document: dict[str, Any]) -> dict[str, Any] | None:
     """What two looks at different moments have in common."""
     if document["period"] == "minute" or document["measure"] in OBSERVED:
         return None
-    return {k: v for k, v in document.items() if k not in {"id", "scope_name"}}
+    steady = {k: v for k, v in document.items() if k not in {"id", "scope_name"}}
+    if (shadow := steady.get("would_have_refused")) is not None:
+        steady["would_have_refused"] = shadow | {"since": None}
+    return steady
 
 
 def _order(document: dict[str, Any]) -> str:
