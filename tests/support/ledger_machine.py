@@ -268,6 +268,42 @@ class LedgerMachine(Sides):
     @precondition(lambda self: "limit" not in self.without)
     @rule(
         org=st.integers(0, 1),
+        who=WHO,
+        maximum=st.tuples(MODES, SMALL),
+        calls=st.lists(SMALL, min_size=1, max_size=2),
+        anew=st.sampled_from(("zone", "own")),
+        n=SMALL,
+        answers=st.lists(st.tuples(MODES, SMALL), min_size=1, max_size=2),
+    )
+    def counted_anew_before_answers(
+        self,
+        org: int,
+        who: int,
+        maximum: tuple[int, int],
+        calls: list[int],
+        anew: str,
+        n: int,
+        answers: list[tuple[int, int]],
+    ) -> None:
+        """Calls lapse, a default's window is counted anew, and then they answer within it."""
+        kind, _, *rest = choices(who, *LIMIT_BASES)
+        limits = [Wish("limit", org, 4, *maximum, 1, who=limit_number([kind, 1, *rest]))]
+        if anew == "own":
+            limits.append(replace(limits[0], who=limit_number([kind, 0, *rest])))
+        for limit in limits:
+            self.try_run(limit)
+        for call in calls:
+            self.try_run(Wish("admit", org, 0, 0, call, 0, who=EVERYBODY))
+        self.lapse_calls(org)
+        self.try_run(
+            replace(limits[-1], when=0) if anew == "own" else Wish("zone", org, 0, 0, n, 0)
+        )
+        for mode, n_of_answer in answers:
+            self.try_run(Wish("late", org, -1, mode, n_of_answer, 0))
+
+    @precondition(lambda self: "limit" not in self.without)
+    @rule(
+        org=st.integers(0, 1),
         shares=st.lists(
             st.tuples(st.integers(0, 1), st.integers(0, len(PERIODS) - 1), MODES, SMALL),
             min_size=1,
