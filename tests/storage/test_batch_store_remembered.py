@@ -66,6 +66,7 @@ async def test_what_a_lane_wrote_it_does_not_read_again(shop: Shop, reads: Reads
     assert isinstance(second, Admitted)
     assert isinstance(await shop.run(till.release(other)), Closed)
     assert reads.taken() == 0
+    assert (shop.store.remembered, shop.store.surprises) == (6, 0)
     assert shop.totals() == (41, 10 + 6, 1_000 - 41 - 16)
     assert shop.sql("SELECT charge_nanos, held_nanos FROM call ORDER BY sequence") == [
         (41, 50),

@@ -89,13 +89,11 @@ class GatewayProcess:
         stack = self._stack
         pool = await open_pool(self._database.connector("gateway"), size=POOL_CONNECTIONS)
         stack.push_async_callback(pool.close)
-        bookkeeper = Bookkeeper(
-            [
-                PostgresBatchStore(self._database.connector(f"gateway lane {lane}"))
-                for lane in range(LANES)
-            ],
-            monotonic=time.monotonic,
-        )
+        stores = [
+            PostgresBatchStore(self._database.connector(f"gateway lane {lane}"))
+            for lane in range(LANES)
+        ]
+        bookkeeper = Bookkeeper(stores, monotonic=time.monotonic)
         bookkeeper.start()
         stack.push_async_callback(bookkeeper.aclose)
         refusals = RefusalRecorder(PostgresRefusalStore(pool), monotonic=time.monotonic)
@@ -133,6 +131,8 @@ class GatewayProcess:
                 waiting=lambda: bookkeeper.waiting,
                 refusals_dropped=lambda: refusals.dropped,
                 content_dropped=lambda: content.dropped,
+                remembered=lambda: sum(store.remembered for store in stores),
+                surprises=lambda: sum(store.surprises for store in stores),
             ),
             count_tokens=count_o200k,
             new_call_id=lambda: uuid7(sales.now, os.urandom(RANDOM_BYTES)),

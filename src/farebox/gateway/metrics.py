@@ -29,6 +29,8 @@ class Metrics:
         waiting: Callable[[], int],
         refusals_dropped: Callable[[], int],
         content_dropped: Callable[[], int] = lambda: 0,
+        remembered: Callable[[], int] = lambda: 0,
+        surprises: Callable[[], int] = lambda: 0,
     ) -> None:
         """Make every series at once.
 
@@ -37,6 +39,8 @@ class Metrics:
             waiting: Admissions that wait for money to come back.
             refusals_dropped: Refusals that could not be recorded.
             content_dropped: Calls whose content should have been stored and was not.
+            remembered: Batches that were decided without reading (ADR 21).
+            surprises: Batches that were to be, and had to be read after all.
         """
         registry = CollectorRegistry()
         self.registry = registry
@@ -96,6 +100,16 @@ class Metrics:
         Gauge(
             "farebox_content_dropped", "Calls whose content could not be stored", registry=registry
         ).set_function(content_dropped)
+        Gauge(
+            "farebox_batches_remembered",
+            "Batches decided by what the lane remembers, since the start",
+            registry=registry,
+        ).set_function(remembered)
+        Gauge(
+            "farebox_batches_surprised",
+            "Batches read and decided anew, because others had changed what was remembered",
+            registry=registry,
+        ).set_function(surprises)
         self.open_calls = Gauge("farebox_open_calls", "Calls under way", registry=registry)
         self.lag = Gauge(
             "farebox_enforcement_lag_seconds",

@@ -81,8 +81,10 @@ class PostgresBatchStore:
         self._monotonic = monotonic
         self._exchange: Exchange | None = None
         self._memory = Memory()
+        self.remembered = 0
+        """Batches that were decided by what is remembered, and committed."""
         self.surprises = 0
-        """Batches that were decided by what is remembered, and then anew: it had changed."""
+        """Those that had to be read and decided anew: it had changed."""
 
     async def run(self, commands: Sequence[AnyCommand], *, resent: bool) -> list[Result]:
         """Decide and commit one batch.
@@ -199,6 +201,7 @@ class PostgresBatchStore:
             now=now,
             heard_seconds=self._monotonic(),
         )
+        self.remembered += 1
         return decision.results
 
     async def _connected(self) -> Exchange:
