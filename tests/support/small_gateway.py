@@ -29,6 +29,7 @@ from farebox.kit.money import NANOS_PER_UNIT, Nanos
 from farebox.ledger.commands import AnyCommand, GrantCredit, Refused, Release, Result, Settle
 from farebox.ledger.grants import Source
 from farebox.ledger.state import ClosedCall, KeyFacts
+from farebox.operations.attribution import Names
 from farebox.operations.batches import BatchStoreLostError
 from farebox.operations.bookkeeper import Bookkeeper
 from farebox.operations.directory import CatalogueNow
@@ -253,7 +254,7 @@ class SmallGateway:
     async def _no_call(self, _: UUID, __: UUID) -> dict[str, object]:
         raise NotFoundError("There is no such call.")
 
-    async def _no_key(self, _: str) -> None:
+    async def _no_key(self, _: str, __: Names) -> None:
         return None
 
     # Calls.

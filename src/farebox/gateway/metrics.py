@@ -88,28 +88,15 @@ class Metrics:
             buckets=_BUCKETS,
             registry=registry,
         )
-        Gauge(
-            "farebox_bookkeeper_queued", "Commands waiting for a batch", registry=registry
-        ).set_function(queued)
-        Gauge(
-            "farebox_bookkeeper_waiting", "Admissions waiting for held money", registry=registry
-        ).set_function(waiting)
-        Gauge(
-            "farebox_refusals_dropped", "Refusals that could not be recorded", registry=registry
-        ).set_function(refusals_dropped)
-        Gauge(
-            "farebox_content_dropped", "Calls whose content could not be stored", registry=registry
-        ).set_function(content_dropped)
-        Gauge(
-            "farebox_batches_remembered",
-            "Batches decided by what the lane remembers, since the start",
-            registry=registry,
-        ).set_function(remembered)
-        Gauge(
-            "farebox_batches_surprised",
-            "Batches read and decided anew, because others had changed what was remembered",
-            registry=registry,
-        ).set_function(surprises)
+        for name, says, value in (
+            ("bookkeeper_queued", "Commands waiting for a batch", queued),
+            ("bookkeeper_waiting", "Admissions waiting for held money", waiting),
+            ("refusals_dropped", "Refusals that could not be recorded", refusals_dropped),
+            ("content_dropped", "Calls whose content could not be stored", content_dropped),
+            ("batches_remembered", "Batches decided by what the lane remembers", remembered),
+            ("batches_surprised", "Batches read after all: others had changed rows", surprises),
+        ):
+            Gauge(f"farebox_{name}", says, registry=registry).set_function(value)
         self.open_calls = Gauge("farebox_open_calls", "Calls under way", registry=registry)
         self.lag = Gauge(
             "farebox_enforcement_lag_seconds",
