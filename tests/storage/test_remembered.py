@@ -175,7 +175,7 @@ def test_surprises_make_a_lane_doubt_for_longer_each_time(lane: Lane) -> None:
         lane.go_on(till.admit(1))
     lane.somebody_writes(till)
     lane.read(till.admit(1))
-    assert lane.memory._known[till.organization_id].doubt == 3
+    assert lane.memory._doubted[till.organization_id].batches == 3
 
 
 def test_a_lane_remembers_so_many_organisations(

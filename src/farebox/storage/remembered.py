@@ -11,7 +11,7 @@ Promise: what is recalled is what a read under the lock would have found, or not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
@@ -102,7 +102,6 @@ class _Known:
     """One organisation."""
 
     __slots__ = (
-        "doubt",
         "everywhere",
         "grants",
         "holds",
@@ -113,7 +112,7 @@ class _Known:
         "version",
     )
 
-    def __init__(self, version: str, organization: Organization) -> None:
+    def __init__(self, version: str, organization: Organization, penalty: int) -> None:
         self.version = version
         self.organization = organization
         self.grants: dict[UUID, Grant] = {}
@@ -123,10 +122,8 @@ class _Known:
         """Those that every call must know."""
         self.holds: dict[UUID, Hold] = {}
         self.keys: dict[UUID, KeyFacts] = {}
-        self.doubt = 0
-        """How many more reads must find the version as remembered before it is relied on."""
-        self.penalty = 0
-        """The doubt that the next surprise brings is about twice this."""
+        self.penalty = penalty
+        """The next change by others brings doubts for about twice as many batches."""
 
     @property
     def is_large(self) -> bool:
@@ -188,12 +185,24 @@ class _Known:
             self.grants.pop(grant.id, None)
 
 
+class _Doubted:
+    """An organisation that others have changed: of it only the version is remembered."""
+
+    __slots__ = ("batches", "penalty", "version")
+
+    def __init__(self, version: str, penalty: int) -> None:
+        self.version = version
+        self.penalty = self.batches = min(DOUBT_MAX, 2 * penalty + 1)
+        """How many batches must find the version as it was left until the organisation is known."""
+
+
 class Memory:
     """A lane's; it belongs to one connection and ends with it."""
 
     def __init__(self) -> None:
         self._known: dict[UUID, _Known] = {}
-        """The one that was longest out of use first."""
+        """The one that was longest out of use first, here and below."""
+        self._doubted: dict[UUID, _Doubted] = {}
         self._epochs: dict[UUID, int] = {}
         self._catalogue_revision = 0
         self._clock = Clock()
@@ -201,6 +210,7 @@ class Memory:
     def clear(self) -> None:
         """Forget everything: the connection has ended, and with it what is sure."""
         self._known.clear()
+        self._doubted.clear()
         self._epochs.clear()
         self._clock = Clock()
 
@@ -219,15 +229,15 @@ class Memory:
             heard_seconds: Now, by a clock that only goes forward.
         """
         now = self._clock.now(heard_seconds)
-        if now is None:
+        if now is None or not all(c.organization_id in self._known for c in commands):
             return None
         state = State({}, {}, self._catalogue_revision)
         versions: dict[UUID, str] = {}
         limits: dict[UUID, dict[int, ScopeLimits]] = {}
         for command in commands:
             organization_id = command.organization_id
-            known = self._known.get(organization_id)
-            if known is None or known.doubt or not self._is_usual(command, state.epochs):
+            known = self._known[organization_id]
+            if not self._is_usual(command, state.epochs):
                 return None
             mine = state.organizations.get(organization_id)
             if mine is None:
@@ -299,8 +309,9 @@ class Memory:
         self._epochs.update(read.state.epochs)
         for organization_id, mine in read.state.organizations.items():
             known = self._of_version(organization_id, mine, read.versions[organization_id])
-            known.take(mine)
-            self._known[organization_id] = known
+            if known is not None:
+                known.take(mine)
+                self._known[organization_id] = known
         for organization_id, number in read.scopes:
             if organization_id in self._known:
                 self._known[organization_id].scopes.setdefault(number, None)
@@ -308,43 +319,72 @@ class Memory:
         self.forget(c.organization_id for c in commands if not isinstance(c, _REMEMBERED))
         self._make_room(read.versions)
 
-    def _of_version(self, organization_id: UUID, mine: OrganizationState, version: str) -> _Known:
-        """What is remembered of that version of an organisation, or a new beginning."""
-        old = self._known.pop(organization_id, None)
-        if old is not None and old.version == version:
-            old.doubt = max(0, old.doubt - 1)
-            return old
-        known = _Known(version, mine.organization)
-        if old is not None:
-            known.doubt = known.penalty = min(DOUBT_MAX, 2 * old.penalty + 1)
-        return known
+    def _of_version(
+        self, organization_id: UUID, mine: OrganizationState, version: str
+    ) -> _Known | None:
+        """What is remembered of that version of an organisation, or a new beginning.
+
+        None while it is in doubt: what others change all the time is not worth remembering.
+        """
+        known = self._known.pop(organization_id, None)
+        if known is not None and known.version == version:
+            return known
+        doubted = self._doubted.pop(organization_id, None)
+        if known is not None:
+            doubted = _Doubted(version, known.penalty)
+        elif doubted is None:
+            return _Known(version, mine.organization, 0)
+        elif doubted.version != version:
+            doubted = _Doubted(version, doubted.penalty)
+        elif doubted.batches == 1:
+            return _Known(version, mine.organization, doubted.penalty)
+        else:
+            doubted.batches -= 1
+        self._doubted[organization_id] = doubted
+        return None
 
     def _apply(self, changes: Changes, transaction: str) -> None:
         """Do to what is remembered what the batch did to the rows."""
-        everyone = self._known
         for organization in changes.organizations:
-            known = everyone[organization.id]
-            known.organization, known.version = organization, transaction
-        for grant in (*changes.new_grants, *changes.grants):
-            everyone[grant.organization_id].put_grant(grant)
-        for scope in (*changes.limits, *changes.counters):
-            everyone[scope.organization_id].put_scope(scope)
-        for new in changes.new_holds:
-            if _is_plain(new.hold):
-                everyone[new.hold.organization_id].holds[new.hold.call_id] = new.hold
-        for hold in changes.holds:
-            holds = everyone[hold.organization_id].holds
-            if hold.call_id in holds:
-                holds[hold.call_id] = hold
-        for closing in changes.closings:
-            call = closing.call
-            everyone[call.organization_id].holds.pop(call.call_id, None)
+            known = self._known.get(organization.id)
+            if known is None:
+                self._doubted[organization.id].version = transaction
+            else:
+                known.organization, known.version = organization, transaction
+        if self._known:
+            _apply_money(self._known, changes)
+            _apply_holds(self._known, changes)
 
     def _make_room(self, organization_ids: Iterable[UUID]) -> None:
         """Forget the organisations that have become too large, and those beyond the most."""
-        everyone = self._known
-        self.forget([i for i in organization_ids if i in everyone and everyone[i].is_large])
-        self.forget(list(islice(everyone, max(0, len(everyone) - ORGANIZATIONS_MAX))))
+        known = self._known
+        self.forget([i for i in organization_ids if i in known and known[i].is_large])
+        for everyone in (known, self._doubted):
+            for longest in list(islice(everyone, max(0, len(everyone) - ORGANIZATIONS_MAX))):
+                del everyone[longest]
+
+
+def _apply_money(everyone: Mapping[UUID, _Known], changes: Changes) -> None:
+    for grant in (*changes.new_grants, *changes.grants):
+        if (known := everyone.get(grant.organization_id)) is not None:
+            known.put_grant(grant)
+    for scope in (*changes.limits, *changes.counters):
+        if (known := everyone.get(scope.organization_id)) is not None:
+            known.put_scope(scope)
+
+
+def _apply_holds(everyone: Mapping[UUID, _Known], changes: Changes) -> None:
+    for new in changes.new_holds:
+        known = everyone.get(new.hold.organization_id)
+        if known is not None and _is_plain(new.hold):
+            known.holds[new.hold.call_id] = new.hold
+    for hold in changes.holds:
+        known = everyone.get(hold.organization_id)
+        if known is not None and hold.call_id in known.holds:
+            known.holds[hold.call_id] = hold
+    for closing in changes.closings:
+        if (known := everyone.get(closing.call.organization_id)) is not None:
+            known.holds.pop(closing.call.call_id, None)
 
 
 def _is_plain(hold: Hold) -> bool:
