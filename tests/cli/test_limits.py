@@ -130,3 +130,25 @@ def test_what_a_shadow_would_have_refused_is_listed(farebox: Farebox) -> None:
     told = shadow["would_have_refused"]
     assert (told["calls"], told["last_call_id"], told["last_call_at"]) == (0, None, None)
     assert f"since {told['since'][:10]}" in farebox("limits", "list").out
+
+
+def test_a_key_is_looked_for_in_its_organisation_alone(farebox: Farebox) -> None:
+    """ORG-03: every organisation has a key "main"; --org says whose is limited, let in, revoked."""
+    for name in ("Acme", "Zoo"):
+        farebox("orgs", "create", name)
+        farebox("projects", "create", "web", "--org", name)
+        farebox("keys", "create", "main", "--project", "web", "--org", name)
+    farebox("keys", "create", "only here", "--project", "web", "--org", "Zoo")
+    rows = farebox("limits", "set", "--org", "Acme", "--key", "main", "--monthly", "5", "--json")
+    assert [row["scope_name"] for row in rows.document["data"]] == ["main"]
+    released = ("alerts", "release", "--org", "Acme", "--key", "main")
+    assert "that is stopped" in farebox(*released, status=1).err, "it is found, and runs"
+    revoked = farebox("keys", "revoke", "main", "--org", "Acme", "--json").document
+    assert revoked["state"] == "revoked"
+    for command in (
+        ("limits", "set", "--key", "only here", "--monthly", "5"),
+        ("alerts", "release", "--key", "only here"),
+        ("keys", "revoke", "only here"),
+    ):
+        error = farebox(*command, "--org", "Acme", "--json", status=1).error
+        assert "There is no key 'only here'" in str(error["message"])

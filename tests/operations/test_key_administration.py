@@ -80,6 +80,22 @@ async def test_a_management_key_ends(office: Office) -> None:
             await missing
 
 
+async def test_a_key_is_found_within_its_organisation(office: Office) -> None:
+    """ORG-03: another organisation's key of that name is not meant, nor found by its id."""
+    here, there = await office.organization(), await office.organization("Zoo")
+    administration = office.administration
+    keys = {
+        each.id: await administration.create_key("main", (await office.project(each)).id)
+        for each in (here, there)
+    }
+    for each, key in keys.items():
+        assert (await administration.find_key("main", organization_id=each)).id == key.id
+    with pytest.raises(InvalidInputError, match="several keys"):
+        await administration.find_key("main")
+    with pytest.raises(NotFoundError):
+        await administration.find_key(format_id("key", keys[there.id].id), organization_id=here.id)
+
+
 async def test_a_service_account_is_found_by_id_or_name(office: Office) -> None:
     """One that stands before one that is disabled; of several projects the id is asked for."""
     organization = await office.organization()

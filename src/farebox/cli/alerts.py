@@ -191,15 +191,12 @@ async def _settings(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _release(session: Session, args: argparse.Namespace) -> int:
-    from farebox.kit.errors import InvalidInputError
     from farebox.ledger.scopes import ScopeKind
 
     organization = await session.organization(args.org)
     administration = session.administration
     if args.key is not None:
-        key = await administration.find_key(args.key)
-        if key.organization_id != organization.id:
-            raise InvalidInputError("key", "is a key of another organisation")
+        key = await administration.find_key(args.key, organization_id=organization.id)
         kind, ref = ScopeKind.KEY, key.id.hex
     elif args.project is not None:
         project = await administration.find_project(args.project, organization_id=organization.id)

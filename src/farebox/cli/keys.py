@@ -178,9 +178,12 @@ async def _rotate(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _find(session: Session, args: argparse.Namespace) -> ListedKey:
+    within = None if args.org is None else (await session.organization(args.org)).id
     project = None if args.project is None else await session.project(args.project, args.org)
     return await session.administration.find_key(
-        args.key, project_id=None if project is None else project.id
+        args.key,
+        organization_id=within,
+        project_id=None if project is None else project.id,
     )
 
 

@@ -236,9 +236,7 @@ async def _scope(
         )
         return {"scope_kind": ScopeKind.PROJECT, "scope_ref": project.id.hex}
     if args.key is not None:
-        key = await session.administration.find_key(args.key)
-        if key.organization_id != organization_id:
-            raise InvalidInputError("key", "is a key of another organisation")
+        key = await session.administration.find_key(args.key, organization_id=organization_id)
         return {"scope_kind": ScopeKind.KEY, "scope_ref": key.id.hex}
     for name in _NAMES:
         value = getattr(args, name)

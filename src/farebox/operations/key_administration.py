@@ -209,11 +209,22 @@ class KeyAdministration:
         return await self._store.revoke_management_key(key_id)
 
     async def find_key(
-        self, text: str, *, project_id: UUID | None = None, field: str = "key"
+        self,
+        text: str,
+        *,
+        organization_id: UUID | None = None,
+        project_id: UUID | None = None,
+        field: str = "key",
     ) -> ListedKey:
         """The key with that id or name; of several of one name, the one that stands.
 
         That is one that was neither revoked nor rotated.
+
+        Args:
+            text: Its id or name.
+            organization_id: Whose key it is; None: anybody's.
+            project_id: Of which project; None: of any.
+            field: What an error names.
 
         Raises:
             NotFoundError: There is none.
@@ -221,7 +232,11 @@ class KeyAdministration:
         """
         by = by_id_or_name("key", text, field)
         found = await self._store.keys(
-            key_id=by.id, name=by.name, project_id=project_id, limit=1_000
+            key_id=by.id,
+            name=by.name,
+            organization_id=organization_id,
+            project_id=project_id,
+            limit=1_000,
         )
         standing = [key for key in found if key.revoked_at is None and key.replaced_by_id is None]
         return _the_one(standing or found[-1:], "key", text, field)
