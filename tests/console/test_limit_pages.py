@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from farebox.console import limit_pages
+from farebox.kit.errors import UnavailableError
 from farebox.kit.ids import format_id
 from farebox.kit.money import parse_amount
 from farebox.ledger.commands import SetLimit
@@ -184,6 +185,45 @@ async def test_long_lists_come_in_pages_and_are_narrowed(
     assert "project search Money" in panel(project, "others")
     none = await inside.get(path, params={"kind": "key", "scope": "<b>none</b>"})
     assert "No limit stands on any key called “&lt;b&gt;none&lt;/b&gt;”." in none.text
+
+
+async def test_a_key_is_found_by_its_name_after_it_was_rotated(
+    inside: Visitor, house: House, dsn: str
+) -> None:
+    """ORG-16: of several keys of one name the one that stands is meant; of several, an id is
+    asked for.
+    """
+    payer = house.payer
+    await limit(payer, 7, scope_kind=ScopeKind.KEY, scope_ref=payer.key_id.hex)
+    asked = {"kind": "key", "scope": "laptop"}
+    path = f"{payer.path}/limits"
+    async with house.operator() as operator:
+        place = f"/organizations/{payer.path.rsplit('/', 1)[1]}/keys"
+        key = format_id("key", payer.key_id)
+        new = (await operator.done("POST", f"{place}/{key}/rotate", {}))["id"]
+        await limit(payer, 9, scope_kind=ScopeKind.KEY, scope_ref=new.removeprefix("key_"))
+        found = panel((await inside.get(path, params=asked)).text, "others")
+        assert "key laptop Money per month refuses $0.00 0000009" in found
+        await operator.done(
+            "POST", place, {"name": "laptop", "project_id": format_id("proj", payer.project_id)}
+        )
+    several = await inside.get(path, params=asked)
+    assert several.status_code == 400
+    assert "names several keys; give the id: " in several.text
+
+
+async def test_without_the_database_it_says_so(
+    inside: Visitor, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 with the time to wait, and without inner details."""
+
+    async def away(*_: object) -> None:
+        raise UnavailableError("The database is away: secret host")
+
+    monkeypatch.setattr(limit_pages, "find_limits", away)
+    answer = await inside.get(f"{Payer(dsn).path}/limits")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert "secret host" not in answer.text
 
 
 @pytest.mark.parametrize(

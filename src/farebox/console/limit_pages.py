@@ -178,13 +178,14 @@ async def _scope_id(
         return None
     if kind not in ID_KINDS or looks_like_id("proj" if kind is ScopeKind.PROJECT else "key", scope):
         return scope
-    tenants = session.tenants
-    found: list[Any] = (
-        list(await tenants.projects(name=scope, organization_id=organization_id, limit=1))
-        if kind is ScopeKind.PROJECT
-        else list(await tenants.keys(name=scope, organization_id=organization_id, limit=1))
-    )
-    return found[0].id.hex if found else scope
+    administration = session.administration
+    find = administration.find_project if kind is ScopeKind.PROJECT else administration.find_key
+    try:
+        return (await find(scope, organization_id=organization_id)).id.hex
+    except NotFoundError:
+        return scope
+    except InvalidInputError as error:
+        raise HTTPException(400, f"{error.message}.") from error
 
 
 async def _shown(session: ApiSession, organization_id: UUID, query: LimitQuery) -> Shown:
