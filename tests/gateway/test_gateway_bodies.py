@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from secrets import token_hex
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.house import House
 from tests.support.tenants import RawCall, Tenant, call_id, chat_body, make_tenant
 
 CHAT = "/v1/chat/completions"
@@ -21,9 +23,9 @@ MEGABYTE = b" " * 1_000_000
 
 
 @pytest.fixture(scope="module")
-def tenant(house: object) -> Tenant:
+def tenant(house: House) -> Tenant:
     """One tenant for all: none of these requests may cost it anything."""
-    return make_tenant(house, "hostile bodies")  # type: ignore[arg-type]
+    return make_tenant(house, f"hostile bodies {token_hex(4)}")
 
 
 @pytest.fixture(scope="module", autouse=True)
