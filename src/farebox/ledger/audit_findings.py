@@ -66,7 +66,7 @@ class Code(StrEnum):
     RANGE = "range", "postings of calls do not cover each call once"
     RANGE_SUM = "range_sum", "the posting is not the sum of the calls that it covers"
 
-    ROLLUP = "rollup", "the hourly rollup is not the sum of its calls"
+    ROLLUP = "rollup", "an hour is not the sum of its calls, or a day of its hours"
     WINDOW_USED = "window_used", "the limit's used is not what calls of its window used"
     WINDOW_HELD = "window_held", "the limit's held is not what open calls of its window hold"
     ORPHANS = "orphans", "rows belong to an organisation that does not exist"
