@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from tests.support.databases import TestServer, running_test_server
 from tests.support.figures import figures, pytest_terminal_summary
@@ -20,6 +22,11 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def pytest_configure() -> None:
+    """Log where servers do: a house beside a test may log while that reads what a command said."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
 
 
 @pytest.fixture(scope="session")
