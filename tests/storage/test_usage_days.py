@@ -15,6 +15,7 @@ import pytest
 from msgspec import structs
 
 from farebox.operations.usage import Bucket, Dimension, UsagePage, UsageQuestion
+from farebox.storage import usage_days
 from farebox.storage.audit_store import PostgresAuditStore
 from farebox.storage.connecting import Connector
 from farebox.storage.usage_days import PostgresUsageDays
@@ -179,6 +180,21 @@ async def test_the_watch_does_not_wait_behind_a_long_transaction(house: House) -
         other.execute("LOCK TABLE rollup_hour IN ROW EXCLUSIVE MODE")
         assert await house.days.step() == 0
     assert await house.days.step() == 1
+
+
+async def test_while_usage_is_vacuumed_the_watch_asks_for_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vacuum gives way to nobody who waits so short: traffic would stand in line each minute."""
+    monkeypatch.setattr(usage_days, "LOCK_MILLISECONDS", 0)  # whoever waits now waits for good
+    house.use(day(3))
+    with psycopg.connect(house.dsn) as vacuum:
+        vacuum.execute("LOCK TABLE rollup_hour IN SHARE UPDATE EXCLUSIVE MODE")
+        async with asyncio.timeout(30):
+            assert await house.days.step() == 0
+    assert await house.days.step() == 1
+    cursor = await house.connection.execute("SHOW lock_timeout")
+    assert await cursor.fetchone() == ("5s",), "the bound is the watch's alone"
 
 
 async def test_summing_waits_for_who_holds_the_organisation(house: House) -> None:
