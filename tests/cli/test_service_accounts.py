@@ -31,3 +31,16 @@ def test_a_service_account_owns_keys_and_takes_them_along(farebox: Farebox) -> N
     )
     assert "service account of its project" in refused.err
     farebox("service-accounts", "create", "nightly", "--project", "web")
+
+
+def test_a_service_account_is_looked_for_in_its_organisation_alone(farebox: Farebox) -> None:
+    """ORG-18: with --org another organisation's account of that name is not meant."""
+    for name in ("Acme", "Zoo"):
+        farebox("orgs", "create", name)
+        farebox("projects", "create", "web", "--org", name)
+    create = ("service-accounts", "create", "nightly", "--project", "web")
+    farebox(*create, "--org", "Zoo")
+    disable = ("service-accounts", "disable", "nightly", "--org", "Acme")
+    assert "There is no service account" in farebox(*disable, status=1).err
+    made = farebox(*create, "--org", "Acme", "--json").document
+    assert farebox(*disable, "--json").document["id"] == made["id"]

@@ -91,9 +91,12 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _disable(session: Session, args: argparse.Namespace) -> int:
+    within = None if args.org is None else (await session.organization(args.org)).id
     project = None if args.project is None else await session.project(args.project, args.org)
     found = await session.administration.find_service_account(
-        args.account, project_id=None if project is None else project.id
+        args.account,
+        organization_id=within,
+        project_id=None if project is None else project.id,
     )
     disabled = await session.administration.disable_service_account(found.id)
     show(

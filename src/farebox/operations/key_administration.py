@@ -270,9 +270,20 @@ class KeyAdministration:
         return await self._store.insert_service_account(new)
 
     async def find_service_account(
-        self, text: str, *, project_id: UUID | None = None, field: str = "service_account"
+        self,
+        text: str,
+        *,
+        organization_id: UUID | None = None,
+        project_id: UUID | None = None,
+        field: str = "service_account",
     ) -> ServiceAccount:
         """The service account with that id or name; of one name, the one that is not disabled.
+
+        Args:
+            text: Its id or name.
+            organization_id: Whose it is; None: anybody's.
+            project_id: Of which project; None: of any.
+            field: What an error names.
 
         Raises:
             NotFoundError: There is none.
@@ -280,7 +291,11 @@ class KeyAdministration:
         """
         by = by_id_or_name("svc", text, field)
         found = await self._store.service_accounts(
-            account_id=by.id, name=by.name, project_id=project_id, limit=1_000
+            account_id=by.id,
+            name=by.name,
+            organization_id=organization_id,
+            project_id=project_id,
+            limit=1_000,
         )
         standing = [account for account in found if account.disabled_at is None]
         if len(standing) > 1:
