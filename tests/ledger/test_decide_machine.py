@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from farebox.ledger.commands import SetLimit, SetZone
+from farebox.ledger.limits import Measure, Period
+from farebox.ledger.organizations import OnLapse, OnOverrun
+from farebox.ledger.scopes import ScopeKind
 from tests.support.ledger_machine import LedgerMachine, LimitsMachine
+from tests.support.ledger_wishes import Wish, uuid
+
+FIRST = datetime(2027, 11, 1, tzinfo=UTC)
 
 SHORT = settings(
     max_examples=200,
@@ -31,6 +40,26 @@ def test_no_random_history_departs_from_the_model() -> None:
 def test_no_history_under_limits_departs_from_the_model() -> None:
     """BUD-02, BUD-07, LIM-01: limits of every kind decide, count and tell as the model's do."""
     run_state_machine_as_test(LimitsMachine, settings=SHORT_UNDER_LIMITS)
+
+
+def test_a_zone_and_back_within_a_month_is_no_departure() -> None:
+    """BUD-01, BUD-14: the model too counts under a default by the zone of now and by no other."""
+    sides = LimitsMachine()
+    sides.open_books(("UTC", "UTC"), (OnOverrun.ABSORB,) * 2, (OnLapse.METERED,) * 2)
+    organization_id = uuid(1)
+    default = SetLimit(
+        organization_id=organization_id,
+        scope_kind=ScopeKind.PROJECT,
+        measure=Measure.CALLS,
+        period=Period.MONTH,
+        maximum=2,
+    )
+    sides.run([default])
+    for hour in (2, 5):
+        sides.wait_until(FIRST + timedelta(hours=hour))
+        sides.try_run(Wish("admit", 0, 0, 0, 0, when=5))
+    for zone in ("America/New_York", "UTC"):
+        sides.run([SetZone(organization_id=organization_id, zone=zone)])
 
 
 @pytest.mark.long

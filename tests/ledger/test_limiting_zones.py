@@ -128,6 +128,22 @@ def test_a_default_counts_nothing_from_before_it_was_set() -> None:
     assert scene.counted(scope_kind=ScopeKind.USER, scope_ref="bob") == (4, 0)
 
 
+def test_a_zone_that_comes_back_brings_the_first_hours_of_its_month_back() -> None:
+    """BUD-01, BUD-14: a default counts what came after it, whichever zones were set since."""
+    scene = funded(FIRST - DAY)
+    scene.set_limit(50, **EACH, period=Period.MONTH)
+    scene.now = FIRST + 2 * HOUR
+    use(scene, "in march in New York", 1, user="ada")
+    scene.now = FIRST + 5 * HOUR
+    scene.hold("open", 2, user="ada")
+    move(scene, NEW_YORK)
+    assert scene.counted(**USER) == (0, 2)
+    move(scene, "UTC")
+    assert scene.counted(**USER) == (1, 2)
+    (window,) = scene.windows(**USER)
+    assert spans(window) == (micros(FIRST), micros(FIRST + 30 * DAY))
+
+
 def test_an_open_call_from_before_a_default_is_not_counted() -> None:
     """BUD-14: nor does the change make a row for whom no call was counted."""
     scene = funded(FIRST + HOUR)

@@ -38,7 +38,7 @@ from farebox.ledger.limits import (
 from farebox.ledger.organizations import OnOverrun, Organization
 from farebox.ledger.state import ClosedCall
 from tests.simulation.trace import SimulationError
-from tests.support.ledger_model_limits import RATES, Cap, Tail, bounds, tail
+from tests.support.ledger_model_limits import EPOCH, RATES, Cap, Tail, bounds, tail
 
 if TYPE_CHECKING:
     from tests.support.ledger_memory import MemoryLedger
@@ -90,20 +90,22 @@ class LimitTally:
         place, mine = (command.scope.kind.value, command.scope.ref), tail(command)
         was = self.caps.setdefault(place, {}).pop(mine, None)
         begins = was is None or was.asked.count_failed != command.count_failed
-        start = bounds(command.period, org.last_time, org.zone)[0] if place[1] else org.last_time
+        start = bounds(command.period, org.last_time, org.zone)[0]
         if command.maximum is not None:
-            self.caps[place][mine] = Cap(command, start if was is None or begins else was.since)
+            earliest = EPOCH if place[1] else org.last_time
+            anew = Cap(command, max(start, earliest), earliest)
+            self.caps[place][mine] = anew if was is None or begins else replace(was, asked=command)
         elif was is not None:
             self.resumed[place, mine] = start
         self.totals = {key: n for key, n in self.totals.items() if key[1] != mine}
 
     def _begin_anew(self, org: Organization) -> None:
         """Another zone: what was admitted before its day, week or month counts no more."""
-        for place, mine in self.caps.items():
+        for mine in self.caps.values():
             for which, cap in mine.items():
                 if cap.asked.period in ZONED:
                     start = bounds(cap.asked.period, org.last_time, org.zone)[0]
-                    mine[which] = replace(cap, since=start if place[1] else max(cap.since, start))
+                    mine[which] = replace(cap, since=max(start, cap.earliest))
         for of in self.resumed:
             if of[1][1] in ZONED:
                 self.resumed[of] = bounds(of[1][1], org.last_time, org.zone)[0]

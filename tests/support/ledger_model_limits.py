@@ -43,6 +43,8 @@ class Cap:
     asked: SetLimit
     since: datetime
     """Calls admitted earlier are not counted."""
+    earliest: datetime = EPOCH
+    """No zone brings earlier calls back: for a default, when it was set."""
 
     @property
     def refuses(self) -> bool:
@@ -212,12 +214,13 @@ class Caps:
     def set(self, c: SetLimit, now: datetime) -> bool:
         """Set, change or remove a limit; whether there was one."""
         place, mine = self.place(c), tail(c)
-        is_default = place[1] == ""
         was = self.caps.setdefault(place, {}).pop(mine, None)
         begins = was is None or was.asked.count_failed != c.count_failed
-        start = now if is_default else bounds(c.period, now, self.zone)[0]
+        start = bounds(c.period, now, self.zone)[0]
         if c.maximum is not None:
-            self.caps[place][mine] = Cap(c, start if was is None or begins else was.since)
+            earliest = now if place[1] == "" else EPOCH
+            anew = Cap(c, max(start, earliest), earliest)
+            self.caps[place][mine] = anew if was is None or begins else replace(was, asked=c)
         elif was is not None:
             self.resumed[place, mine] = start
         if begins if c.maximum is not None else was is not None:
@@ -231,12 +234,12 @@ class Caps:
         """Days, weeks and months begin anew; what was told and is still reached stays told."""
         was = {span.key[:2]: self.told.get(span.key, 0) for span in self.zoned(now)}
         self.zone = zone
-        for place, mine in self.caps.items():
+        for mine in self.caps.values():
             for which, cap in mine.items():
                 if cap.asked.period in BY_ZONE:
-                    # One's own is counted again from there; a default never from before it was set.
+                    # Not from what was before: a zone may come back within a month.
                     start = bounds(cap.asked.period, now, zone)[0]
-                    mine[which] = replace(cap, since=start if place[1] else max(cap.since, start))
+                    mine[which] = replace(cap, since=max(start, cap.earliest))
         for of in self.resumed:
             if of[1][1] in BY_ZONE:
                 self.resumed[of] = bounds(of[1][1], now, zone)[0]
