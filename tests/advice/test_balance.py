@@ -129,6 +129,20 @@ def test_money_that_open_calls_hold(changes: dict[str, Any], mended: bool) -> No
     assert not any(fix.buys for fix in found.fixes)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("credit_balance_exhausted", "D12"),
+        ("credit_balance_expired", "D11"),
+        ("credit_balance_negative", "D13"),
+    ],
+)
+def test_what_is_mended_keeps_the_name_that_its_code_gave_it(said: str, told: str) -> None:
+    """ERR-02: whose credit had expired is not told that it was used up, now that there is more."""
+    (found,) = shortage(case(money=money(5, grant())), refusal(said, needed=units(1)))
+    assert (found.code.value, found.mended) == (told, True)
+
+
 def test_credit_that_other_projects_keep() -> None:
     """CRD-21: money there is, but set aside: whose allocation keeps how much."""
     call = refusal("credit_set_aside", needed=units(2))

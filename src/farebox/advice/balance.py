@@ -29,6 +29,9 @@ ENDS_WITHIN: Final = timedelta(days=30)
 
 GRANTS_SHOWN_MAX: Final = 5
 
+_TOLD_BY_CODE: Final = (Code.D11, Code.D13)
+"""What a refusal's code says for sure, whatever the books say now."""
+
 
 def shortage(case: Case, call: CallRecord | None = None) -> list[Finding]:
     """Why there is nothing, or not enough, to spend.
@@ -184,8 +187,11 @@ def _mended(case: Case, facts: MoneyFacts, call: CallRecord) -> Finding:
         f"There was too little when the call was made. Now "
         f"{amount(facts.spendable, case.currency)} can be spent, which is enough for it."
     )
+    said = finding_of(call.code)
+    if said not in _TOLD_BY_CODE:
+        said = Code.D64 if call.available > 0 else Code.D12
     return finding(
-        Code.D64 if call.available > 0 else Code.D12,
+        said,
         cause,
         mended=True,
         evidence=(*_call_evidence(case, call), *_books_evidence(case, facts, Code.D64)),
@@ -196,7 +202,7 @@ def _mended(case: Case, facts: MoneyFacts, call: CallRecord) -> Finding:
 def _without_figures(case: Case, call: CallRecord | None) -> list[Finding]:
     """No organisation is known: what can be said in general, or by the code alone."""
     said = finding_of(call.code) if call is not None else None
-    if said in {Code.D11, Code.D13}:
+    if said in _TOLD_BY_CODE:
         entry = entry_of(said)
         remedy = Fix(text=entry.remedy.rstrip("."))
         evidence = _call_evidence(case, call)
