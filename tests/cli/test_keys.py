@@ -148,10 +148,17 @@ def test_a_management_key_may_be_of_one_organisation(farebox: Farebox) -> None:
     listed = farebox("keys", "list", "--management", "--org", "Acme", "--json").document["data"]
     assert [row["id"] for row in listed] == [made["id"]]
     assert listed[0]["organization_id"] == made["organization_id"]
-    assert "viewer" in farebox("keys", "list", "--management").out
+    shown = farebox("keys", "list", "--management").out
+    assert "viewer" in shown
+    assert "a shell" in shown, "whose it is"
+    farebox("orgs", "create", "Zoo")
+    revoke = ("keys", "revoke", "ci", "--management", "--org")
+    assert "There is no management key" in farebox(*revoke, "Zoo", status=1).err
+    ended = farebox(*revoke, "Acme", "--json").document
+    assert (ended["id"], ended["state"]) == (made["id"], "revoked")
     flags = ("keys", "create", "x", "--role", "viewer")
     assert "role" in farebox(*flags, "--management", status=2).err
-    farebox("projects", "create", "web")
+    farebox("projects", "create", "web", "--org", "Acme")
     assert "role" in farebox(*flags, "--project", "web", status=2).err
 
 

@@ -235,8 +235,14 @@ async def _list_managing(session: Session, args: argparse.Namespace) -> int:
             hint("There is no management key; make one: farebox keys create NAME --management")
             return
         table(
-            ["*id", "name", "manages", "state"],
-            [(r["id"], r["name"], r["role"] or "everything", r["state"]) for r in rows],
+            ["*id", "name", "manages", "made by", "state"],
+            [
+                (
+                    *(r["id"], r["name"], r["role"] or "everything"),
+                    *(r["user_email"] or "a shell", r["state"]),
+                )
+                for r in rows
+            ],
         )
 
     show(args, page(rows, cursor), text)
@@ -244,7 +250,8 @@ async def _list_managing(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _revoke_managing(session: Session, args: argparse.Namespace) -> int:
-    found = await session.administration.find_management_key(args.key)
+    within = None if args.org is None else (await session.organization(args.org)).id
+    found = await session.administration.find_management_key(args.key, organization_id=within)
     await session.administration.revoke_management_key(found.id)
     (key,) = await session.tenants.management_keys(key_id=found.id, limit=1)
     document = describe_managing(key, await session.now())

@@ -187,15 +187,24 @@ class KeyAdministration:
         await self._store.insert_management_key(new)
         return made
 
-    async def find_management_key(self, text: str, *, field: str = "key") -> ManagementKey:
+    async def find_management_key(
+        self, text: str, *, organization_id: UUID | None = None, field: str = "key"
+    ) -> ManagementKey:
         """The management key with that id or name; of several of one name, the one that stands.
+
+        Args:
+            text: Its id or name.
+            organization_id: What it manages; None: whatever it manages.
+            field: What an error names.
 
         Raises:
             NotFoundError: There is none.
             InvalidInputError: Several that are not revoked have that name.
         """
         by = by_id_or_name("key", text, field)
-        every = await self._store.management_keys(key_id=by.id, limit=10_000)
+        every = await self._store.management_keys(
+            key_id=by.id, organization_id=organization_id, limit=10_000
+        )
         found = [key for key in every if by.name is None or key.name.lower() == by.name.lower()]
         standing = [key for key in found if key.revoked_at is None]
         return _the_one(standing or found[-1:], "management key", text, field)
