@@ -76,3 +76,15 @@ def test_a_key_that_opens_nothing_is_told_nothing(tenant: Tenant, new_tenant: Ne
     named = msgspec.json.decode(other.get("/v1/key").body, type=KeyStatus)
     assert named.organization.id == format_id("org", other.organization_id)
     assert named.limits == named.rate_limits == []
+
+
+def test_the_bounds_of_the_named_feature_are_told(tenant: Tenant) -> None:
+    """LIM-10, SAV-12: what its calls get is what a question with their header shows."""
+    tenant.house.execute(
+        """UPDATE project SET feature_caps = '{"chat": {"output_tokens_max": 20}}' WHERE id = %s""",
+        tenant.project_id,
+    )
+    answer = tenant.send("GET", "/v1/key", None, {"X-Farebox-Feature": "chat"})
+    assert msgspec.json.decode(answer.body, type=KeyStatus).output_tokens_max == 20
+    nameless = msgspec.json.decode(tenant.get("/v1/key").body, type=KeyStatus)
+    assert nameless.output_tokens_max is None

@@ -19,7 +19,7 @@ from farebox.operations.key_status import (
     KeyStatuses,
     KeyStatusFacts,
 )
-from farebox.operations.tenants import KeyDetails
+from farebox.operations.tenants import KeyDetails, OutputCap
 from farebox.tenancy.api_keys import KeyKind, KeyState, digest, make_key
 from tests.support.ledger_memory import MemoryLedger
 
@@ -152,6 +152,24 @@ def test_what_is_set_for_the_project_is_told() -> None:
     assert (told.last_used_at, told.expires_at) == ("2026-11-20T12:00:00Z", "2026-11-21T12:00:00Z")
     assert (told.state, told.limits, told.rate_limits) == (KeyState.ACTIVE, [], [])
     assert told.balance.spendable == "0.00"
+
+
+@pytest.mark.parametrize(
+    ("feature", "default", "most"),
+    [("", 7, 9), ("chat", 5, 9), ("wide", 9, 9), ("tight", 3, 3), ("other", 7, 9)],
+)
+def test_bounds_are_of_the_feature_that_is_named(feature: str, default: int, most: int) -> None:
+    """LIM-10, SAV-12: what a call with that header would get; the lower maximum holds."""
+    caps = {
+        "chat": OutputCap(default_output_tokens=5),
+        "wide": OutputCap(default_output_tokens=20, output_tokens_max=30),
+        "tight": OutputCap(output_tokens_max=3),
+    }
+    asked = facts(output_tokens_max=9, default_output_tokens=7, feature_caps=caps)
+    told = key_status.key_status(asked, Names(feature=feature))
+    assert (told.default_output_tokens, told.output_tokens_max) == (default, most)
+    alone = key_status.key_status(facts(feature_caps=caps), Names(feature="tight"))
+    assert (alone.default_output_tokens, alone.output_tokens_max) == (None, 3)
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,12 @@ limit.
 
 from __future__ import annotations
 
-from typing import Final
-
 from msgspec import structs
 
 from farebox.operations.directory import Caller
-from farebox.operations.tenants import OutputCap
+from farebox.operations.tenants import UNCAPPED, OutputCap
 from farebox.rating.ceiling import DEFAULT_OUTPUT_TOKENS, PromptFacts
 from farebox.tenancy.model_access import allows
-
-_UNCAPPED: Final = OutputCap()
 
 
 def may_call(caller: Caller, asked: str, served: str) -> bool:
@@ -27,8 +23,7 @@ def may_call(caller: Caller, asked: str, served: str) -> bool:
 
 def output_maximum(caller: Caller, feature: str) -> int | None:
     """The most output of one answer: the lower of the project's and the feature's (SAV-12)."""
-    both = caller.output_tokens_max, _cap(caller, feature).output_tokens_max
-    return min((most for most in both if most is not None), default=None)
+    return _cap(caller, feature).output_tokens_max
 
 
 def output_default(caller: Caller, feature: str) -> int:
@@ -37,13 +32,14 @@ def output_default(caller: Caller, feature: str) -> int:
     The feature's where it has one, else the project's, else the shipped one; never above the
     maximum.
     """
-    own = _cap(caller, feature).default_output_tokens
-    default = own or caller.default_output_tokens or DEFAULT_OUTPUT_TOKENS
-    return min(default, output_maximum(caller, feature) or default)
+    cap = _cap(caller, feature)
+    default = cap.default_output_tokens or DEFAULT_OUTPUT_TOKENS
+    return min(default, cap.output_tokens_max or default)
 
 
 def _cap(caller: Caller, feature: str) -> OutputCap:
-    return caller.feature_caps.get(feature, _UNCAPPED)
+    own = caller.feature_caps.get(feature, UNCAPPED)
+    return own.within(caller.default_output_tokens, caller.output_tokens_max)
 
 
 def capped(facts: PromptFacts, output_tokens_max: int | None) -> PromptFacts:

@@ -38,7 +38,7 @@ from farebox.ledger.state import OrganizationState
 from farebox.operations import documents
 from farebox.operations.attribution import NAMELESS, Names
 from farebox.operations.limit_documents import shown_amount, shown_scope
-from farebox.operations.tenants import KeyDetails
+from farebox.operations.tenants import UNCAPPED, KeyDetails
 from farebox.tenancy.api_keys import KeyKind, KeyState, digest, kind_of
 
 FRESH_SECONDS: Final = 1.0
@@ -142,6 +142,7 @@ class KeyStatus(msgspec.Struct, frozen=True, kw_only=True):
     allowed_models: list[str] | None
     """Names and beginnings with ``*``; null allows every model."""
     default_output_tokens: int | None
+    """For calls of the feature that is named, like the next; null: the shipped one."""
     output_tokens_max: int | None
     limits: list[KeyLimit]
     rate_limits: list[KeyLimit]
@@ -237,6 +238,8 @@ def key_status(facts: KeyStatusFacts, names: Names = NAMELESS) -> KeyStatus:
     )
     books = Books(state, epochs={}, catalogue_revision=0, now=facts.now)
     limits = list(_limits(books, key, names))
+    own = key.feature_caps.get(names.feature, UNCAPPED)
+    cap = own.within(key.default_output_tokens, key.output_tokens_max)
     return KeyStatus(
         id=format_id("key", key.id),
         name=key.name,
@@ -250,8 +253,8 @@ def key_status(facts: KeyStatusFacts, names: Names = NAMELESS) -> KeyStatus:
         project=Named(id=format_id("proj", key.project_id), name=key.project_name),
         environment=key.environment,
         allowed_models=None if key.allowed_models is None else list(key.allowed_models),
-        default_output_tokens=key.default_output_tokens,
-        output_tokens_max=key.output_tokens_max,
+        default_output_tokens=cap.default_output_tokens,
+        output_tokens_max=cap.output_tokens_max,
         limits=[limit for limit in limits if limit.period not in RATES],
         rate_limits=[limit for limit in limits if limit.period in RATES],
         balance=KeyBalance(

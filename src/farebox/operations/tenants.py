@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 import msgspec
@@ -63,6 +63,22 @@ class OutputCap(msgspec.Struct, frozen=True, kw_only=True):
     """For calls that name no limit; None: the project's."""
     output_tokens_max: int | None = None
     """The most that a call may ask for; where the project has one too, the lower holds."""
+
+    def within(self, default: int | None, most: int | None) -> OutputCap:
+        """What holds for the feature's calls in a project that has these itself.
+
+        The feature's default comes before the project's, and none is above the maximum.
+        """
+        if most is None or (self.output_tokens_max is not None and self.output_tokens_max < most):
+            most = self.output_tokens_max
+        default = self.default_output_tokens or default
+        if default is not None and most is not None and most < default:
+            default = most
+        return OutputCap(default_output_tokens=default, output_tokens_max=most)
+
+
+UNCAPPED: Final = OutputCap()
+"""Of a feature that has no cap of its own."""
 
 
 class NewProject(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +198,8 @@ class KeyDetails(ListedKey, frozen=True, kw_only=True):
     default_output_tokens: int | None
     allowed_models: tuple[str, ...] | None
     output_tokens_max: int | None
+    feature_caps: dict[str, OutputCap] = {}
+    """The same for calls of some of its features."""
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):

@@ -233,6 +233,7 @@ async def read_details(connection: _Connection, digest: bytes) -> KeyDetails | N
         default_output_tokens=row[21],
         allowed_models=None if row[22] is None else tuple(row[22]),
         output_tokens_max=row[23],
+        feature_caps=msgspec.convert(row[24], dict[str, OutputCap]),
     )
 
 

@@ -64,7 +64,7 @@ ORDER BY k.id LIMIT %(limit)s
 SELECT k.id, k.name, k.organization_id, k.project_id, p.name, k.prefix, k.created_at, k.expires_at,
        k.revoked_at, p.archived_at, o.active, o.name, k.service_account_id, a.name, k.user_id,
        c.email, u.used_at, u.project_id, k.replaces_id, r.id, p.environment,
-       p.default_output_tokens, p.allowed_models, p.output_tokens_max
+       p.default_output_tokens, p.allowed_models, p.output_tokens_max, p.feature_caps
 FROM api_key k
 JOIN project p ON p.id = k.project_id
 JOIN organization o ON o.id = k.organization_id
