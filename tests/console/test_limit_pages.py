@@ -183,6 +183,12 @@ async def test_long_lists_come_in_pages_and_are_narrowed(
     assert re.findall(r"user u\d|project search", one.split("Left", 1)[1]) == ["user u3"]
     project = (await inside.get(path, params={"kind": "project", "scope": "search"})).text
     assert "project search Money" in panel(project, "others")
+    assert "There are more" not in page
+    monkeypatch.setattr(limit_pages, "OWN_ROWS_SHOWN", 1)
+    await limit(payer, 5, period=Period.DAY)
+    assert "There are more: farebox limits list --org" in panel(
+        (await inside.get(path)).text, "own"
+    )
     none = await inside.get(path, params={"kind": "key", "scope": "<b>none</b>"})
     assert "No limit stands on any key called “&lt;b&gt;none&lt;/b&gt;”." in none.text
 

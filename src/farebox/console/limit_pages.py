@@ -35,8 +35,8 @@ from farebox.tenancy.permissions import PERMITTED, Action, Standing
 ROWS_SHOWN: Final = 100
 """Of one page; the next one is a link away."""
 
-OWN_ROWS_SHOWN: Final = 200
-"""Limits of the organisation itself: a tier's and its own; nobody has more."""
+OWN_ROWS_SHOWN: Final = 300
+"""Limits of the organisation itself: a tier's, of which there may be 201, and its own."""
 
 NAMES_SHOWN: Final = 5
 MEMBERS_READ: Final = 500
