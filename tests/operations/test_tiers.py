@@ -14,6 +14,7 @@ from farebox.kit.money import Nanos
 from farebox.ledger.commands import Admitted, Refused, SetLimit
 from farebox.ledger.grants import Source
 from farebox.ledger.limits import Measure, Period
+from farebox.ledger.scopes import ScopeKind
 from farebox.operations import tiers
 from farebox.operations.tier_limits import limit_changes, tier_limits
 from farebox.operations.tiers import TierRounds
@@ -103,6 +104,22 @@ async def test_a_tier_leaves_other_limits_alone(office: Office, till: Till) -> N
     await office.tiers.assign(till.organization_id, None)
     limits = await office.tier_store.limits(till.organization_id)
     assert sorted(limit.rule.owner for limit in limits) == ["", "tier Free"]
+
+
+async def test_only_limits_on_the_organisation_are_read(office: Office, till: Till) -> None:
+    """LIM-05: a round reads one scope of an organisation, however many users have limits."""
+    for user in ("ada", "bob"):
+        own = SetLimit(
+            organization_id=till.organization_id,
+            scope_kind=ScopeKind.USER,
+            scope_ref=user,
+            period=Period.MONTH,
+            maximum=10,
+        )
+        await office.submit(own)
+    await office.tiers.assign(till.organization_id, None)
+    limits = await office.tier_store.limits(till.organization_id)
+    assert [limit.rule.owner for limit in limits] == ["tier Free"]
 
 
 async def test_the_rule_is_taken_twice_without_harm(office: Office, till: Till) -> None:

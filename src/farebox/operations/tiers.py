@@ -133,7 +133,7 @@ class TierStore(Protocol):
         """
 
     async def limits(self, organization_id: UUID) -> tuple[LimitView, ...]:
-        """Its limits as they stand."""
+        """The limits on the organisation itself, as they stand: a tier's are on nothing else."""
 
     async def balance(self, organization_id: UUID) -> Nanos:
         """Its balance, held money included."""

@@ -13,6 +13,7 @@ from psycopg.errors import ForeignKeyViolation, UniqueViolation
 from farebox.kit.errors import ConflictError, NotFoundError, RefusedError
 from farebox.kit.ids import format_id
 from farebox.kit.money import Nanos
+from farebox.ledger.scopes import ScopeKind, scope_number
 from farebox.operations.audit_log import AuditNote, changed, made
 from farebox.operations.balance import LimitView
 from farebox.operations.documents import document
@@ -124,7 +125,8 @@ class PostgresTierStore:
 
     async def limits(self, organization_id: UUID) -> tuple[LimitView, ...]:
         """See the port."""
-        return await list_limits(self._connection, organization_id)
+        own = scope_number(ScopeKind.ORGANIZATION, organization_id.hex)
+        return await list_limits(self._connection, organization_id, scopes=[own])
 
     async def balance(self, organization_id: UUID) -> Nanos:
         """See the port."""
