@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from farebox.kit.errors import RefusedError
+from farebox.kit.errors import InvalidInputError, RefusedError
 from farebox.kit.ids import format_id
 from farebox.operations.key_administration import MadeKey
 from farebox.operations.people import User
@@ -39,14 +40,19 @@ def holder(key: MadeKey) -> Actor:
 
 
 async def make(
-    office: Office, by: Actor, organization_id: UUID | None, role: Role | None
+    office: Office,
+    by: Actor,
+    organization_id: UUID | None,
+    role: Role | None,
+    *,
+    expires_at: datetime | None = None,
 ) -> MadeKey:
     """A management key, made by somebody."""
     administration = office.administration
     administration._store = PostgresTenantStore(office.connection, by)
     try:
         return await administration.create_management_key(
-            "k", organization_id=organization_id, role=role
+            "k", organization_id=organization_id, role=role, expires_at=expires_at
         )
     finally:
         administration._store = office.tenants
@@ -145,6 +151,32 @@ async def test_nobody_gives_a_key_more_than_they_may(office: Office) -> None:
         await make(office, person(ada), organization.id, Role.VIEWER)
     with pytest.raises(RefusedError, match="revoked meanwhile"):
         await make(office, holder(key), organization.id, Role.VIEWER)
+
+
+async def test_a_key_that_a_key_made_ends_no_later_than_it(office: Office) -> None:
+    """ADR 22: a key that is leaked and ends soon gives no key that lasts, not by a chain of keys
+    either; whoever holds it may say an earlier end, and a key without an end bounds nothing.
+    """
+    organization = await office.organization()
+    soon = await office.tenants.now() + timedelta(minutes=5)
+    earlier, later = soon - timedelta(minutes=1), soon + timedelta(microseconds=1)
+    shell = office.administration.create_management_key
+    short = await shell("short", organization_id=organization.id, expires_at=soon)
+    lasting = await shell("lasting", organization_id=organization.id)
+
+    async def end(maker: MadeKey, expires_at: datetime | None = None) -> datetime | None:
+        made = await make(office, holder(maker), organization.id, Role.OWNER, expires_at=expires_at)
+        (found,) = await office.tenants.management_keys(key_id=made.id, limit=1)
+        return found.expires_at
+
+    child = await make(office, holder(short), organization.id, Role.OWNER)
+    assert [await end(maker) for maker in (short, child, lasting)] == [soon, soon, None]
+    assert [await end(maker, earlier) for maker in (short, child)] == [earlier, earlier]
+    assert [await end(short, soon), await end(lasting, later)] == [soon, later]
+    for maker in (short, child):
+        with pytest.raises(InvalidInputError, match=f"{soon:%H:%M:%S}") as caught:
+            await end(maker, later)
+        assert caught.value.field == "expires_at"
 
 
 async def test_a_key_that_is_made_while_its_maker_is_removed_opens_nothing(

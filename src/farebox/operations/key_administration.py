@@ -12,6 +12,7 @@ from uuid import UUID
 
 from farebox.kit.errors import ConflictError, InvalidInputError, NotFoundError
 from farebox.kit.ids import RANDOM_BYTES, format_id, uuid7
+from farebox.operations.documents import instant
 from farebox.operations.finding import by_id_or_name, candidates, only
 from farebox.operations.tenants import (
     ListedKey,
@@ -163,7 +164,7 @@ class KeyAdministration:
             name: What people call it.
             organization_id: The one organisation that it manages; None for the whole deployment.
             role: What it is there; an owner where none is named.
-            expires_at: Its end.
+            expires_at: Its end; made with a key that ends, it ends no later (:func:`end_within`).
 
         Raises:
             InvalidInputError: Naming the field.
@@ -327,6 +328,26 @@ class KeyAdministration:
         text = make_key(kind, self._chance(SECRET_BYTES))
         key_id = key_id or uuid7(now, self._chance(RANDOM_BYTES))
         return MadeKey(key_id, text, shown_prefix(text))
+
+
+def end_within(expires_at: datetime | None, makers_end: datetime | None) -> datetime | None:
+    """When a management key ends that was made with another one: no later than that one (ADR 22).
+
+    Args:
+        expires_at: What is asked for; None: as late as may be.
+        makers_end: When the key ends that makes it; None: it bounds nothing.
+
+    Raises:
+        InvalidInputError: ``expires_at`` lies later, with the latest there may be.
+    """
+    if makers_end is None or expires_at is None:
+        return makers_end or expires_at
+    if expires_at > makers_end:
+        latest = instant(makers_end)
+        raise InvalidInputError(
+            "expires_at", f"must not lie after {latest}, the end of the key that makes this one"
+        )
+    return expires_at
 
 
 def rotated_already() -> ConflictError:

@@ -394,7 +394,10 @@ class TenantStore(Protocol):
     async def insert_management_key(self, new: NewManagementKey) -> None:
         """Add a key of the management API; it has whoever makes it as its maker.
 
+        One that is made with another key ends no later than that one.
+
         Raises:
+            InvalidInputError: ``expires_at`` lies after the end of the key that makes it.
             NotFoundError: There is no such organisation.
             RefusedError: ``permission_denied``: its maker may less than it would.
         """

@@ -20,7 +20,7 @@ from farebox.kit.errors import NotFoundError, RefusedError
 from farebox.kit.ids import format_id, parse_id
 from farebox.operations.audit_log import AuditNote, Facts, made
 from farebox.operations.documents import document, instant
-from farebox.operations.key_administration import key_has_ended, rotated_already
+from farebox.operations.key_administration import end_within, key_has_ended, rotated_already
 from farebox.operations.tenants import (
     KeyDetails,
     ListedKey,
@@ -266,9 +266,10 @@ def _listed(row: tuple[Any, ...]) -> dict[str, Any]:
 async def insert_management_key(
     connection: _Connection, new: NewManagementKey, *, by: Actor = SYSTEM
 ) -> None:
-    """Add a key of the management API.
+    """Add a key of the management API; made with another one, it ends no later than that one.
 
     Raises:
+        InvalidInputError: ``expires_at`` lies after the end of the key that makes it.
         NotFoundError: There is no such organisation.
         RefusedError: ``permission_denied``: its maker may less than it would.
     """
@@ -277,7 +278,7 @@ async def insert_management_key(
         async with connection.transaction():
             if new.organization_id is not None:
                 await _ask(connection, "lock_organization", (new.organization_id,), file="tenants")
-            values["user_id"] = await _maker(connection, new, by)
+            values["user_id"], values["expires_at"] = await _bounds(connection, new, by)
             await _ask(connection, "insert_management_key", values)
             (key,) = await list_management_keys(connection, key_id=new.id, limit=1)
             facts = document(key, of="key")
@@ -287,24 +288,30 @@ async def insert_management_key(
         raise NotFoundError("There is no such organisation.") from error
 
 
-async def _maker(connection: _Connection, new: NewManagementKey, by: Actor) -> UUID | None:
-    """The person whose key it will be; None for one that is made at a shell.
+async def _bounds(
+    connection: _Connection, new: NewManagementKey, by: Actor
+) -> tuple[UUID | None, datetime | None]:
+    """The person whose key it will be, None for one that is made at a shell; and its end.
 
     Decided under the organisation's lock: whoever loses the rights meanwhile comes before or after.
     """
     user_id = _id_of(by, ActorKind.USER, "user")
     key_id = _id_of(by, ActorKind.MANAGEMENT_KEY, "key")
+    expires_at = new.expires_at
     if key_id is not None:
-        ((user_id, stands),) = await _ask(connection, "maker_of_management_key", (key_id,))
+        ((user_id, stands, makers_end),) = await _ask(
+            connection, "maker_of_management_key", (key_id,)
+        )
         if not stands:
             raise RefusedError("permission_denied", "The key that asks was revoked meanwhile.")
+        expires_at = end_within(expires_at, _instant(makers_end))
     if user_id is None:
-        return None
+        return None, expires_at
     values = {"user_id": user_id, "organization_id": new.organization_id}
     ((operator, role),) = await _ask(connection, "rights_of_maker", values)
     if not covers(None if role is None else Role(role), new.role, operator=operator):
         raise RefusedError("permission_denied", "A key opens no more than its maker may.")
-    return user_id
+    return user_id, expires_at
 
 
 def _id_of(by: Actor, kind: ActorKind, prefix: str) -> UUID | None:

@@ -197,3 +197,27 @@ async def test_keys_that_nobody_uses_are_found(house: House) -> None:
     assert (forgotten["last_used_at"], forgotten["last_project_id"]) == (None, None)
     assert forgotten["organization_name"] == "Acme"
     assert forgotten["organization_id"] == format_id("org", house.payer.id)
+
+
+async def test_a_management_key_that_ends_gives_none_that_lasts(house: House) -> None:
+    """ADR 22: what is left of an owner's key is all that keys made with it have; what it does to
+    keys for models stays: one that never ends is rotated, and the new one never ends.
+    """
+    path = f"{house.path}/management-keys"
+    order = {"name": "ci", "role": "owner"}
+    async with house.operator() as operator:
+        short = await operator.done("POST", path, order | {"expires_at": FUTURE})
+        lasting = await operator.done("POST", path, order)
+        keys = await operator.every(f"{house.path}/keys")
+    async with house.bearer(short["key"]) as holder:
+        made = await holder.done("POST", path, order)
+        late = await holder.ask("POST", path, order | {"expires_at": "2999-01-01T00:00:00Z"})
+        rotated = await holder.done("POST", f"{house.path}/keys/{keys[0]['id']}/rotate", {})
+    async with house.bearer(made["key"]) as holder:
+        next_made = await holder.done("POST", path, order)
+    assert made["expires_at"] == next_made["expires_at"] == FUTURE
+    assert lasting["expires_at"] is None
+    (error,) = problem_of(late, 422)["errors"]
+    assert error["field"] == "expires_at"
+    assert FUTURE in str(error)
+    assert keys[0]["expires_at"] is rotated["expires_at"] is None

@@ -55,7 +55,11 @@ class NewManagementKey(ManagementKeyRow, frozen=True, kw_only=True):
 
 
 class ManagementKeyOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A new management key of the organisation."""
+    """A new management key of the organisation.
+
+    Made with a key that ends, it ends no later: without expires_at at the same instant, which the
+    answer tells; a later one is refused.
+    """
 
     name: Name
     role: Role

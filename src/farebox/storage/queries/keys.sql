@@ -103,7 +103,7 @@ VALUES (%(id)s, %(name)s, %(digest)s, %(prefix)s, %(organization_id)s, %(role)s,
 RETURNING id
 
 -- name: maker_of_management_key
-SELECT user_id, revoked_at IS NULL FROM management_key WHERE id = %s FOR SHARE
+SELECT user_id, revoked_at IS NULL, expires_at FROM management_key WHERE id = %s FOR SHARE
 
 -- name: rights_of_maker
 -- Held until the key is there, so that nobody loses the rights meanwhile.
