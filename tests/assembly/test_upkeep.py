@@ -6,12 +6,16 @@ from uuid import UUID
 
 import pytest
 from psycopg_pool import AsyncConnectionPool
+from structlog.testing import capture_logs
 
 from farebox.assembly.upkeep import Retaining, Upkeep
+from farebox.kit.ids import format_id
 from farebox.kit.money import Nanos
+from farebox.ledger.commands import AnyCommand, Result
 from farebox.operations import tiers
 from farebox.operations.audit_log import AuditNote
 from farebox.operations.idempotency import Answer
+from farebox.operations.lane import QuarantinedError
 from farebox.storage.request_store import PostgresRequestStore
 from farebox.tenancy.tiers import Tier
 from tests.support.office import open_office
@@ -75,6 +79,41 @@ async def test_organisations_follow_a_changed_tier(
         for till in tills:
             (limit,) = await office.tier_store.limits(till.organization_id)
             assert limit.maximum == 100
+
+
+async def test_one_organisation_that_fails_holds_up_nobody(dsn: str) -> None:
+    """LIM-05: the worker logs whose tier could not be followed and why; those behind it have their
+    limits, and what comes after the tiers is done.
+    """
+    tills = [Till(), Till()]
+    for till in tills:
+        till.put_into_database(dsn)
+    fails, stands = sorted(till.organization_id for till in tills)
+    async with (
+        open_office(dsn) as office,
+        AsyncConnectionPool(dsn, min_size=1, open=False, kwargs={"autocommit": True}) as pool,
+    ):
+
+        async def submit(command: AnyCommand) -> Result:
+            if command.organization_id == fails:
+                raise QuarantinedError
+            return await office.submit(command)
+
+        upkeep = Upkeep(pool, submit)
+        await office.tier_store.put_tier(
+            Tier(id=UUID(int=5), currency="USD", position=0, name="T", monthly_maximum=Nanos(100))
+        )
+        days_are_watched = "SELECT isfinite(watched_until) FROM watched_days"
+        assert not await office.one(days_are_watched)
+        with capture_logs() as logs:
+            await upkeep.step()
+            assert await upkeep.follow() == 0
+        (limit,) = await office.tier_store.limits(stands)
+        assert limit.maximum == 100
+        assert await office.one(days_are_watched)
+        told = {"event": "tier_not_followed", "log_level": "warning"}
+        told |= {"organization_id": format_id("org", fails), "error": repr(QuarantinedError())}
+        assert logs == [told, told]
 
 
 async def test_the_worker_drops_what_is_past_retention(dsn: str) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from farebox.cli import tiers as cli_tiers
 from farebox.operations import tiers
+from farebox.operations.lane import QuarantinedError
 from tests.cli.conftest import Farebox
 
 
@@ -138,3 +140,26 @@ def test_many_organisations_follow_in_the_background(
     assert farebox("tiers", "apply", "--json").document["organizations_changed"] == 1
     again = farebox("tiers", "set", "Free", "--position", "0", "--monthly-maximum", "100", "--json")
     assert again.document["all_follow"] is False
+
+
+def test_who_could_not_be_given_their_limits_is_named(
+    farebox: Farebox, ladder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LIM-05: the others have theirs; the command fails, and says whose stay as they were and why,
+    of many the first.
+    """
+    farebox("orgs", "create", "Zoo")
+    farebox("tiers", "apply")
+
+    async def fails(*_: object) -> int:
+        raise QuarantinedError
+
+    monkeypatch.setattr(tiers.TierDesk, "_apply", fails)
+    monkeypatch.setattr(cli_tiers, "_FAILED_SHOWN", 1)
+    applied = farebox("tiers", "apply", "--json", status=1)
+    assert applied.document["organizations_changed"] == 0
+    assert applied.document["organizations_failed"] == 2
+    named, more = applied.err.splitlines()
+    assert named.startswith("org_")
+    assert named.endswith(f"keeps its limits: {QuarantinedError()}")
+    assert more == "... and 1 more."

@@ -6,18 +6,21 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
+import psycopg
 import pytest
 from msgspec import structs
 
-from farebox.kit.errors import InvalidInputError, NotFoundError
+from farebox.kit.errors import InvalidInputError, NotFoundError, UnavailableError
 from farebox.kit.money import Nanos
-from farebox.ledger.commands import Admitted, Refused, SetLimit
+from farebox.ledger.commands import Admitted, AnyCommand, Refused, Result, SetLimit
 from farebox.ledger.grants import Source
 from farebox.ledger.limits import Measure, Period
 from farebox.ledger.scopes import ScopeKind
 from farebox.operations import tiers
+from farebox.operations.balance import LimitView
+from farebox.operations.lane import QuarantinedError
 from farebox.operations.tier_limits import limit_changes, tier_limits
-from farebox.operations.tiers import TierRounds
+from farebox.operations.tiers import TierDesk, TierRounds
 from farebox.tenancy.tiers import Tier, TierRate
 from tests.support.office import Office, open_office
 from tests.support.till import Till
@@ -64,7 +67,7 @@ async def test_a_tiers_month_is_never_passed(office: Office, till: Till) -> None
     assert refused.code == "organization_usage_limit_exceeded"
     assert "monthly limit of its usage tier is 0.00000002" in refused.message
     await office.submit(till.grant(500))
-    assert await office.tiers.step() == 1
+    assert (await office.tiers.step()).changed == 1
     assert isinstance(await office.submit(till.admit(15)), Admitted)
     show = await office.tiers.show(till.organization_id)
     assert show.tier is not None
@@ -124,7 +127,7 @@ async def test_only_limits_on_the_organisation_are_read(office: Office, till: Ti
 
 async def test_the_rule_is_taken_twice_without_harm(office: Office, till: Till) -> None:
     """Limits that somebody removed are set again; nothing else is done, however often."""
-    assert await office.tiers.step() == 0
+    assert (await office.tiers.step()).changed == 0
     command = next(iter(tier_limits(till.organization_id, FREE)))
     removed = SetLimit(
         organization_id=till.organization_id,
@@ -136,9 +139,9 @@ async def test_the_rule_is_taken_twice_without_harm(office: Office, till: Till) 
     )
     await office.submit(removed)
     assert await office.tier_store.limits(till.organization_id) == ()
-    assert await office.tiers.step(mend=False) == 0
-    assert await office.tiers.step() == 1
-    assert await office.tiers.step() == 0
+    assert (await office.tiers.step(mend=False)).changed == 0
+    assert (await office.tiers.step()).changed == 1
+    assert (await office.tiers.step()).changed == 0
     (limit,) = await office.tier_store.limits(till.organization_id)
     assert (limit.rule.measure, limit.maximum) == (Measure.MONEY, 20)
 
@@ -150,7 +153,7 @@ async def test_age_leads_up_by_itself(office: Office, till: Till) -> None:
     assert before.next is not None
     assert before.next.name == "Build"
     await office.connection.execute("UPDATE deployment SET clock_offset = '31 days'")
-    assert await office.tiers.step() == 1
+    assert (await office.tiers.step()).changed == 1
     after = await office.tiers.show(till.organization_id)
     assert after.tier is not None
     assert after.tier.name == "Old"
@@ -162,7 +165,7 @@ async def test_a_tier_given_by_hand_is_not_moved(office: Office, till: Till) -> 
     built = await office.tiers.find_tier("Build", "USD")
     given = await office.tiers.assign(till.organization_id, built)
     assert given.fixed
-    assert await office.tiers.step() == 0
+    assert (await office.tiers.step()).changed == 0
     assert (await office.tiers.show(till.organization_id)).tier == built
     await office.tiers.set_tier(Tier(id=UUID(int=0), currency="EUR", position=0, name="Euro"))
     euro = await office.tiers.find_tier("Euro", "EUR")
@@ -240,13 +243,13 @@ async def test_a_request_gives_only_so_many_organisations_their_limits(
     put = await office.tiers.set_tier(FREE)
     assert (put.tier.name, put.all_follow) == ("Free", False)
     assert await maxima(office, tills) == [20, 20, None, None, None]
-    assert [await rounds.step(office.tiers) for _ in range(4)] == [0, 2, 1, 0]
+    assert [(await rounds.step(office.tiers)).changed for _ in range(4)] == [0, 2, 1, 0]
     assert await maxima(office, tills) == [20] * 5
     # A change in the middle of a round begins it anew: nobody is left with the old table.
     await office.tiers.set_tier(structs.replace(FREE, monthly_maximum=Nanos(30)))
-    assert await rounds.step(office.tiers) == 0
+    assert (await rounds.step(office.tiers)).changed == 0
     await office.tiers.set_tier(structs.replace(FREE, monthly_maximum=Nanos(40)))
-    assert [await rounds.step(office.tiers) for _ in range(4)] == [0, 2, 1, 0]
+    assert [(await rounds.step(office.tiers)).changed for _ in range(4)] == [0, 2, 1, 0]
     assert await maxima(office, tills) == [40] * 5
 
 
@@ -267,7 +270,7 @@ async def test_a_step_moves_only_so_many(office: Office) -> None:
     """What a step leaves, the next one does: no other job waits for a large house."""
     tills = await crowd(office, 3)
     await office.tier_store.put_tier(structs.replace(FREE, id=UUID(int=5)))
-    made = [await office.tiers.step(mend=False, changes_max=3) for _ in range(3)]
+    made = [(await office.tiers.step(mend=False, changes_max=3)).changed for _ in range(3)]
     assert made == [2, 1, 0]
     assert await maxima(office, tills) == [20] * 3
 
@@ -285,7 +288,8 @@ async def test_a_limit_that_somebody_removed_comes_back_within_the_hour(
 
         async def steps() -> int:
             pairs = zip(workers, desks, strict=True)
-            return sum(await asyncio.gather(*(each.step(desk) for each, desk in pairs)))
+            steps = await asyncio.gather(*(each.step(desk) for each, desk in pairs))
+            return sum(followed.changed for followed in steps)
 
         assert [await steps() for _ in range(2)] == [0, 0]
         command = next(iter(tier_limits(till.organization_id, FREE)))
@@ -301,4 +305,66 @@ async def test_a_round_without_a_table_does_nothing(office: Office) -> None:
     """Nobody stands in a tier that is not there."""
     await crowd(office, 1)
     rounds = TierRounds(monotonic=lambda: 0.0)
-    assert [await rounds.step(office.tiers) for _ in range(2)] == [0, 0]
+    assert [(await rounds.step(office.tiers)).changed for _ in range(2)] == [0, 0]
+
+
+def failing(office: Office, till: Till, error: Exception, turns: list[int]) -> TierDesk:
+    """A desk whose engine fails for one organisation, while there are turns left."""
+
+    async def submit(command: AnyCommand) -> Result:
+        if command.organization_id == till.organization_id and turns:
+            turns.pop()
+            raise error
+        return await office.submit(command)
+
+    return TierDesk(office.tier_store, submit, chance=bytes)
+
+
+@pytest.mark.parametrize("error", [QuarantinedError(), AssertionError("does not add up")])
+async def test_nobody_is_left_out_behind_one_that_fails(
+    office: Office, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """LIM-05: an organisation whose limit the engine cannot set is told and passed by; the page is
+    not repeated, nobody is told that all follow, and the next round tries it again.
+    """
+    monkeypatch.setattr(tiers, "FOLLOWING_PAGE", 2)
+    tills = await crowd(office, 4)
+    desk = failing(office, tills[1], error, [0] * 3)
+    seconds = 0.0
+    rounds = TierRounds(monotonic=lambda: seconds)
+    assert not (await desk.set_tier(FREE)).all_follow
+    assert await maxima(office, tills) == [20, None, 20, 20]
+    await office.tiers.set_tier(structs.replace(FREE, monthly_maximum=Nanos(30)))
+    await office.submit(next(iter(tier_limits(tills[1].organization_id, FREE))))
+    followed = [await rounds.step(desk) for _ in range(3)]
+    assert [each.failed for each in followed] == [((tills[1].organization_id, error),), (), ()]
+    assert await maxima(office, tills) == [30, 20, 30, 30]
+    assert (await desk.step()).failed == ((tills[1].organization_id, error),)
+    seconds = 3_600.0
+    assert [(await rounds.step(desk)).changed for _ in range(3)] == [1, 0, 0]
+    assert await maxima(office, tills) == [30] * 4
+
+
+async def test_a_page_is_repeated_while_the_database_is_away(office: Office) -> None:
+    """LIM-05: that is nobody's own trouble, neither with the engine nor with our own connection:
+    no organisation is passed by for it.
+    """
+    tills = await crowd(office, 2)
+    await office.tier_store.put_tier(structs.replace(FREE, id=UUID(int=5)))
+    rounds = TierRounds(monotonic=lambda: 0.0)
+    desk = failing(office, tills[1], UnavailableError(), [0])
+    with pytest.raises(UnavailableError):
+        await rounds.step(desk)
+    async with open_office(office.dsn) as other:
+        read = other.tier_store.limits
+
+        async def lose(organization_id: UUID) -> tuple[LimitView, ...]:
+            await other.connection.close()
+            return await read(organization_id)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(other.tier_store, "limits", lose)
+            with pytest.raises(psycopg.OperationalError):
+                await rounds.step(other.tiers)
+    assert (await rounds.step(office.tiers)).changed > 0
+    assert await maxima(office, tills) == [20] * 2

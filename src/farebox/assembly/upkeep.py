@@ -9,11 +9,12 @@ import structlog
 from psycopg import AsyncConnection
 
 from farebox.kit.errors import RefusedError
+from farebox.kit.ids import format_id
 from farebox.ledger.commands import AnyCommand, Refused, Result
 from farebox.operations.anomaly_watch import AnomalyWatch
 from farebox.operations.audited_money import Submit, audited
 from farebox.operations.retention import retention_step
-from farebox.operations.tiers import CHANGES_PER_PAGE, TierDesk, TierRounds
+from farebox.operations.tiers import CHANGES_PER_PAGE, Followed, TierDesk, TierRounds
 from farebox.storage.anomaly_store import PostgresAnomalyStore
 from farebox.storage.audit_log_store import PostgresAuditLog
 from farebox.storage.node_store import Pool, borrowed
@@ -62,7 +63,7 @@ class Upkeep:
             await PostgresAuditLog(connection).chain_abandoned()
             await PostgresRequestStore(connection).drop_old()
             desk = self._tiers(connection)
-            await desk.step(mend=False, changes_max=CHANGES_PER_PAGE)
+            _log_failed(await desk.step(mend=False, changes_max=CHANGES_PER_PAGE))
             await PostgresUsageDays(connection).step()
 
     async def follow(self) -> int:
@@ -72,10 +73,18 @@ class Upkeep:
             UnavailableError: The database is away.
         """
         async with borrowed(self._pool) as connection:
-            return await self._rounds.step(self._tiers(connection))
+            followed = await self._rounds.step(self._tiers(connection))
+        _log_failed(followed)
+        return followed.changed
 
     def _tiers(self, connection: AsyncConnection[tuple[Any, ...]]) -> TierDesk:
         return TierDesk(PostgresTierStore(connection), self._submit, chance=random_bytes)
+
+
+def _log_failed(followed: Followed) -> None:
+    for each in followed.failed:
+        who = format_id("org", each.organization_id)
+        logger.warning("tier_not_followed", organization_id=who, error=repr(each.error))
 
 
 class Retaining:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _COUNT_MAX = 10**15
 _DAYS_MAX = 36_500
 _POSITION_MAX = 1_000
+_FAILED_SHOWN = 20
 
 RATE_FIELDS = ("calls_per_minute", "tokens_per_minute", "calls_per_day", "tokens_per_day")
 
@@ -173,10 +174,21 @@ async def _show(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _apply(session: Session, args: argparse.Namespace) -> int:
-    changed = await session.tiers.step()
-    document = {"object": "tiers_applied", "organizations_changed": changed}
+    from farebox.kit.ids import format_id
+
+    followed = await session.tiers.step()
+    changed, failed = followed.changed, followed.failed
+    document = {
+        "object": "tiers_applied",
+        "organizations_changed": changed,
+        "organizations_failed": len(failed),
+    }
     show(args, document, lambda: say(f"{changed} organisations changed."))
-    return 0
+    for organization_id, error in failed[:_FAILED_SHOWN]:
+        hint(f"{format_id('org', organization_id)} keeps its limits: {error}")
+    if len(failed) > _FAILED_SHOWN:
+        hint(f"... and {len(failed) - _FAILED_SHOWN} more.")
+    return 1 if failed else 0
 
 
 def _show_standing(args: argparse.Namespace, standing: TierStanding) -> None:

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 from msgspec import structs
 
-from farebox.kit.errors import InvalidInputError, NotFoundError
+from farebox.kit.errors import InvalidInputError, NotFoundError, UnavailableError
 from farebox.kit.ids import RANDOM_BYTES, uuid7
 from farebox.kit.money import Nanos
 from farebox.kit.patterns import is_pattern
@@ -89,12 +89,20 @@ class PutTier(NamedTuple):
     """Whether every organisation has the new limits already; else the worker is at it."""
 
 
+class NotFollowed(NamedTuple):
+    """An organisation whose limits could not be made those of its tier; the next round tries."""
+
+    organization_id: UUID
+    error: Exception
+
+
 class Followed(NamedTuple):
-    """A page of organisations whose limits are those of their tiers."""
+    """Organisations whose limits are those of their tiers, but for those that failed."""
 
     changed: int
-    after: UUID | None
+    after: UUID | None = None
     """Where the next page begins; None at the end."""
+    failed: tuple[NotFollowed, ...] = ()
 
 
 class TierStore(Protocol):
@@ -137,6 +145,19 @@ class TierStore(Protocol):
 
     async def balance(self, organization_id: UUID) -> Nanos:
         """Its balance, held money included."""
+
+
+class _Turn:
+    """What a look at several organisations goes by, and what came of it."""
+
+    def __init__(self, tiers: Sequence[Tier], now: datetime, *, mend: bool) -> None:
+        self.tiers, self.now, self.mend = tiers, now, mend
+        self.changed = self.changes = 0
+        self.failed: list[NotFollowed] = []
+
+    def followed(self, after: UUID | None = None) -> Followed:
+        """The result, at the end or after that organisation."""
+        return Followed(self.changed, after, tuple(self.failed))
 
 
 class TierDesk:
@@ -185,7 +206,7 @@ class TierDesk:
         tier_id = standing[0].id if standing else await self._new_id()
         put = await self._store.put_tier(structs.replace(checked, id=tier_id))
         followed = await self.follow(None, limit=AT_ONCE, changes_max=CHANGES_AT_ONCE)
-        return PutTier(put, followed.after is None)
+        return PutTier(put, followed.after is None and not followed.failed)
 
     async def assign(self, organization_id: UUID, tier: Tier | None) -> TierStanding:
         """Give an organisation a tier for good, or (None) the one that the rule says.
@@ -244,22 +265,22 @@ class TierDesk:
             after: The last organisation of the page before.
             limit: Organisations of the page.
             changes_max: The page ends with the organisation that reaches so many changes.
+
+        Raises:
+            UnavailableError: The database is away.
         """
         tiers = await self._store.tiers()
         if not tiers:
-            return Followed(0, None)
-        now = await self._store.now()
+            return Followed(0)
+        turn = _Turn(tiers, await self._store.now(), mend=True)
         page = await self._store.facts(after=after, limit=limit + 1)
-        changed = changes = 0
         for place, facts in enumerate(page, 1):
-            if place > limit or changes >= changes_max:
-                return Followed(changed, page[place - 2].organization_id)
-            made = await self._move(facts, tiers, now, mend=True)
-            changes += made
-            changed += made > 0
-        return Followed(changed, None)
+            if place > limit or turn.changes >= changes_max:
+                return turn.followed(page[place - 2].organization_id)
+            await self._try(facts, turn)
+        return turn.followed()
 
-    async def step(self, *, mend: bool = True, changes_max: int | None = None) -> int:
+    async def step(self, *, mend: bool = True, changes_max: int | None = None) -> Followed:
         """Move whoever the rule moves; safe to take twice, and in two workers at once.
 
         Args:
@@ -267,23 +288,35 @@ class TierDesk:
             changes_max: Ends with the organisation that reaches so many changes; None: goes
                 through all of them.
 
-        Returns:
-            How many organisations were changed.
+        Raises:
+            UnavailableError: The database is away.
         """
         tiers = await self._store.tiers()
         if not tiers:
-            return 0  # nobody stands in one: a tier with organisations in it stays
-        now = await self._store.now()
-        changed, changes, after = 0, 0, None
+            return Followed(0)  # nobody stands in one: a tier with organisations in it stays
+        turn = _Turn(tiers, await self._store.now(), mend=mend)
+        after = None
         while page := await self._store.facts(after=after, limit=PAGE):
             for facts in page:
-                made = await self._move(facts, tiers, now, mend=mend)
-                changes += made
-                changed += made > 0
-                if changes_max is not None and changes >= changes_max:
-                    return changed
+                await self._try(facts, turn)
+                if changes_max is not None and turn.changes >= changes_max:
+                    return turn.followed(facts.organization_id)
             after = page[-1].organization_id
-        return changed
+        return turn.followed()
+
+    async def _try(self, facts: TierFacts, turn: _Turn) -> None:
+        """Put one organisation where it belongs; that it cannot be done must not hide others."""
+        try:
+            made = await self._move(facts, turn.tiers, turn.now, mend=turn.mend)
+        except UnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others behind it go on
+            await self._store.now()  # a lost connection is nobody's own trouble: it raises here
+            turn.failed.append(NotFollowed(facts.organization_id, error))
+            turn.changes += 1  # so that what is bounded by changes is bounded by failures, too
+        else:
+            turn.changes += made
+            turn.changed += made > 0
 
     async def _move(
         self, facts: TierFacts, tiers: Sequence[Tier], now: datetime, *, mend: bool
@@ -339,8 +372,10 @@ class TierRounds:
         self._began_at = monotonic()
         self._is_over = True
 
-    async def step(self, desk: TierDesk) -> int:
-        """Look at the next page, if there is one to be looked at; gives how many were changed.
+    async def step(self, desk: TierDesk) -> Followed:
+        """Look at the next page, if there is one to be looked at.
+
+        Who could not be followed is left for the next round: nobody waits behind them.
 
         Raises:
             UnavailableError: The database is away; the next step does the same page.
@@ -350,12 +385,12 @@ class TierRounds:
         if table != self._table or (self._is_over and is_due):
             self._table, self._after, self._began_at, self._is_over = table, None, now, False
         if self._is_over:
-            return 0
+            return Followed(0)
         followed = await desk.follow(
             self._after, limit=FOLLOWING_PAGE, changes_max=CHANGES_PER_PAGE
         )
         self._after, self._is_over = followed.after, followed.after is None
-        return followed.changed
+        return followed
 
 
 def checked_tier(tier: Tier) -> Tier:
