@@ -304,8 +304,9 @@ class Session:
             database.ledger.write(batch.decision.changes)
         except (AssertionError, KeyError) as error:
             database.loop.halt(SimulationError("database constraint", repr(error)))
-        for organization in batch.decision.changes.organizations:
-            database.wrote(organization.id, batch.transaction)
+        written = [organization.id for organization in batch.decision.changes.organizations]
+        for organization_id in batch.state.organizations if batch.resent else written:
+            database.wrote(organization_id, batch.transaction)
         database.trace.note("commit", "database", _named(batch))
         for tell in database.on_commit:
             try:
@@ -418,7 +419,7 @@ class Session:
 
 
 def is_as_remembered(database: Database, batch: Batch) -> bool:
-    """``check_remembered`` of engine.sql."""
+    """``check_one`` and ``check_many`` of engine.sql."""
     ledger, state = database.ledger, batch.state
     return (
         all(database.version(i) == version for i, version in batch.versions.items())

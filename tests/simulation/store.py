@@ -23,7 +23,7 @@ from farebox.operations.batches import BatchRejectedError
 from farebox.operations.sweep import CLOCK_JUMP_MAX, NODE_SILENCE, HoldToLapse
 from farebox.storage.batch_store import _FAILURES, BATCH_SECONDS_MAX, _failure
 from farebox.storage.loading import _scopes
-from farebox.storage.remembered import Memory, Read
+from farebox.storage.remembered import Look, Memory, Read
 from tests.simulation.database import Batch, Database, NodeRow, Session
 from tests.simulation.trace import SimulationError
 from tests.simulation.wire import Network, Wire
@@ -79,8 +79,9 @@ class SimulatedBatchStore:
     async def _run(self, wire: Wire, commands: list[AnyCommand], *, resent: bool) -> list[Result]:
         if not resent and (results := await self._go_on(wire, commands)) is not None:
             return results
+        sent_seconds = self._seconds()
         batch = await wire.ask(lambda session: session.load(commands, resent=resent))
-        heard_seconds = self._seconds()
+        look = Look(batch.now, sent_seconds, self._seconds())
         try:
             batch.decide()
         except Exception as error:
@@ -92,7 +93,7 @@ class SimulatedBatchStore:
         self._network.on_answer(commands)
         assert batch.decision is not None
         read = Read(batch.state, batch.now, batch.versions, _scopes(commands), batch.transaction)
-        self._memory.learn(commands, read, batch.decision.changes, heard_seconds)
+        self._memory.learn(commands, read, batch.decision.changes, look)
         return batch.results
 
     async def _go_on(self, wire: Wire, commands: list[AnyCommand]) -> list[Result] | None:
@@ -101,6 +102,7 @@ class SimulatedBatchStore:
             return None
         batch = Batch.of(commands, recalled)
         batch.decide()
+        sent_seconds = self._seconds()
         if not await wire.ask(lambda session: session.go_on(batch)):
             return None
         self._network.on_answer(commands)
@@ -108,9 +110,8 @@ class SimulatedBatchStore:
         self._memory.keep(
             recalled,
             batch.decision.changes,
-            transaction=batch.transaction,
-            now=batch.checked_at,
-            heard_seconds=self._seconds(),
+            batch.transaction,
+            Look(batch.checked_at, sent_seconds, self._seconds()),
         )
         return batch.results
 

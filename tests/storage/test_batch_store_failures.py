@@ -378,3 +378,46 @@ async def test_broken_rows_stop_their_organisation_alone(shop: Shop) -> None:
     assert [type(r) for r in results] == [QuarantinedError, Admitted, QuarantinedError, Admitted]
     assert shop.store._exchange is pid, "the connection was good all the time"
     await bookkeeper.aclose()
+
+
+async def test_who_was_told_no_has_no_hold(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENGINE "Idempotency": what lay unread at the server when its batch was sent again is undone.
+
+    The one that was sent again may have been decided later, and otherwise.
+    """
+    till = shop.till
+    shop.sql("UPDATE api_key SET expires_at = farebox_now() + interval '1.5 s'")
+    ((ends,),) = shop.sql("SELECT expires_at FROM api_key")
+    await shop.run(till.grant(1_000))
+    await shop.run(till.admit(10))
+    late: list[tuple[str, tuple[str | None, ...]]] = []
+
+    async def lost(*_: object) -> list[Answer]:
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    while True:
+        ((left,),) = shop.sql("SELECT extract(epoch FROM %s - farebox_now())::float8", ends)
+        if left < 0.12:
+            break
+        await shop.run(till.report(till.admit(), 1))  # keeps the lane's clock fresh
+        await asyncio.sleep(0.02)
+    with monkeypatch.context() as patch:
+        patch.setattr(Exchange, "send", lambda _, sql, values=(): late.append((sql, values)))
+        patch.setattr(Exchange, "answers", lost)
+        call = till.admit(10)
+        with pytest.raises(BatchStoreLostError):
+            await shop.run(call)
+    assert late[0][0] == "BEGIN"
+    assert late[-1][0] == "COMMIT"
+    await asyncio.sleep(0.15)
+    assert (await shop.run(call, resent=True)).code == "key_expired"
+    connection = await Connector(shop.dsn, name="late", durable=False).connect()
+    exchange = Exchange(connection)
+    for sql, values in late:
+        exchange.send(sql, values)
+    try:
+        await exchange.answers()
+    except psycopg.Error as error:
+        assert error.sqlstate == "FB001"  # noqa: PT017
+    await exchange.aclose()
+    assert shop.sql("SELECT count(*) FROM hold WHERE call_id = %s", call.call_id) == [(0,)]

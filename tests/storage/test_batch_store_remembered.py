@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from farebox.ledger.scopes import ScopeKind
 from farebox.operations.batches import BatchUnsettledError
 from farebox.storage import batch_store, remembered
 from farebox.storage.loading import load
+from farebox.storage.remembered import Look
 from tests.support.shop import Shop
 
 
@@ -288,3 +289,82 @@ async def test_every_change_of_an_organisation_makes_a_version(shop: Shop) -> No
     before = version()
     shop.sql("UPDATE project SET name = 'other'")
     assert version() == before
+
+
+async def test_what_the_database_rejects_by_memory_is_read(shop: Shop, reads: Reads) -> None:
+    """ENGINE "A batch": a wrong memory puts nobody's only command into quarantine."""
+    till = shop.till
+    await warm(shop, reads)
+    known = shop.store._memory._known[till.organization_id]
+    (grant,) = known.grants.values()
+    grant.amount, grant.remaining = Nanos(grant.amount + 50), Nanos(grant.remaining + 50)
+    known.organization.granted = Nanos(known.organization.granted + 50)
+    known.organization.unreserved = Nanos(known.organization.unreserved + 50)
+    assert isinstance(await shop.run(till.admit(1)), Admitted)
+    assert reads.taken() == 1
+
+
+async def test_a_surprise_leaves_no_prepared_statement_behind(shop: Shop, reads: Reads) -> None:
+    """DESIGN: limits on everything; the connection outlives the error, its statements are known."""
+    await warm(shop, reads)
+    exchange = shop.store._exchange
+    assert exchange is not None
+    counts = []
+    for _ in range(3):
+        shop.store._memory._clock.hear(Look(datetime(2020, 1, 1, tzinfo=UTC), 0.0, 0.0))
+        await shop.run(shop.till.admit(1))
+        exchange.send("SELECT count(*) FROM pg_prepared_statements")
+        ((count,),) = (await exchange.answers())[0].rows
+        counts.append(count)
+    assert shop.store.surprises == 3
+    assert counts[1:] == [counts[0]] * 2
+
+
+async def test_without_a_catalogue_nothing_is_committed(shop: Shop, reads: Reads) -> None:
+    """ADR 21: a comparison that has no row is not one that went well."""
+    await warm(shop, reads)
+    shop.sql("DELETE FROM catalogue")
+    with pytest.raises(IndexError):
+        await shop.run(shop.till.admit(30))
+    assert shop.totals() == (0, 10, 990)
+
+
+async def test_slow_commits_do_not_surprise(shop: Shop) -> None:
+    """ENGINE "Time": on a disk that takes its time the comparison's is old when it is heard."""
+    till, store = shop.till, shop.new_store()
+    shop.sql(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_sleep(0.55); RETURN NULL; END $$"
+    )
+    await store.run([till.grant(1_000)], resent=False)
+    await store.run([till.admit(1)], resent=False)
+    shop.sql(
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON hold DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    for _ in range(3):
+        await store.run([till.admit(1)], resent=False)
+    assert (store.remembered, store.surprises) == (3, 0)
+    await store.aclose()
+
+
+async def test_odd_names_are_told_as_the_database_keeps_them(shop: Shop, reads: Reads) -> None:
+    """BUD-14: a scope whose name is mended is read, and its refusal says the same to everybody."""
+    till = shop.till
+    await warm(shop, reads)
+    await shop.run(
+        SetLimit(
+            organization_id=till.organization_id,
+            scope_kind=ScopeKind.USER,
+            scope_ref="",
+            period=Period.MONTH,
+            maximum=Nanos(25),
+        )
+    )
+    about = Attribution(user="a\x00b", run="r", tags={})
+    assert isinstance(await shop.run(till.admit(20, attribution=about)), Admitted)
+    other = shop.new_store()
+    mine = await shop.run(till.admit(20, attribution=about))
+    (theirs,) = await other.run([till.admit(20, attribution=about)], resent=False)
+    await other.aclose()
+    assert mine == theirs

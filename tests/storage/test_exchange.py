@@ -10,6 +10,7 @@ import pytest
 
 from farebox.storage.connecting import Connector
 from farebox.storage.exchange import Exchange
+from tests.support.shop import Shop
 
 
 @pytest.fixture
@@ -133,3 +134,33 @@ async def test_a_connection_that_ends_between_two_waits_is_let_go(
     with pytest.raises(psycopg.OperationalError):
         await exchange.answers()
     assert not exchange.is_watched
+
+
+@pytest.mark.parametrize("what", ["parse", "bind", "execute", "commit"])
+async def test_every_error_is_drained(shop: Shop, what: str) -> None:
+    """ADR 21: whatever fails, the next exchange is in step, and statements have their names."""
+    shop.sql("CREATE TABLE later (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    connection = await Connector(shop.dsn, name="x", durable=False).connect()
+    exchange = Exchange(connection)
+    bad = {
+        "parse": ("SELECT nothing FROM nowhere", ()),
+        "bind": ("SELECT $1::int", ("x",)),
+        "execute": ("SELECT 1 / $1::int", ("0",)),
+        "commit": ("INSERT INTO later SELECT 1 FROM generate_series(1, $1::int)", ("2",)),
+    }[what]
+    for _ in range(3):
+        exchange.send("BEGIN")
+        exchange.send("SELECT 1")
+        exchange.send(*bad)
+        exchange.send("SELECT 2")
+        exchange.send("COMMIT")
+        with pytest.raises(psycopg.Error):
+            await exchange.answers()
+        assert not exchange._awaited
+        exchange.send("ROLLBACK")
+        await exchange.answers()
+        exchange.send("SELECT 3")
+        exchange.send("SELECT 2")
+        exchange.send("SELECT 1")
+        assert [a.rows for a in await exchange.answers()] == [[(3,)], [(2,)], [(1,)]]
+    await exchange.aclose()

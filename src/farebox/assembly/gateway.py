@@ -133,6 +133,7 @@ class GatewayProcess:
                 content_dropped=lambda: content.dropped,
                 remembered=lambda: sum(store.remembered for store in stores),
                 surprises=lambda: sum(store.surprises for store in stores),
+                divergences=lambda: sum(store.divergences for store in stores),
             ),
             count_tokens=count_o200k,
             new_call_id=lambda: uuid7(sales.now, os.urandom(RANDOM_BYTES)),

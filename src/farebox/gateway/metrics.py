@@ -31,6 +31,7 @@ class Metrics:
         content_dropped: Callable[[], int] = lambda: 0,
         remembered: Callable[[], int] = lambda: 0,
         surprises: Callable[[], int] = lambda: 0,
+        divergences: Callable[[], int] = lambda: 0,
     ) -> None:
         """Make every series at once.
 
@@ -41,6 +42,7 @@ class Metrics:
             content_dropped: Calls whose content should have been stored and was not.
             remembered: Batches that were decided without reading (ADR 21).
             surprises: Batches that were to be, and had to be read after all.
+            divergences: Organisations remembered wrongly, which would be a defect.
         """
         registry = CollectorRegistry()
         self.registry = registry
@@ -94,7 +96,8 @@ class Metrics:
             ("refusals_dropped", "Refusals that could not be recorded", refusals_dropped),
             ("content_dropped", "Calls whose content could not be stored", content_dropped),
             ("batches_remembered", "Batches decided by what the lane remembers", remembered),
-            ("batches_surprised", "Batches read after all: others had changed rows", surprises),
+            ("batches_surprised", "Batches read after all: not all was as remembered", surprises),
+            ("batches_diverged", "Organisations remembered wrongly: a defect", divergences),
         ):
             Gauge(f"farebox_{name}", says, registry=registry).set_function(value)
         self.open_calls = Gauge("farebox_open_calls", "Calls under way", registry=registry)

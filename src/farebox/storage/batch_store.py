@@ -21,13 +21,13 @@ from farebox.kit.errors import FareboxError, IncompatibleError
 from farebox.kit.texts import storable
 from farebox.ledger.commands import AnyCommand, Result
 from farebox.ledger.decide import decide
-from farebox.ledger.state import Changes
+from farebox.ledger.state import Changes, State
 from farebox.operations.batches import BatchRejectedError, BatchStoreLostError, BatchUnsettledError
 from farebox.storage.connecting import Connector
 from farebox.storage.counting import Scan, counts, scan
 from farebox.storage.exchange import Exchange
 from farebox.storage.loading import load, send_check
-from farebox.storage.remembered import Memory, Recalled
+from farebox.storage.remembered import Look, Memory, Recalled
 from farebox.storage.rows import utc
 from farebox.storage.sql import queries
 from farebox.storage.writing import ORGANIZATIONS, json_text, statements
@@ -84,7 +84,12 @@ class PostgresBatchStore:
         self.remembered = 0
         """Batches that were decided by what is remembered, and committed."""
         self.surprises = 0
-        """Those that had to be read and decided anew: it had changed."""
+        """Those that had to be read and decided anew: something was not as remembered."""
+
+    @property
+    def divergences(self) -> int:
+        """Organisations that were not as remembered though nobody had written them: a defect."""
+        return self._memory.divergences
 
     async def run(self, commands: Sequence[AnyCommand], *, resent: bool) -> list[Result]:
         """Decide and commit one batch.
@@ -162,19 +167,19 @@ class PostgresBatchStore:
                 results = await self._go_on(exchange, commands, recalled)
                 if results is not None:
                     return results
+        sent_seconds = self._monotonic()
         read = await load(exchange, commands, scans, resent=resent)
-        heard_seconds = self._monotonic()
+        look = Look(read.now, sent_seconds, self._monotonic())
         try:
             decision = decide(read.state, commands, read.now)
         except Exception as error:
             # A broken invariant is one command's or one organisation's trouble, not the batch's.
             await _roll_back(exchange)
             raise _UndecidableError(f"the engine cannot decide it: {error!r}") from error
-        # A replay must not answer before the commit that it finds is as durable as its own would
-        # be: under synchronous replication a commit whose session was killed is seen before it is
-        # safe.
-        await _finish(exchange, decision.changes, must_commit=resent)
-        self._memory.learn(commands, read, decision.changes, heard_seconds)
+        if resent:
+            _write_all(decision.changes, read.state)
+        await _finish(exchange, decision.changes)
+        self._memory.learn(commands, read, decision.changes, look)
         return decision.results
 
     async def _go_on(
@@ -185,22 +190,23 @@ class PostgresBatchStore:
             decision = decide(recalled.state, commands, recalled.now)
         except Exception:  # noqa: BLE001 - it is decided anew, by what is read
             self._memory.forget(recalled.versions)
+            self.surprises += 1
             return None
+        sent_seconds = self._monotonic()
         try:
             now, transaction = await _finish_if(exchange, decision.changes, recalled)
         except psycopg.Error as error:
-            if error.sqlstate != NOT_AS_REMEMBERED:
-                raise
+            state = error.sqlstate or ""
+            if state != NOT_AS_REMEMBERED:
+                if state[:2] not in REJECTED:
+                    raise
+                # Whether it is the command or what is remembered, reading will tell.
+                self._memory.forget(recalled.versions)
             await _roll_back(exchange)
             self.surprises += 1
             return None
-        self._memory.keep(
-            recalled,
-            decision.changes,
-            transaction=transaction,
-            now=now,
-            heard_seconds=self._monotonic(),
-        )
+        look = Look(now, sent_seconds, self._monotonic())
+        self._memory.keep(recalled, decision.changes, transaction, look)
         self.remembered += 1
         return decision.results
 
@@ -240,13 +246,27 @@ def _failure(error: Exception) -> FareboxError:
     return BatchStoreLostError(text) if state[:2] in AWAY else BatchUnsettledError(text)
 
 
-async def _finish(exchange: Exchange, changes: Changes, *, must_commit: bool) -> None:
+def _write_all(changes: Changes, state: State) -> None:
+    """Write every organisation of a batch that is sent again, whether anything of it changes.
+
+    What was sent first may still lie at the server, unread and without the lock: now it finds other
+    versions and is undone, so that its answer is not another one than this. And a replay must not
+    answer before the commit that it finds is as durable as its own would be: under synchronous
+    replication a commit whose session was killed is seen before it is safe.
+    """
+    written = {organization.id for organization in changes.organizations}
+    changes.organizations += [
+        mine.organization for i, mine in state.organizations.items() if i not in written
+    ]
+
+
+async def _finish(exchange: Exchange, changes: Changes) -> None:
     """Write what was decided under the lock, commit and wait."""
     written = []
     for name, sql, parameters, count in statements(changes):
         exchange.send(sql, parameters)
         written.append((name, count))
-    exchange.send("COMMIT" if written or must_commit else "ROLLBACK")
+    exchange.send("COMMIT" if written else "ROLLBACK")
     for (name, count), answer in zip(written, await exchange.answers(), strict=False):
         assert answer.touched == count, (name, answer.touched, count)
 

@@ -9,6 +9,7 @@ to the next synchronisation point, so a batch that fails half-way never commits.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any, Final
 
 from psycopg import AsyncConnection, Error, OperationalError, errors, pq
@@ -39,10 +40,11 @@ class Exchange:
         self._pq = connection.pgconn
         self._transformer = Transformer(connection)
         self._names: dict[str, bytes] = {}
-        self._new_names: list[str] = []
-        """Statements that the next flush prepares; which of them it did, an error leaves open."""
+        self._new_names: set[str] = set()
+        """Statements that the server has not said it has prepared."""
         self._prepared = 0
-        self._awaited = 0
+        self._awaited: deque[str | None] = deque()
+        """What is to be answered: a statement that is prepared, or None for one that runs."""
         self._waiter: asyncio.Future[None] | None = None
         # Watched from one wait to the next: to begin and to end it each time takes as long as a
         # tenth of the wait.
@@ -65,12 +67,12 @@ class Exchange:
         if name is None:
             self._prepared += 1
             name = self._names[sql] = f"s{self._prepared}".encode()
-            self._new_names.append(sql)
+            self._new_names.add(sql)
             self._pq.send_prepare(name, sql.encode())
-            self._awaited += 1
+            self._awaited.append(sql)
         values = [None if p is None else p.encode() for p in parameters]
         self._pq.send_query_prepared(name, values, result_format=_BINARY)
-        self._awaited += 1
+        self._awaited.append(None)
 
     async def answers(self) -> list[Answer]:
         """Send what is queued and wait for every answer, in order.
@@ -107,11 +109,13 @@ class Exchange:
         failed: Error | None = None
         while self._awaited:
             result = await self._next(failed)
-            self._awaited -= 1
+            prepared = self._awaited.popleft()
             if result is None:
                 raise failed or OperationalError("the server gave no answer")
             if result.status not in _ROWS:
                 failed = failed or self._error(result)
+            elif prepared is not None:
+                self._new_names.discard(prepared)
             elif result.nfields or result.command_status:
                 found.append(self._answer(result))
             if await self._next(failed) is not None:

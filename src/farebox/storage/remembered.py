@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -32,7 +32,10 @@ ORGANIZATIONS_MAX: Final = 512
 """A lane remembers; the one that was longest out of use is forgotten first."""
 
 ROWS_MAX: Final = 512
-"""Grants, scopes or keys of one organisation; beyond, it is forgotten and begins anew."""
+"""Grants, scopes, holds and keys of one organisation; beyond, it begins anew."""
+
+LANE_ROWS_MAX: Final = 8_192
+"""Of all of them: some eight megabytes."""
 
 DOUBT_MAX: Final = 64
 """Batches for which an organisation that others keep changing is read under its lock."""
@@ -72,6 +75,17 @@ class Read(msgspec.Struct):
     """The version of every row that the batch writes."""
 
 
+class Look(NamedTuple):
+    """A look at the database's clock, in seconds of one that only goes forward."""
+
+    now: datetime
+    """What it showed, at some moment between"""
+    sent_seconds: float
+    """the question and"""
+    heard_seconds: float
+    """the answer."""
+
+
 class Clock:
     """The database's time between two looks at it, by a clock that only goes forward."""
 
@@ -81,27 +95,34 @@ class Clock:
         self._at: datetime | None = None
         self._heard_seconds = 0.0
 
-    def hear(self, now: datetime, heard_seconds: float) -> None:
-        """Take note of the database's time; of two looks the one that took less time counts."""
-        expected = self.now(heard_seconds)
+    def hear(self, look: Look) -> None:
+        """Take note of a look; of two the one counts that took less time.
+
+        What was shown may be as old as the answer took to come. One that is older than that is of a
+        clock that was set back.
+        """
+        took = timedelta(seconds=look.heard_seconds - look.sent_seconds)
+        expected = self.now(look.heard_seconds)
         if (
             expected is None
-            or not expected - AHEAD_MAX < now <= expected
-            or heard_seconds - self._heard_seconds > CLOCK_SECONDS_MAX
+            or look.now > expected
+            or look.now + took < expected - AHEAD_MAX
+            or look.heard_seconds - self._heard_seconds > CLOCK_SECONDS_MAX
         ):
-            self._at, self._heard_seconds = now, heard_seconds
+            self._at, self._heard_seconds = look.now, look.heard_seconds
 
-    def now(self, heard_seconds: float) -> datetime | None:
+    def now(self, seconds: float) -> datetime | None:
         """The database's time, as far as can be told; None before the first look."""
         if self._at is None:
             return None
-        return self._at + timedelta(seconds=heard_seconds - self._heard_seconds)
+        return self._at + timedelta(seconds=seconds - self._heard_seconds)
 
 
 class _Known:
     """One organisation."""
 
     __slots__ = (
+        "counted",
         "everywhere",
         "grants",
         "holds",
@@ -124,11 +145,18 @@ class _Known:
         self.keys: dict[UUID, KeyFacts] = {}
         self.penalty = penalty
         """The next change by others brings doubts for about twice as many batches."""
+        self.counted = 0
+        """Its rows, as they are in the lane's sum."""
 
     @property
-    def is_large(self) -> bool:
-        """Whether it takes more room than an organisation is given."""
-        return max(len(self.grants), len(self.scopes), len(self.keys)) > ROWS_MAX
+    def rows(self) -> int:
+        """How many are remembered."""
+        return len(self.grants) + len(self.scopes) + len(self.holds) + len(self.keys)
+
+    def is_as_read(self, mine: OrganizationState) -> bool:
+        """Whether what is remembered of a version is what was read of it."""
+        grants = {grant.id: grant for grant in mine.grants if grant.remaining}
+        return self.organization == mine.organization and self.grants == grants
 
     def recall(
         self, command: AnyCommand, mine: OrganizationState, limits: dict[int, ScopeLimits]
@@ -177,6 +205,10 @@ class _Known:
         if scope.is_everywhere:
             self.everywhere[number] = scope
 
+    def forget_scopes(self) -> None:
+        """Those of single calls: runs and users come and go."""
+        self.scopes = dict(self.everywhere)
+
     def put_grant(self, grant: Grant) -> None:
         """A grant's row as it is now; one without money is not read again."""
         if grant.remaining:
@@ -203,6 +235,9 @@ class Memory:
         self._known: dict[UUID, _Known] = {}
         """The one that was longest out of use first, here and below."""
         self._doubted: dict[UUID, _Doubted] = {}
+        self._rows = 0
+        self.divergences = 0
+        """Organisations that were not as remembered though their version was: a defect."""
         self._epochs: dict[UUID, int] = {}
         self._catalogue_revision = 0
         self._clock = Clock()
@@ -211,13 +246,21 @@ class Memory:
         """Forget everything: the connection has ended, and with it what is sure."""
         self._known.clear()
         self._doubted.clear()
-        self._epochs.clear()
+        self._rows = 0
+        self._epochs = {}
         self._clock = Clock()
 
     def forget(self, organization_ids: Iterable[UUID]) -> None:
         """Read these anew."""
         for organization_id in organization_ids:
-            self._known.pop(organization_id, None)
+            self._take_out(organization_id)
+
+    def _take_out(self, organization_id: UUID) -> _Known | None:
+        known = self._known.pop(organization_id, None)
+        if known is not None:
+            self._rows -= known.counted
+            known.counted = 0
+        return known
 
     # Recalling.
 
@@ -268,10 +311,8 @@ class Memory:
         self,
         recalled: Recalled,
         changes: Changes,
-        *,
         transaction: str,
-        now: datetime,
-        heard_seconds: float,
+        look: Look,
     ) -> None:
         """A batch that was decided by what is remembered has been committed.
 
@@ -279,10 +320,9 @@ class Memory:
             recalled: What it was decided by.
             changes: What was written.
             transaction: The version of what was written.
-            now: The database's time after the lock.
-            heard_seconds: When the answer came.
+            look: At the database's time, after the lock.
         """
-        self._clock.hear(now, heard_seconds)
+        self._clock.hear(look)
         for organization_id in recalled.versions:
             known = self._known[organization_id] = self._known.pop(organization_id)
             known.penalty = max(0, known.penalty - 1)
@@ -294,7 +334,7 @@ class Memory:
         commands: Sequence[AnyCommand],
         read: Read,
         changes: Changes,
-        heard_seconds: float,
+        look: Look,
     ) -> None:
         """A batch that was read under the lock has been committed.
 
@@ -302,10 +342,13 @@ class Memory:
             commands: The batch.
             read: What was read.
             changes: What was written.
-            heard_seconds: When the answer to the reading came.
+            look: At the database's time, with the reading.
         """
-        self._clock.hear(read.now, heard_seconds)
+        self._clock.hear(look)
         self._catalogue_revision = read.state.catalogue_revision
+        for command in commands:
+            if isinstance(command, Admit | Extend):
+                self._epochs.pop(command.node_id, None)
         self._epochs.update(read.state.epochs)
         for organization_id, mine in read.state.organizations.items():
             known = self._of_version(organization_id, mine, read.versions[organization_id])
@@ -326,9 +369,12 @@ class Memory:
 
         None while it is in doubt: what others change all the time is not worth remembering.
         """
-        known = self._known.pop(organization_id, None)
+        known = self._take_out(organization_id)
         if known is not None and known.version == version:
-            return known
+            if known.is_as_read(mine):
+                return known
+            self.divergences += 1
+            known = None
         doubted = self._doubted.pop(organization_id, None)
         if known is not None:
             doubted = _Doubted(version, known.penalty)
@@ -356,12 +402,21 @@ class Memory:
             _apply_holds(self._known, changes)
 
     def _make_room(self, organization_ids: Iterable[UUID]) -> None:
-        """Forget the organisations that have become too large, and those beyond the most."""
-        known = self._known
-        self.forget([i for i in organization_ids if i in known and known[i].is_large])
-        for everyone in (known, self._doubted):
-            for longest in list(islice(everyone, max(0, len(everyone) - ORGANIZATIONS_MAX))):
-                del everyone[longest]
+        """Count what has changed; forget what is too much, and who was longest out of use."""
+        for organization_id in organization_ids:
+            known = self._known.get(organization_id)
+            if known is None:
+                continue
+            if known.rows > ROWS_MAX:
+                known.forget_scopes()
+            self._rows += known.rows - known.counted
+            known.counted = known.rows
+            if known.rows > ROWS_MAX:
+                self._take_out(organization_id)
+        while len(self._known) > ORGANIZATIONS_MAX or self._rows > LANE_ROWS_MAX:
+            self._take_out(next(iter(self._known)))
+        for longest in list(islice(self._doubted, max(0, len(self._doubted) - ORGANIZATIONS_MAX))):
+            del self._doubted[longest]
 
 
 def _apply_money(everyone: Mapping[UUID, _Known], changes: Changes) -> None:
@@ -369,8 +424,13 @@ def _apply_money(everyone: Mapping[UUID, _Known], changes: Changes) -> None:
         if (known := everyone.get(grant.organization_id)) is not None:
             known.put_grant(grant)
     for scope in (*changes.limits, *changes.counters):
-        if (known := everyone.get(scope.organization_id)) is not None:
+        known = everyone.get(scope.organization_id)
+        if known is None:
+            continue
+        if storable(scope.ref) == scope.ref:
             known.put_scope(scope)
+        else:
+            known.scopes.pop(scope.number, None)  # the database keeps another text: it is read
 
 
 def _apply_holds(everyone: Mapping[UUID, _Known], changes: Changes) -> None:

@@ -17,9 +17,9 @@ SELECT CASE WHEN o.xmin = coalesce($2::xid, x.mine) AND c.revision = $3::bigint
     AND ($4::uuid IS NULL OR n.epoch = $5::int)
     AND t.now BETWEEN $6::timestamptz AND $7::timestamptz
     THEN t.now ELSE farebox_not_as_remembered() END, x.mine::text
-FROM catalogue c
-CROSS JOIN (SELECT farebox_now() OFFSET 0) AS t (now)
+FROM (SELECT farebox_now() OFFSET 0) AS t (now)
 CROSS JOIN (SELECT pg_current_xact_id_if_assigned()::xid) AS x (mine)
+LEFT JOIN catalogue c ON true
 LEFT JOIN organization o ON o.id = $1::uuid
 LEFT JOIN node n ON n.id = $4::uuid
 
@@ -29,15 +29,15 @@ SELECT CASE WHEN c.revision = $3::bigint
     AND NOT EXISTS (
         SELECT FROM unnest($1::uuid[], $2::xid[]) AS r (id, version)
         LEFT JOIN organization o ON o.id = r.id
-        WHERE o.xmin IS DISTINCT FROM coalesce(r.version, x.mine))
+        WHERE o.xmin IS NULL OR o.xmin IS DISTINCT FROM coalesce(r.version, x.mine))
     AND NOT EXISTS (
         SELECT FROM unnest($4::uuid[], $5::int[]) AS r (id, epoch)
         LEFT JOIN node n ON n.id = r.id WHERE n.epoch IS DISTINCT FROM r.epoch)
     AND t.now BETWEEN $6::timestamptz AND $7::timestamptz
     THEN t.now ELSE farebox_not_as_remembered() END, x.mine::text
-FROM catalogue c
-CROSS JOIN (SELECT farebox_now() OFFSET 0) AS t (now)
+FROM (SELECT farebox_now() OFFSET 0) AS t (now)
 CROSS JOIN (SELECT pg_current_xact_id_if_assigned()::xid) AS x (mine)
+LEFT JOIN catalogue c ON true
 
 -- name: read_time
 -- A later statement than the lock, so that its time is later too.
