@@ -1,8 +1,8 @@
 """Admit + settle pairs a second through the money engine, PostgreSQL and durable commits included.
 
-``python -m bench.engine [--organizations 1000] [--scopes 2] [--processes 2] [--apart] [--seconds 10]``.
-Every pair is checked: afterwards the organisations' totals and the limits' counters must equal the sum of
-what was charged.
+``python -m bench.engine [--organizations 1000] [--scopes 2] [--processes 2] [--apart]
+[--seconds 10]``. Every pair is checked: afterwards the organisations' totals and the limits'
+counters must equal the sum of what was charged.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The gateway against what it is measured by: interleaved rounds, pinned cores, medians, ratios.
 
 ``python -m bench.gateway [--rounds 5] [--connections 1 16 64] [--shapes json sse]
-[--bytes 1000 20000] [--rivals FOLDER]``.
+[--bytes 1000 20000] [--scopes 2] [--rivals FOLDER]``.
 
 Every round visits every target for each shape, size and number of connections, so that the
 machine's drift falls on all alike; differences and ratios are taken within a round. The first
@@ -124,7 +124,7 @@ def _targets(
     if "pass-through" in args.targets:
         yield passthrough(stack, folder, upstream)
     if "farebox" in args.targets:
-        installation = install(dsn, folder / "home", upstream.url)
+        installation = install(dsn, folder / "home", upstream.url, scopes=args.scopes)
         url, process = installation.gateway(stack, TARGET_CORE, folder / "farebox.log")
         yield Target("farebox", url, process, installation.key)
     for name in rivals.installed(args.rivals) if args.rivals else ():
@@ -215,6 +215,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
     found.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     found.add_argument("--bytes", type=int, nargs="+", default=[1000, 20_000], help="of the body")
+    found.add_argument(
+        "--scopes", type=int, choices=range(3), default=0, help="limited scopes of every call"
+    )
     everything = [*OWN, *rivals.NAMES]
     found.add_argument("--targets", nargs="+", choices=everything, default=everything)
     found.add_argument("--rivals", type=Path, help="where bench.rivals installed them")

@@ -49,8 +49,15 @@ class Installation:
         return f"http://127.0.0.1:{port}", process
 
 
-def install(dsn: str, home: Path, upstream: str) -> Installation:
-    """Make the organisation, its credit, its key and its provider."""
+def install(dsn: str, home: Path, upstream: str, *, scopes: int = 0) -> Installation:
+    """Make the organisation, its credit, its key and its provider.
+
+    Args:
+        dsn: An empty database.
+        home: Where its files go.
+        upstream: Its provider's address.
+        scopes: How many of project and key get a monthly limit that no call reaches.
+    """
     blank = Installation(dsn, home, "")
     made = blank.run(
         "init",
@@ -59,6 +66,9 @@ def install(dsn: str, home: Path, upstream: str) -> Installation:
         "--api-key-env=BENCH_KEY",
         "--credit=1000000",
     )
+    key = blank.run("keys", "list")["data"][0]["id"]
+    for scope in (f"--project={made['project_id']}", f"--key={key}")[:scopes]:
+        blank.run("limits", "set", scope, "--monthly=900000")
     return Installation(dsn, home, made["key"])
 
 
