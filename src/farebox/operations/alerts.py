@@ -7,7 +7,7 @@ like any other, so every gateway keeps it with what it reads anyway; a release t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -85,8 +85,15 @@ class AlertStore(Protocol):
     ) -> list[Alert]:
         """What operators were told, of no organisation; the newest first."""
 
-    async def limits(self, organization_id: UUID) -> tuple[LimitView, ...]:
-        """Its limits as they stand; stops are among them."""
+    async def limits(
+        self, organization_id: UUID, *, scopes: Iterable[int] | None = None
+    ) -> tuple[LimitView, ...]:
+        """Its limits as they stand; stops are among them.
+
+        Args:
+            organization_id: Whose.
+            scopes: Numbers of the scopes to look at; None for all there are, which may be many.
+        """
 
 
 class AlertDesk:
@@ -104,8 +111,7 @@ class AlertDesk:
 
     async def stopped(self, organization_id: UUID) -> list[LimitView]:
         """Everything that is stopped now."""
-        found = await self._store.limits(organization_id)
-        return [limit for limit in found if limit.rule.effect is Effect.STOP]
+        return _stops(await self._store.limits(organization_id))
 
     async def release(self, organization_id: UUID, kind: ScopeKind, ref: str) -> None:
         """Let a run, a key or another scope call again.
@@ -118,11 +124,14 @@ class AlertDesk:
         Raises:
             NotFoundError: It is not stopped.
         """
-        wanted = (kind, organization_id.hex if kind is ScopeKind.ORGANIZATION else ref)
-        stopped = await self.stopped(organization_id)
-        if all((each.scope_kind, each.scope_ref) != wanted for each in stopped):
+        command = stop_command(organization_id, kind, ref, maximum=None)
+        if not _stops(await self._store.limits(organization_id, scopes=[command.scope.number])):
             raise NotFoundError(f"There is no {kind.value} of that name or id that is stopped.")
-        await self._submit(stop_command(organization_id, kind, ref, maximum=None))
+        await self._submit(command)
+
+
+def _stops(limits: Iterable[LimitView]) -> list[LimitView]:
+    return [limit for limit in limits if limit.rule.effect is Effect.STOP]
 
 
 def stop_command(

@@ -6,7 +6,7 @@ organisation's lock, with its word in the outbox, and its key makes it one (BUD-
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -118,9 +118,11 @@ class PostgresAnomalyStore:
         values = {"kinds": kinds, "before": before, "since": since, "limit": limit}
         return [_alert(row) for row in await self._ask("operator_alerts", values)]
 
-    async def limits(self, organization_id: UUID) -> tuple[LimitView, ...]:
+    async def limits(
+        self, organization_id: UUID, *, scopes: Iterable[int] | None = None
+    ) -> tuple[LimitView, ...]:
         """See the port."""
-        return await list_limits(self._connection, organization_id)
+        return await list_limits(self._connection, organization_id, scopes=scopes)
 
     # What the watch reads.
 
