@@ -195,8 +195,8 @@ def test_scopes_that_come_and_go_are_forgotten_first(
     till = lane.till()
     lane.read(till.admit(1))
     rows = lane.memory._known[till.organization_id].rows
-    monkeypatch.setattr(remembered, "ROWS_MAX", rows)
-    lane.go_on(till.admit(1))  # a hold more
+    monkeypatch.setattr(remembered, "ROWS_MAX", rows - 1)
+    lane.go_on(till.admit(1))
     assert lane.memory._known[till.organization_id].scopes == {}
     monkeypatch.setattr(remembered, "ROWS_MAX", 1)
     lane.read(till.admit(1))

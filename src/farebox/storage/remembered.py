@@ -32,7 +32,8 @@ ORGANIZATIONS_MAX: Final = 512
 """A lane remembers; the one that was longest out of use is forgotten first."""
 
 ROWS_MAX: Final = 512
-"""Grants, scopes, holds and keys of one organisation; beyond, it begins anew."""
+"""Grants, scopes and keys of one organisation; beyond, it begins anew. Holds are as many as this
+process has open calls."""
 
 LANE_ROWS_MAX: Final = 8_192
 """Of all of them: some eight megabytes."""
@@ -150,8 +151,8 @@ class _Known:
 
     @property
     def rows(self) -> int:
-        """How many are remembered."""
-        return len(self.grants) + len(self.scopes) + len(self.holds) + len(self.keys)
+        """How many are remembered, the holds left out."""
+        return len(self.grants) + len(self.scopes) + len(self.keys)
 
     def is_as_read(self, mine: OrganizationState) -> bool:
         """Whether what is remembered of a version is what was read of it."""
