@@ -27,6 +27,7 @@ from farebox.ledger.grants import Source
 from farebox.ledger.limits import Measure, Period
 from farebox.ledger.scopes import ScopeKind
 from farebox.operations.audited_money import audited, limit_before, money_note
+from farebox.storage.balance_store import list_limits
 from tests.support.office import Office
 from tests.support.till import Till
 
@@ -194,7 +195,7 @@ async def test_what_a_limit_was_is_found_by_scope_and_kind(office: Office) -> No
     user = structs.replace(each, scope_ref="eve")
     for command in (month, each):
         await office.submit(command)
-    standing = await office.tier_store.limits(till.organization_id)
+    standing = await list_limits(office.connection, till.organization_id)
     assert limit_before(month, standing) == {"maximum": "0.000000005"}
     assert limit_before(each, standing) == {"maximum": "0.000000007", "owner": "Ada"}
     for other in (
