@@ -115,7 +115,9 @@ async def test_a_replay_waits_until_its_commit_is_durable(
     await shop.run(call)
     monkeypatch.setattr(Exchange, "send", noting)
     await shop.run(call, resent=True)
-    await shop.run(shop.till.admit(1))
+    other = shop.new_store()
+    await other.run([shop.till.admit(1)], resent=False)
+    await other.aclose()
     assert [sql for sql in sent if sql in {"COMMIT", "ROLLBACK"}] == ["COMMIT", "ROLLBACK"]
 
 

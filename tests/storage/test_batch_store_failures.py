@@ -407,8 +407,7 @@ async def test_who_was_told_no_has_no_hold(shop: Shop, monkeypatch: pytest.Monke
         call = till.admit(10)
         with pytest.raises(BatchStoreLostError):
             await shop.run(call)
-    assert late[0][0] == "BEGIN"
-    assert late[-1][0] == "COMMIT"
+    assert late[0][0].startswith("UPDATE organization")
     await asyncio.sleep(0.15)
     assert (await shop.run(call, resent=True)).code == "key_expired"
     connection = await Connector(shop.dsn, name="late", durable=False).connect()

@@ -136,6 +136,26 @@ async def test_a_connection_that_ends_between_two_waits_is_let_go(
     assert not exchange.is_watched
 
 
+async def test_a_commit_that_fails_by_itself_is_told(shop: Shop) -> None:
+    """ADR 21: what travels without BEGIN is one transaction; it commits whole or not at all."""
+    shop.sql("CREATE TABLE later (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    exchange = Exchange(await Connector(shop.dsn, name="x", durable=False).connect())
+    for numbers, is_good in (("{1}", True), ("{2,2}", False), ("{3}", True), ("{3}", False)):
+        exchange.send("SELECT 1")
+        exchange.send("INSERT INTO later SELECT unnest($1::int[])", (numbers,))
+        if is_good:
+            assert [answer.touched for answer in await exchange.answers()] == [1, 1]
+        else:
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                await exchange.answers()
+    exchange.send("INSERT INTO later VALUES (4)")
+    exchange.send("SELECT 1 / $1::int", ("0",))
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await exchange.answers()
+    assert sorted(shop.sql("SELECT a FROM later")) == [(1,), (3,)]
+    await exchange.aclose()
+
+
 @pytest.mark.parametrize("what", ["parse", "bind", "execute", "commit"])
 async def test_every_error_is_drained(shop: Shop, what: str) -> None:
     """ADR 21: whatever fails, the next exchange is in step, and statements have their names."""

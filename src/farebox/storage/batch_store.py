@@ -202,7 +202,6 @@ class PostgresBatchStore:
                     raise
                 # Whether it is the command or what is remembered, reading will tell.
                 self._memory.forget(recalled.versions)
-            await _roll_back(exchange)
             self.surprises += 1
             return None
         look = Look(now, sent_seconds, self._monotonic())
@@ -276,7 +275,9 @@ async def _finish_if(
 ) -> tuple[datetime, str]:
     """Lock, compare, write, commit and wait: all of a batch that was decided by what is remembered.
 
-    Writing the organisations is the lock; only the versions that are remembered are written.
+    Writing the organisations is the lock; only the versions that are remembered are written. What
+    travels up to one synchronisation point is one transaction: it needs no BEGIN, no COMMIT, and
+    after an error no ROLLBACK.
 
     Returns:
         The database's time after the lock, and the version of what was written.
@@ -284,8 +285,7 @@ async def _finish_if(
     Raises:
         psycopg.Error: ``FB001`` where something is not as remembered; nothing was written.
     """
-    exchange.send("BEGIN")
-    written = [("BEGIN", 0)]
+    written: list[tuple[str, int]] = []
     organizations = [organization.id for organization in changes.organizations]
     if not organizations:
         send_check(exchange, recalled, ())
@@ -296,10 +296,8 @@ async def _finish_if(
         if name == ORGANIZATIONS:
             send_check(exchange, recalled, organizations)
             written.append((CHECK, 1))
-    exchange.send("COMMIT" if organizations else "ROLLBACK")
-    answers = await exchange.answers()
     checked = None
-    for (name, count), answer in zip(written, answers, strict=False):
+    for (name, count), answer in zip(written, await exchange.answers(), strict=True):
         assert answer.touched == count, (name, answer.touched, count)
         if name == CHECK:
             checked = answer

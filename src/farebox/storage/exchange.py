@@ -121,6 +121,11 @@ class Exchange:
             if await self._next(failed) is not None:
                 raise OperationalError("the server lost step with the pipeline")
         result = await self._next(failed)
+        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+            # A transaction without COMMIT commits here, and may fail here.
+            failed = failed or self._error(result)
+            await self._next(failed)
+            result = await self._next(failed)
         if result is None or result.status != pq.ExecStatus.PIPELINE_SYNC:
             raise failed or OperationalError("the server lost step with the pipeline")
         if failed is not None:
