@@ -35,8 +35,8 @@ ROWS_MAX: Final = 512
 """Grants, scopes and keys of one organisation; beyond, it begins anew. Holds are as many as this
 process has open calls."""
 
-LANE_ROWS_MAX: Final = 8_192
-"""Of all of them: some eight megabytes."""
+LANE_ROWS_MAX: Final = 4_096
+"""Of all of them: some three megabytes."""
 
 DOUBT_MAX: Final = 64
 """Batches for which an organisation that others keep changing is read under its lock."""
