@@ -128,8 +128,8 @@ def seams(clock: Clock) -> Iterator[None]:
         patch.object(batch_store.PostgresBatchStore, "run", batch),
         patch.object(batch_store, "decide", clock.timed_now(decide, "decide")),
         patch.object(batch_store, "statements", drained(statements, "statements")),
-        patch.object(batch_store, "_finish", finishing(batch_store._finish)),  # noqa: SLF001
-        patch.object(batch_store, "_finish_if", finishing(batch_store._finish_if)),  # noqa: SLF001
+        patch.object(batch_store, "_finish", finishing(batch_store._finish)),  # noqa: SLF001 - seams
+        patch.object(batch_store, "_finish_if", finishing(batch_store._finish_if)),  # noqa: SLF001 - seams
         patch.object(Exchange, "_ready", clock.timed(ready, lambda *_: clock.waiting_for)),
         patch.object(
             OpenAICompatibleUpstream,

@@ -52,6 +52,19 @@ async def warm(shop: Shop, reads: Reads) -> None:
     assert reads.taken() == 2
 
 
+async def limit_each_user(shop: Shop) -> None:
+    """A default that leaves 25 a month to every user."""
+    await shop.run(
+        SetLimit(
+            organization_id=shop.till.organization_id,
+            scope_kind=ScopeKind.USER,
+            scope_ref="",
+            period=Period.MONTH,
+            maximum=Nanos(25),
+        )
+    )
+
+
 async def test_what_a_lane_wrote_it_does_not_read_again(shop: Shop, reads: Reads) -> None:
     """ENGINE "A batch": calls that follow each other wait once each, and every row is right."""
     till = shop.till
@@ -194,15 +207,7 @@ async def test_limits_and_new_scopes_are_read_once(shop: Shop, reads: Reads) -> 
     """BUD-14: a scope that was not seen before is looked for once, whether it has limits or not."""
     till = shop.till
     await warm(shop, reads)
-    await shop.run(
-        SetLimit(
-            organization_id=till.organization_id,
-            scope_kind=ScopeKind.USER,
-            scope_ref="",
-            period=Period.MONTH,
-            maximum=Nanos(25),
-        )
-    )
+    await limit_each_user(shop)
     assert reads.taken() == 1
     call = till.admit(20)
     assert isinstance(await shop.run(call), Admitted)
@@ -352,15 +357,7 @@ async def test_odd_names_are_told_as_the_database_keeps_them(shop: Shop, reads: 
     """BUD-14: a scope whose name is mended is read, and its refusal says the same to everybody."""
     till = shop.till
     await warm(shop, reads)
-    await shop.run(
-        SetLimit(
-            organization_id=till.organization_id,
-            scope_kind=ScopeKind.USER,
-            scope_ref="",
-            period=Period.MONTH,
-            maximum=Nanos(25),
-        )
-    )
+    await limit_each_user(shop)
     about = Attribution(user="a\x00b", run="r", tags={})
     assert isinstance(await shop.run(till.admit(20, attribution=about)), Admitted)
     other = shop.new_store()

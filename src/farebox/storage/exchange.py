@@ -82,8 +82,8 @@ class Exchange:
         transactions free the rows that a stopped or unreachable process has locked.
 
         Raises:
-            psycopg.Error: The first error that the server reported, after which the transaction is
-                to be rolled back; or the connection's end.
+            psycopg.Error: The first error that the server reported, after which a transaction that
+                was begun by BEGIN is to be rolled back; or the connection's end.
         """
         try:
             self._pq.pipeline_sync()

@@ -304,7 +304,7 @@ class Memory:
                 return False
             epochs[command.node_id] = epoch
             return True
-        return isinstance(command, Settle | Release | Report)
+        return isinstance(command, _REMEMBERED)
 
     # Remembering.
 
