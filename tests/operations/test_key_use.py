@@ -74,13 +74,34 @@ async def test_what_could_not_be_written_is_written_later() -> None:
 
 
 async def test_nothing_grows_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write has so many keys at most, and so many are remembered as written."""
+    """A write has so many keys at most; so many wait, and so many are remembered as written."""
     monkeypatch.setattr(key_use, "AT_ONCE_MAX", 2)
-    monkeypatch.setattr(key_use, "KEYS_MAX", 3)
+    monkeypatch.setattr(key_use, "KEYS_MAX", 5)
+    store, now = Store(), [0.0]
+    use = KeyUse(store, monotonic=lambda: now[0])
+    for number in range(9):
+        use.note(UUID(int=number), PROJECT, START)
+    assert (await use.flush(), [len(each) for each in store.written]) == (5, [2, 2, 1])
+    for number in range(5, 9):
+        use.note(UUID(int=number), PROJECT, START)
+    assert await use.flush() == 4
+    use.note(UUID(int=4), PROJECT, START)
+    assert await use.flush() == 0, "it is remembered as written"
+    use.note(UUID(int=3), PROJECT, START)
+    assert await use.flush() == 1, "it was written longest ago, and forgotten"
+    now[0] = 60.0
+    assert await use.flush() == 1
+
+
+async def test_what_waits_is_noted_anew_even_where_there_is_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ORG-15: a use of a key that waits is the later one, however many wait."""
+    monkeypatch.setattr(key_use, "KEYS_MAX", 1)
     store = Store()
     use = KeyUse(store, monotonic=lambda: 0.0)
-    for number in range(5):
-        use.note(UUID(int=number), PROJECT, START)
-    assert [await use.flush() for _ in range(4)] == [2, 2, 1, 0]
-    use.note(UUID(int=0), PROJECT, START)
+    use.note(KEY, PROJECT, START)
+    use.note(OTHER, PROJECT, START)
+    use.note(KEY, PROJECT, START + timedelta(seconds=5))
     assert await use.flush() == 1
+    assert store.written == [[(KEY, PROJECT, START + timedelta(seconds=5))]]

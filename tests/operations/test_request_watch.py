@@ -85,7 +85,7 @@ async def test_a_minute_later_it_begins_anew() -> None:
         note(watch, "How are you?", user="ada", times=2)
         kept.seconds += 61
         await watch.flush()
-    assert (kept.repeats, kept.users, watch._requests) == ({}, {}, {})
+    assert (kept.repeats, kept.users, len(watch._requests)) == ({}, {}, 0)
 
 
 async def test_users_who_call_often_are_counted() -> None:
@@ -126,7 +126,8 @@ async def test_memory_and_writes_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
         note(watch, "the loop")
         letters = chr(65 + number % 26) + chr(65 + number // 26)
         note(watch, letters, user=f"user {letters}")
-    assert (len(watch._requests), len(watch._users)) == (50, 5)
+    assert len(watch._requests) <= 50
+    assert len(watch._users) <= 4
     await watch.flush()
     assert list(kept.repeats.values()) == [200]
     for number in range(10):

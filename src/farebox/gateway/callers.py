@@ -9,11 +9,11 @@ loop with a wrong key does not load the database.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 from farebox.gateway.openai_errors import missing_key, wrong_key
+from farebox.kit.recent import Recent
 from farebox.operations.directory import Caller, Directory
 from farebox.operations.key_status import CLOSED
 from farebox.tenancy.api_keys import KeyKind, KeyState, digest, kind_of
@@ -28,14 +28,9 @@ LOOKUPS_MAX: Final = 4
 """Keys looked up at once: strangers with made-up keys must not take every connection."""
 
 KEYS_MAX: Final = 16_000
-"""Keys kept at once, at 1.2 kB each; one more than that costs its calls a database read."""
+"""Keys kept at once, at half a kilobyte each; beyond, those not used lately are read again."""
 
 UNKNOWN_MAX: Final = 10_000
-
-FORGOTTEN_AT_ONCE: Final = 2
-"""Keys too old to be trusted that leave with each new one: more than come."""
-
-_T = TypeVar("_T")
 
 _BEARER: Final = "bearer "
 
@@ -47,8 +42,9 @@ class Callers:
         self._directory = directory
         self._monotonic = monotonic
         self._lookups = asyncio.Semaphore(LOOKUPS_MAX)
-        self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
-        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        self._known: Recent[bytes, tuple[Caller, float]] = Recent(KEYS_MAX)
+        self._unknown: Recent[bytes, float] = Recent(UNKNOWN_MAX)
+        self._turned_at = monotonic()
 
     async def caller(self, authorization: str, *, fresh: bool, anew: bool = False) -> Caller:
         """The caller that an ``Authorization`` header names.
@@ -65,11 +61,12 @@ class Callers:
         secret = read_bearer(authorization)
         name, now = digest(secret), self._monotonic()
         if anew:
-            self._known.pop(name, None)
+            self._known.pop(name)
         kept = self._known.get(name)
         if kept is not None and now - kept[1] < (FRESH_SECONDS if fresh else KEPT_SECONDS):
             return kept[0]
-        if now - self._unknown.get(name, float("-inf")) < FRESH_SECONDS:
+        refused_at = self._unknown.get(name)
+        if refused_at is not None and now - refused_at < FRESH_SECONDS:
             raise wrong_key()
         return await self._find(name, now)
 
@@ -81,20 +78,16 @@ class Callers:
         async with self._lookups:
             caller = await self._directory.find_key(name)
         if caller is None:
-            self._known.pop(name, None)
-            _remember(self._unknown, name, now, UNKNOWN_MAX)
+            self._known.pop(name)
+            self._unknown.put(name, now)
             raise wrong_key()
-        _remember(self._known, name, (caller, now), KEYS_MAX)
-        self._forget_old(now)
+        if now - self._turned_at >= KEPT_SECONDS:
+            # Who is not asked for between two turns could not be trusted any more.
+            self._known.turn()
+            self._unknown.turn()
+            self._turned_at = now
+        self._known.put(name, (caller, now))
         return caller
-
-    def _forget_old(self, now: float) -> None:
-        """Let go of keys that were looked up too long ago to be of use; the oldest come first."""
-        for _ in range(FORGOTTEN_AT_ONCE):
-            name, (_, read) = next(iter(self._known.items()))
-            if now - read < KEPT_SECONDS:
-                return
-            del self._known[name]
 
 
 def read_bearer(authorization: str) -> str:
@@ -121,10 +114,3 @@ def refuse_inactive(state: str) -> None:
     """
     if state in CLOSED:
         raise wrong_key(CLOSED[KeyState(state)])
-
-
-def _remember(kept: OrderedDict[bytes, _T], name: bytes, value: _T, most: int) -> None:
-    kept[name] = value
-    kept.move_to_end(name)
-    if len(kept) > most:
-        kept.popitem(last=False)

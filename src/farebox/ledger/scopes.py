@@ -58,7 +58,7 @@ class Scope(msgspec.Struct, frozen=True):
         return scope_number(self.kind, self.ref)
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 13)
 def scope_number(kind: str, ref: str) -> int:
     """A positive 63-bit number of a scope; two of one organisation never meet in practice.
 

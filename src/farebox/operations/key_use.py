@@ -1,21 +1,25 @@
 """When keys were last used (ORG-15): noted in memory, written now and then, never with money.
 
 A key that is used all the time costs one small write a minute and node; what a node did not write
-before it died is lost, which makes a key look unused for a minute longer.
+before it died, or had no room for, is lost: a key looks unused for a minute longer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from itertools import islice
+from math import inf
+from operator import attrgetter
 from typing import Final, Protocol
 from uuid import UUID
 
 EVERY_SECONDS: Final = 60.0
 """How exact the time is."""
 
-KEYS_MAX: Final = 16_000
-"""So many keys are remembered as written; the others are written once more."""
+KEYS_MAX: Final = 8_000
+"""So many keys wait to be written; a use of one more is not noted. So many are remembered as
+written; the others are written once more."""
 
 AT_ONCE_MAX: Final = 1_000
 """Keys in one write."""
@@ -45,7 +49,9 @@ class KeyUse:
 
     def note(self, key_id: UUID, project_id: UUID, at: datetime) -> None:
         """A key was used; cheap enough for every call."""
-        self._used[key_id] = (project_id, at)
+        used = self._used
+        if len(used) < KEYS_MAX or key_id in used:
+            used[key_id] = (project_id, at)
 
     async def flush(self) -> int:
         """Write what is due; gives how many keys were written.
@@ -54,22 +60,28 @@ class KeyUse:
             UnavailableError: The database is away; what was due is written by the next flush.
         """
         now = self._monotonic()
-        if len(self._written) > KEYS_MAX:
-            self._written.clear()
         written = self._written
-        due = [
-            key_id
-            for key_id in self._used
-            if now - written.get(key_id, float("-inf")) >= EVERY_SECONDS
-        ][:AT_ONCE_MAX]
-        if not due:
-            return 0
+        due = [key_id for key_id in self._used if now - written.get(key_id, -inf) >= EVERY_SECONDS]
         # One order everywhere: two nodes that write the same keys cannot wait for each other.
-        taken = {key_id: self._used.pop(key_id) for key_id in sorted(due)}
+        due.sort(key=attrgetter("int"))
+        for first in range(0, len(due), AT_ONCE_MAX):
+            await self._write(due[first : first + AT_ONCE_MAX], now)
+        return len(due)
+
+    async def _write(self, key_ids: Sequence[UUID], now: float) -> None:
+        taken = {key_id: self._used.pop(key_id) for key_id in key_ids}
         try:
             await self._store.note_uses([(key_id, *use) for key_id, use in taken.items()])
         except BaseException:
             self._used = taken | self._used
             raise
-        self._written.update(dict.fromkeys(taken, now))
-        return len(taken)
+        self._remember(key_ids, now)
+
+    def _remember(self, key_ids: Iterable[UUID], now: float) -> None:
+        """Note what was written; who was written longest ago comes first, and goes first."""
+        written = self._written
+        for key_id in key_ids:
+            written.pop(key_id, None)
+            written[key_id] = now
+        for key_id in list(islice(written, max(0, len(written) - KEYS_MAX))):
+            del written[key_id]

@@ -17,13 +17,14 @@ from uuid import UUID
 
 import msgspec
 
+from farebox.kit.recent import Recent
 from farebox.kit.texts import storable
 
 MINUTE_SECONDS: Final = 60.0
 """Counts begin anew after this time."""
 
 REQUESTS_MAX: Final = 20_000
-"""Requests that are remembered at once, some five megabytes; the least recent is forgotten."""
+"""Requests that are remembered at once, some two megabytes; the least recent are forgotten."""
 USERS_MAX: Final = 20_000
 
 REPEATS_NOTED: Final = 3
@@ -47,7 +48,7 @@ _DIGEST_BYTES: Final = 16
 
 
 class NotedRepeat(msgspec.Struct):
-    """A request that came again."""
+    """A request that came often."""
 
     watched: bytes
     organization_id: UUID
@@ -95,8 +96,9 @@ class RequestWatch:
         self._store = store
         self._monotonic = monotonic
         self._began_at = monotonic()
-        self._requests: dict[bytes, NotedRepeat] = {}
-        self._users: dict[tuple[UUID, str], NotedUser] = {}
+        self._requests: Recent[bytes, int | NotedRepeat] = Recent(REQUESTS_MAX)
+        """How often it came; more is known of what came often."""
+        self._users: Recent[tuple[UUID, str], NotedUser] = Recent(USERS_MAX)
 
     def note(
         self,
@@ -121,27 +123,27 @@ class RequestWatch:
             body: The request as it came.
         """
         watched = request_hash(key_id, run, body)
-        requests = self._requests
-        noted = requests.pop(watched, None)
-        if noted is None:
-            if len(requests) >= REQUESTS_MAX:
-                del requests[next(iter(requests))]
-            noted = NotedRepeat(watched, organization_id, project_id, key_id, run, model)
-        noted.calls += 1
-        requests[watched] = noted  # at the end: the least recent is the first
+        noted = self._requests.get(watched)
+        if isinstance(noted, NotedRepeat):
+            noted.calls += 1
+        else:
+            calls = 1 if noted is None else noted + 1
+            self._requests.put(
+                watched,
+                calls
+                if calls < REPEATS_NOTED
+                else NotedRepeat(watched, organization_id, project_id, key_id, run, model, calls),
+            )
         if user:
             self._note_user(organization_id, storable(user))
 
     def _note_user(self, organization_id: UUID, user: str) -> None:
         key = (organization_id, user)
-        users = self._users
-        noted = users.pop(key, None)
+        noted = self._users.get(key)
         if noted is None:
-            if len(users) >= USERS_MAX:
-                del users[next(iter(users))]
             noted = NotedUser(organization_id, user)
+            self._users.put(key, noted)
         noted.calls += 1
-        users[key] = noted
 
     async def flush(self) -> int:
         """Write what is frequent; gives how many rows were written.
@@ -150,7 +152,8 @@ class RequestWatch:
             UnavailableError: The database is away; the next flush writes it.
         """
         is_over = self._monotonic() - self._began_at >= MINUTE_SECONDS
-        repeats = _due(self._requests.values(), REPEATS_NOTED)
+        often = (each for each in self._requests.values() if isinstance(each, NotedRepeat))
+        repeats = _due(often, REPEATS_NOTED)
         users = _due(self._users.values(), USER_CALLS_NOTED)
         # One order everywhere: two gateways that write the same rows cannot wait for each other.
         repeats.sort(key=lambda each: (each.organization_id, each.watched))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -92,8 +93,20 @@ async def find_key(connection: _Connection, digest: bytes) -> KeyRow | None:
         return None
     models = None if row[15] is None else tuple(row[15])
     caps = msgspec.convert(row[19], dict[str, OutputCap])
-    values = (*row[:11], *map(_instant, row[11:14]), row[14], models, *row[16:19], caps)
+    values = [*row[:11], *map(_instant, row[11:14]), row[14], models, *row[16:19], caps]
+    for index in _OF_ITS_PROJECT:
+        values[index] = _shared(values[index])
     return KeyRow(*values)
+
+
+_OF_ITS_PROJECT: Final = (2, 3, 4, 5, 7, 8, 9)
+"""Ids and texts in ``find_key`` that all keys of a project have in common."""
+
+
+@lru_cache(maxsize=1 << 12)
+def _shared(value: UUID | str) -> UUID | str:
+    """One object for equal values: a gateway keeps thousands of keys of the same projects."""
+    return value
 
 
 async def find_management_key(connection: _Connection, digest: bytes) -> ManagementKey | None:

@@ -374,7 +374,7 @@ def bucket(key: RollupKey) -> UUID:
     return _bucket(key.dimensions)
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 11)
 def _bucket(dimensions: Dimensions) -> UUID:
     digest = blake2b(msgspec.msgpack.encode(dimensions), digest_size=16).digest()
     return UUID(bytes=digest)
