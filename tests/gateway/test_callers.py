@@ -145,6 +145,48 @@ async def test_what_is_too_old_to_be_trusted_is_let_go(
     assert directory.lookups == 12
 
 
+async def test_who_still_may_be_trusted_is_not_let_go(
+    known: Callers, directory: MemoryDirectory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the minute's turn nor a full half forgets who was looked up within the minute."""
+    keys = [make_key(KeyKind.LIVE, number.to_bytes(32, "big")) for number in range(6)]
+    for key in keys:
+        directory.keys[digest(key)] = key_row()
+        await known.caller(f"Bearer {key}", fresh=False)
+        clock.now += callers.KEPT_SECONDS / 4
+    for key in keys[-3:]:
+        await known.caller(f"Bearer {key}", fresh=False)
+    assert directory.lookups == 6
+
+    monkeypatch.setattr(callers, "KEYS_MAX", 8)
+    few = Callers(directory, monotonic=clock)
+    clock.now += callers.KEPT_SECONDS - 1
+    for key in keys[:5]:  # the fifth turns, a second before the minute would
+        await few.caller(f"Bearer {key}", fresh=False)
+    clock.now += 1
+    await few.caller(f"Bearer {keys[5]}", fresh=False)
+    before = directory.lookups
+    for key in keys[:2]:
+        await few.caller(f"Bearer {key}", fresh=False)
+    assert directory.lookups == before
+
+
+async def test_a_key_that_is_gone_is_not_kept(
+    known: Callers, directory: MemoryDirectory, clock: Clock
+) -> None:
+    """What a look found to be gone is refused from then on, also where older facts would do."""
+    await known.caller(BEARER, fresh=False)
+    await known.caller(BEARER, fresh=False, anew=True)
+    assert directory.lookups == 2
+    directory.keys.clear()
+    clock.now += 2.0
+    with pytest.raises(GatewayError):
+        await known.caller(BEARER, fresh=True)
+    clock.now += 2.0
+    with pytest.raises(GatewayError):
+        await known.caller(BEARER, fresh=False)
+
+
 async def test_the_database_away(known: Callers, directory: MemoryDirectory) -> None:
     """Field bug 60: a known key goes on; an unknown one is 503, never 401, and not remembered."""
     await known.caller(BEARER, fresh=False)

@@ -36,6 +36,22 @@ def test_it_keeps_what_was_used_last_and_no_more(steps: list[tuple[str, int]]) -
             assert (lately in recent) == (last[lately] is not None)
 
 
+def test_a_key_is_in_one_half_and_turns_nothing_that_need_not_turn() -> None:
+    """What moved to the young half has left the old one; a new value of a young key is no turn."""
+    recent: Recent[str, int] = Recent(4)
+    for letter in "abc":
+        recent.put(letter, 0)
+    recent.put("a", 1)
+    assert (recent.pop("a"), "a" in recent, len(recent), recent.turns) == (1, False, 2, 1)
+    recent = Recent(4)
+    for letter in "abcd":
+        recent.put(letter, 0)
+    recent.put("d", 1)
+    assert (recent.get("d"), len(recent), recent.turns) == (1, 4, 1)
+    recent.clear()
+    assert (len(recent), recent.get("a"), recent.get("d")) == (0, None, None)
+
+
 def test_two_turns_without_use_forget() -> None:
     """What is not used between two turns is gone after them; what is used stays."""
     recent: Recent[str, str] = Recent(MOST)

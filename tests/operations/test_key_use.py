@@ -1,12 +1,14 @@
-"""When keys were last used: written seldom, lost never while the node lives."""
+"""When keys were last used: written seldom, never lost while there is room and the node lives."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from typing_extensions import override
 
 from farebox.kit.errors import UnavailableError
 from farebox.operations import key_use
@@ -27,6 +29,7 @@ class Store:
         """See the port."""
         if self.is_away:
             raise UnavailableError
+        assert uses
         self.written.append(list(uses))
 
 
@@ -71,6 +74,68 @@ async def test_what_could_not_be_written_is_written_later() -> None:
     assert store.written == [
         [(OTHER, PROJECT, START), (KEY, PROJECT, START + timedelta(seconds=5))]
     ]
+
+
+@pytest.mark.parametrize("fault", [UnavailableError, asyncio.CancelledError])
+async def test_a_use_during_a_write_that_fails_is_not_put_behind_it(
+    fault: type[BaseException],
+) -> None:
+    """ORG-15: whatever ends a write, its uses wait on, the later one of each key."""
+
+    class Failing(Store):
+        @override
+        async def note_uses(self, uses: Sequence[tuple[UUID, UUID, datetime]]) -> None:
+            if not self.is_away:
+                return await super().note_uses(uses)
+            use.note(KEY, PROJECT, START + timedelta(seconds=5))
+            raise fault
+
+    store = Failing()
+    store.is_away = True
+    use = KeyUse(store, monotonic=lambda: 0.0)
+    use.note(KEY, PROJECT, START)
+    use.note(OTHER, PROJECT, START)
+    with pytest.raises(fault):
+        await use.flush()
+    store.is_away = False
+    assert await use.flush() == 2
+    assert store.written == [
+        [(OTHER, PROJECT, START), (KEY, PROJECT, START + timedelta(seconds=5))]
+    ]
+
+
+async def test_two_flushes_at_once_write_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one has taken the other leaves alone."""
+    monkeypatch.setattr(key_use, "AT_ONCE_MAX", 2)
+
+    class Slow(Store):
+        @override
+        async def note_uses(self, uses: Sequence[tuple[UUID, UUID, datetime]]) -> None:
+            await asyncio.sleep(0)
+            await super().note_uses(uses)
+
+    store = Slow()
+    use = KeyUse(store, monotonic=lambda: 0.0)
+    for number in range(6):
+        use.note(UUID(int=number), PROJECT, START)
+    await asyncio.gather(use.flush(), use.flush())
+    assert sorted(key.int for each in store.written for key, _, _ in each) == list(range(6))
+
+
+async def test_a_key_that_is_seldom_used_finds_room_beside_busy_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ORG-15: keys that were just written and wait for their minute leave half of the room."""
+    monkeypatch.setattr(key_use, "KEYS_MAX", 4)
+    store = Store()
+    use = KeyUse(store, monotonic=lambda: 0.0)
+    for _ in range(2):
+        for number in range(4):
+            use.note(UUID(int=number), PROJECT, START)
+        await use.flush()
+    use.note(UUID(int=9), PROJECT, START)
+    assert await use.flush() == 1
+    assert store.written[-1][0][0] == UUID(int=9)
 
 
 async def test_nothing_grows_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:

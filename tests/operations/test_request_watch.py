@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
+from typing_extensions import override
 
 from farebox.kit.errors import UnavailableError
 from farebox.operations import request_watch
@@ -113,6 +114,44 @@ async def test_what_could_not_be_written_is_written_later() -> None:
     note(watch, "again", times=2)
     await watch.flush()
     assert list(kept.repeats.values()) == [7]
+
+
+async def test_what_comes_while_it_is_written_is_written_later() -> None:
+    """ANO-01: a count that grew during the write is neither lost nor written twice."""
+
+    class Growing(Kept):
+        @override
+        async def note_repeats(self, found: Sequence[NotedRepeat]) -> None:
+            await super().note_repeats(found)
+            if len(self.orders) == 1:
+                note(watch, "again", times=2)
+
+    kept = Growing()
+    watch = watch_of(kept)
+    note(watch, "again", times=5)
+    await watch.flush()
+    await watch.flush()
+    assert list(kept.repeats.values()) == [7]
+
+
+async def test_whoever_is_passed_over_is_written_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ANO-04: more frequent users than one write has room for: nobody waits for good."""
+    monkeypatch.setattr(request_watch, "ROWS_MAX", 4)
+    kept = Kept()
+    watch = watch_of(kept)
+    for _ in range(3):
+        for user in "abcdef":
+            note(watch, f"question of {user}", user=user, times=5)
+        await watch.flush()
+    assert set(kept.users) == set("abcdef")
+
+
+def test_of_a_request_that_came_once_there_is_a_hash_alone() -> None:
+    """What most requests are takes no more memory than its count."""
+    watch = watch_of(Kept())
+    note(watch, "once")
+    note(watch, "often", times=3)
+    assert set(map(type, watch._requests.values())) == {int, NotedRepeat}
 
 
 async def test_memory_and_writes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,9 @@ KEPT_SECONDS: Final = 60.0
 LOOKUPS_MAX: Final = 4
 """Keys looked up at once: strangers with made-up keys must not take every connection."""
 
-KEYS_MAX: Final = 16_000
-"""Keys kept at once, at half a kilobyte each; beyond, those not used lately are read again."""
+KEYS_MAX: Final = 24_000
+"""Keys kept at once, at half a kilobyte each; half as many as were used last are always kept. The
+others are read again."""
 
 UNKNOWN_MAX: Final = 10_000
 
@@ -44,7 +45,7 @@ class Callers:
         self._lookups = asyncio.Semaphore(LOOKUPS_MAX)
         self._known: Recent[bytes, tuple[Caller, float]] = Recent(KEYS_MAX)
         self._unknown: Recent[bytes, float] = Recent(UNKNOWN_MAX)
-        self._turned_at = monotonic()
+        self._turns, self._turned_at = 0, monotonic()
 
     async def caller(self, authorization: str, *, fresh: bool, anew: bool = False) -> Caller:
         """The caller that an ``Authorization`` header names.
@@ -81,13 +82,18 @@ class Callers:
             self._known.pop(name)
             self._unknown.put(name, now)
             raise wrong_key()
-        if now - self._turned_at >= KEPT_SECONDS:
-            # Who is not asked for between two turns could not be trusted any more.
-            self._known.turn()
-            self._unknown.turn()
-            self._turned_at = now
         self._known.put(name, (caller, now))
+        self._turn(now)
         return caller
+
+    def _turn(self, now: float) -> None:
+        """Let go of whom nobody asked for between two turns a minute apart: none can be trusted."""
+        known = self._known
+        if known.turns == self._turns and now - self._turned_at >= KEPT_SECONDS:
+            known.turn()
+            self._unknown.turn()
+        if known.turns != self._turns:
+            self._turns, self._turned_at = known.turns, now
 
 
 def read_bearer(authorization: str) -> str:

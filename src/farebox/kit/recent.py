@@ -17,17 +17,20 @@ _V = TypeVar("_V")
 class Recent(Generic[_K, _V]):
     """Values by key; never more than so many."""
 
-    __slots__ = ("_half", "_old", "_young")
+    __slots__ = ("_half", "_old", "_young", "turns")
 
     def __init__(self, most: int) -> None:
         """Begin empty.
 
         Args:
-            most: How many values are kept at once; 2 or more.
+            most: How many values are kept at once; 2 or more, of an odd number one fewer.
         """
+        assert most // 2
         self._half = most // 2
         self._young: dict[_K, _V] = {}
         self._old: dict[_K, _V] = {}
+        self.turns = 0
+        """How often an old half was forgotten."""
 
     def __len__(self) -> int:
         """How many values are kept now."""
@@ -66,6 +69,7 @@ class Recent(Generic[_K, _V]):
     def turn(self) -> None:
         """Forget what was not used since the last turn."""
         self._old, self._young = self._young, {}
+        self.turns += 1
 
     def clear(self) -> None:
         """Forget everything."""

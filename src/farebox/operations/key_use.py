@@ -1,7 +1,7 @@
 """When keys were last used (ORG-15): noted in memory, written now and then, never with money.
 
-A key that is used all the time costs one small write a minute and node; what a node did not write
-before it died, or had no room for, is lost: a key looks unused for a minute longer.
+A key that is used all the time costs one small write a minute and node. What a node did not write
+before it died, or had no room for, is lost: such a key looks unused until it is used again.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from uuid import UUID
 EVERY_SECONDS: Final = 60.0
 """How exact the time is."""
 
-KEYS_MAX: Final = 8_000
-"""So many keys wait to be written; a use of one more is not noted. So many are remembered as
-written; the others are written once more."""
+KEYS_MAX: Final = 16_000
+"""So many keys wait to be written, and one write more; the use of another is not noted. So many are
+remembered as written; the others are written whenever they were used."""
 
 AT_ONCE_MAX: Final = 1_000
 """Keys in one write."""
@@ -50,8 +50,15 @@ class KeyUse:
     def note(self, key_id: UUID, project_id: UUID, at: datetime) -> None:
         """A key was used; cheap enough for every call."""
         used = self._used
-        if len(used) < KEYS_MAX or key_id in used:
+        if key_id in used or len(used) < KEYS_MAX // 2 or self._has_room_for(key_id):
             used[key_id] = (project_id, at)
+
+    def _has_room_for(self, key_id: UUID) -> bool:
+        """Half of the room is for keys not written lately: the others lose a minute, not a day."""
+        return len(self._used) < KEYS_MAX and self._is_due(key_id, self._monotonic())
+
+    def _is_due(self, key_id: UUID, now: float) -> bool:
+        return now - self._written.get(key_id, -inf) >= EVERY_SECONDS
 
     async def flush(self) -> int:
         """Write what is due; gives how many keys were written.
@@ -60,8 +67,7 @@ class KeyUse:
             UnavailableError: The database is away; what was due is written by the next flush.
         """
         now = self._monotonic()
-        written = self._written
-        due = [key_id for key_id in self._used if now - written.get(key_id, -inf) >= EVERY_SECONDS]
+        due = [key_id for key_id in self._used if self._is_due(key_id, now)]
         # One order everywhere: two nodes that write the same keys cannot wait for each other.
         due.sort(key=attrgetter("int"))
         for first in range(0, len(due), AT_ONCE_MAX):
@@ -69,13 +75,14 @@ class KeyUse:
         return len(due)
 
     async def _write(self, key_ids: Sequence[UUID], now: float) -> None:
-        taken = {key_id: self._used.pop(key_id) for key_id in key_ids}
+        taken = {key_id: self._used.pop(key_id) for key_id in key_ids if key_id in self._used}
         try:
-            await self._store.note_uses([(key_id, *use) for key_id, use in taken.items()])
+            if taken:
+                await self._store.note_uses([(key_id, *use) for key_id, use in taken.items()])
         except BaseException:
             self._used = taken | self._used
             raise
-        self._remember(key_ids, now)
+        self._remember(taken, now)
 
     def _remember(self, key_ids: Iterable[UUID], now: float) -> None:
         """Note what was written; who was written longest ago comes first, and goes first."""
