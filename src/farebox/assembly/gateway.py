@@ -6,8 +6,8 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -47,6 +47,8 @@ LANES: Final = 4
 """Connections that batches travel on (ADR 19)."""
 POOL_CONNECTIONS: Final = 8
 DRAIN_SECONDS: Final = 20.0
+CLOSE_SECONDS: Final = 5.0
+"""How long a gateway that stops waits for what it noted beside the money path."""
 
 
 def new_node_id() -> UUID:
@@ -142,29 +144,30 @@ class GatewayProcess:
         )
         desk.help_url = self._help_url
         desk.classic_codes = self._classic_codes
+        self._note_beside(desk, pool)
         await node.start()
         stack.push_async_callback(node.aclose)
         stack.push_async_callback(desk.drain, DRAIN_SECONDS)
         reporter = asyncio.create_task(_report(desk))
         stack.callback(reporter.cancel)
         desk.note_content = content.note
-        self._note_beside(desk, pool)
 
         gateway = Gateway(desk, callers, _call_lookup(pool), _key_statuses(pool).of)
         self.server = HttpServer(gateway.handle, refuse=gateway.refuse, unix_seconds=unix_seconds)
         return self.server
 
     def _note_beside(self, desk: Desk, pool: Pool) -> None:
-        """Have noted what is written now and then beside the money path."""
+        """Have noted what is written now and then beside the money path, and at the end."""
         use = KeyUse(PostgresKeyUseStore(pool), monotonic=time.monotonic)
         desk.note_use = use.note
         watch = RequestWatch(PostgresRequestWatchStore(pool), monotonic=time.monotonic)
         desk.note_request = watch.note
         accounts = ProviderWatch(PostgresProviderWatchStore(pool), monotonic=time.monotonic)
         desk.note_exhausted = accounts.note
-        for flush in (use.flush, watch.flush, accounts.flush):
-            writer = asyncio.create_task(_flushing(flush))
-            self._stack.callback(writer.cancel)
+        stop = asyncio.Event()
+        flushes = (use.flush, watch.flush, accounts.flush)
+        writers = [asyncio.create_task(_flushing(flush, stop)) for flush in flushes]
+        self._stack.push_async_callback(_write_the_rest, writers, stop)
 
     async def aclose(self) -> None:
         """Finish what runs, retire the node, close everything."""
@@ -196,13 +199,25 @@ async def _report(desk: Desk) -> None:
         await desk.report_running()
 
 
-async def _flushing(flush: Callable[[], Awaitable[int]]) -> None:
-    """Write down now and then what was noted beside the money path."""
-    while True:
-        await asyncio.sleep(HEARTBEAT_SECONDS)
+async def _flushing(flush: Callable[[], Awaitable[int]], stop: asyncio.Event) -> None:
+    """Write down now and then what was noted beside the money path, and once more at the end."""
+    is_last = False
+    while not is_last:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await stop.wait()
+        is_last = stop.is_set()
         try:
             await flush()
         except UnavailableError:
             continue  # what was due is written the next time
         except Exception:  # noqa: BLE001 - one odd error must not end it for good
             logger.exception("not_written_down")
+
+
+async def _write_the_rest(writers: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> None:
+    """Have written what the last calls left to note, if the database takes it in time."""
+    stop.set()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await asyncio.gather(*writers)
