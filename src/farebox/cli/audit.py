@@ -49,7 +49,7 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
     if args.cursor is not None:
         cursor_given = read_count(args.cursor, field="cursor", low=1, high=_SEQUENCE_MAX)
     await session.audit.chain_abandoned()
-    within = None if args.org is None else (await session.organization(args.org)).id
+    within = await session.within(args.org)
     found = await session.audit.events(
         organization_id=within,
         actor_id=args.actor,

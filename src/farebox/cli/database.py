@@ -112,9 +112,23 @@ class Session:
             return await self.administration.only_organization()
         return await self.administration.find_organization(text)
 
+    async def within(self, text: str | None) -> UUID | None:
+        """The id of the organisation that ``--org`` names; None, for all, where it is left out."""
+        return None if text is None else (await self.administration.find_organization(text)).id
+
+    async def narrowed(
+        self, organization: str | None, project: str | None
+    ) -> tuple[UUID | None, UUID | None]:
+        """The ids that ``--org`` and ``--project`` name; None for each that is left out."""
+        within = await self.within(organization)
+        if project is None:
+            return within, None
+        found = await self.administration.find_project(project, organization_id=within)
+        return within, found.id
+
     async def project(self, text: str, organization: str | None) -> Project:
         """The project that ``--project`` names, within ``--org`` where that is given."""
-        within = None if organization is None else (await self.organization(organization)).id
+        within = await self.within(organization)
         return await self.administration.find_project(text, organization_id=within)
 
     async def submit(

@@ -116,10 +116,9 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
 
     limit = read_limit(args)
     after = None if args.cursor is None else parse_id("key", args.cursor, field="cursor")
-    within = None if args.org is None else (await session.organization(args.org)).id
-    project = None if args.project is None else await session.project(args.project, args.org)
+    within, project_id = await session.narrowed(args.org, args.project)
     found = await session.tenants.keys(
-        project_id=None if project is None else project.id,
+        project_id=project_id,
         organization_id=within,
         after=after,
         limit=limit + 1,
@@ -178,12 +177,11 @@ async def _rotate(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _find(session: Session, args: argparse.Namespace) -> ListedKey:
-    within = None if args.org is None else (await session.organization(args.org)).id
-    project = None if args.project is None else await session.project(args.project, args.org)
+    within, project_id = await session.narrowed(args.org, args.project)
     return await session.administration.find_key(
         args.key,
         organization_id=within,
-        project_id=None if project is None else project.id,
+        project_id=project_id,
     )
 
 
@@ -222,7 +220,7 @@ async def _list_managing(session: Session, args: argparse.Namespace) -> int:
 
     limit = read_limit(args)
     after = None if args.cursor is None else parse_id("key", args.cursor, field="cursor")
-    within = None if args.org is None else (await session.organization(args.org)).id
+    within = await session.within(args.org)
     found = await session.tenants.management_keys(
         organization_id=within, after=after, limit=limit + 1
     )
@@ -250,7 +248,7 @@ async def _list_managing(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _revoke_managing(session: Session, args: argparse.Namespace) -> int:
-    within = None if args.org is None else (await session.organization(args.org)).id
+    within = await session.within(args.org)
     found = await session.administration.find_management_key(args.key, organization_id=within)
     await session.administration.revoke_management_key(found.id)
     (key,) = await session.tenants.management_keys(key_id=found.id, limit=1)

@@ -143,7 +143,7 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
 
     limit = read_limit(args)
     after = None if args.cursor is None else parse_id("proj", args.cursor, field="cursor")
-    within = None if args.org is None else (await session.organization(args.org)).id
+    within = await session.within(args.org)
     found = await session.tenants.projects(organization_id=within, after=after, limit=limit + 1)
     rows = [describe(each) for each in found[:limit]]
     cursor = rows[-1]["id"] if len(found) > limit else None
@@ -167,7 +167,7 @@ async def _lint(session: Session, args: argparse.Namespace) -> int:
 
     limit = read_limit(args)
     after = None if args.cursor is None else parse_id("proj", args.cursor, field="cursor")
-    within = None if args.org is None else (await session.organization(args.org)).id
+    within = await session.within(args.org)
     found = await session.tenants.projects(
         organization_id=within, without_owner=True, after=after, limit=limit + 1
     )

@@ -64,11 +64,10 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
 
     limit = read_limit(args)
     after = None if args.cursor is None else parse_id("svc", args.cursor, field="cursor")
-    within = None if args.org is None else (await session.organization(args.org)).id
-    project = None if args.project is None else await session.project(args.project, args.org)
+    within, project_id = await session.narrowed(args.org, args.project)
     found = await session.tenants.service_accounts(
         organization_id=within,
-        project_id=None if project is None else project.id,
+        project_id=project_id,
         after=after,
         limit=limit + 1,
     )
@@ -91,12 +90,11 @@ async def _list(session: Session, args: argparse.Namespace) -> int:
 
 
 async def _disable(session: Session, args: argparse.Namespace) -> int:
-    within = None if args.org is None else (await session.organization(args.org)).id
-    project = None if args.project is None else await session.project(args.project, args.org)
+    within, project_id = await session.narrowed(args.org, args.project)
     found = await session.administration.find_service_account(
         args.account,
         organization_id=within,
-        project_id=None if project is None else project.id,
+        project_id=project_id,
     )
     disabled = await session.administration.disable_service_account(found.id)
     show(
