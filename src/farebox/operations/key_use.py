@@ -50,7 +50,7 @@ class KeyUse:
     def note(self, key_id: UUID, project_id: UUID, at: datetime) -> None:
         """A key was used; cheap enough for every call."""
         used = self._used
-        if key_id in used or len(used) < KEYS_MAX // 2 or self._has_room_for(key_id):
+        if len(used) < KEYS_MAX // 2 or key_id in used or self._has_room_for(key_id):
             used[key_id] = (project_id, at)
 
     def _has_room_for(self, key_id: UUID) -> bool:
