@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from farebox.ledger.commands import Admitted
+from farebox.ledger.commands import Admitted, AnyCommand
 from tests.support.shop import Shop
 from tests.support.till import Till
 
@@ -31,30 +31,33 @@ def held(shop: Shop, till: Till) -> Any:
     )
 
 
+async def elsewhere(shop: Shop, command: AnyCommand) -> None:
+    """Another process decides and commits a command."""
+    other = shop.new_store()
+    await other.run([command], resent=False)
+    await other.aclose()
+
+
 async def test_one_of_many_that_others_have_changed(shop: Shop) -> None:
     """ADR 21: of organisations that are written, one that is another version stops the batch."""
     one, two = await warm(shop)
-    other = shop.new_store()
-    await other.run([two.admit(990)], resent=False)
+    await elsewhere(shop, two.admit(990))
     first, second = await shop.run(one.admit(10), two.admit(10))
     assert isinstance(first, Admitted)
     assert second.code == "balance_held"
     assert shop.store.surprises == 1
     assert held(shop, one) == [(12, 12)]
     assert held(shop, two) == [(992, 992)]
-    await other.aclose()
 
 
 async def test_one_of_many_that_is_only_refused(shop: Shop) -> None:
     """ENGINE "Promise": who is refused by what is remembered is compared too, and not written."""
     one, two = await warm(shop)
-    other = shop.new_store()
-    await other.run([two.grant(500)], resent=False)
+    await elsewhere(shop, two.grant(500))
     first, second = await shop.run(one.admit(10), two.admit(1_400))
     assert isinstance(first, Admitted)
     assert isinstance(second, Admitted)
     assert shop.store.surprises == 1
-    await other.aclose()
 
 
 async def test_one_of_many_that_changes_while_its_lock_is_waited_for(shop: Shop) -> None:
